@@ -1,0 +1,123 @@
+"""A context, its recipe and its report, as values; and what a dialect demands of a context."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from roleplay.domain.values import Value
+
+
+class Role(StrEnum):
+    """The roles of the role-play chat API."""
+
+    SYSTEM = "system"
+    USER_SYSTEM = "user_system"
+    GROUP = "group"
+    SAMPLE_USER = "sample_message_user"
+    SAMPLE_AI = "sample_message_ai"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class Section(StrEnum):
+    """The named pieces of a context, in order of emission."""
+
+    SYSTEM = "system"
+    USER_PERSONA = "user_persona"
+    SCENE = "scene"
+    EXAMPLES = "examples"
+    HISTORY = "history"
+    NOTE = "note"
+    NEWEST = "newest"
+    POST_HISTORY = "post_history"
+
+
+class Line(NamedTuple):
+    """A stored utterance as history needs it: who, what, and its stored token count."""
+
+    seq: int
+    turn_seq: int
+    seat: int
+    name: str
+    text: str
+    tokens: int
+
+
+class ContextMessage(NamedTuple):
+    """One message of a context, before a dialect writes it."""
+
+    role: Role
+    name: str
+    text: str
+
+
+class Piece(NamedTuple):
+    """A rendered text in a recipe: its section, role and name, and the digest it is stored under."""
+
+    section: str
+    role: str
+    name: str
+    digest: str
+
+
+class Span(NamedTuple):
+    """The history of a recipe: the path from ``first`` to ``last``, both included, seen from ``seat``."""
+
+    first: int
+    last: int
+    seat: int
+
+
+class Insertion(NamedTuple):
+    """A piece put into the history before its last ``depth`` messages."""
+
+    depth: int
+    piece: Piece
+
+
+class Recipe(NamedTuple):
+    """What was decided for one request, not why: enough to rebuild its messages without counting or drawing."""
+
+    front: tuple[Piece, ...]
+    history: Span
+    insertions: tuple[Insertion, ...]
+    tail: tuple[Piece, ...]
+
+
+class DialectDemands(NamedTuple):
+    """What a dialect costs: tokens of every request, of every message, and whether names are sent and counted."""
+
+    fixed_tokens: int
+    per_message_tokens: int
+    names: bool
+
+
+class SectionReport(Value):
+    """What became of one section. Tokens count text, name and message overhead."""
+
+    section: str
+    required: bool
+    claimed_tokens: int
+    kept_tokens: int
+    dropped_tokens: int
+    claimed_items: int
+    kept_items: int
+    reason: str
+
+
+class ContextReport(Value):
+    """What a request would hold and why. ``prompt_tokens`` includes ``overhead_tokens``, the dialect's fixed cost.
+
+    ``counting`` is ``exact`` or ``estimated``, by the counter named. ``window_start`` is the ``seq`` of the oldest
+    message kept. ``new_epoch`` says that the window moved, so that a prompt cache starts anew.
+    """
+
+    budget_tokens: int
+    prompt_tokens: int
+    overhead_tokens: int
+    counter: str
+    counting: str
+    sections: tuple[SectionReport, ...]
+    window_start: int
+    new_epoch: bool

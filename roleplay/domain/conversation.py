@@ -1,0 +1,183 @@
+"""Sessions, their cast, their turns and messages, as values."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from roleplay.domain.settings import SessionSettings
+from roleplay.domain.usage import BaseResp, Sensitivity, Usage
+from roleplay.domain.values import Metadata, Utc, Value
+
+
+class TurnKind(StrEnum):
+    """Why a turn exists: the model replied, or a persona's greeting opened the session."""
+
+    REPLY = "reply"
+    GREETING = "greeting"
+    NARRATION = "narration"
+    IMPORTED = "imported"
+
+
+class TurnStatus(StrEnum):
+    """Where a turn is: ``pending`` and ``streaming`` are in flight, the others have ended."""
+
+    PENDING = "pending"
+    STREAMING = "streaming"
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+    @property
+    def in_flight(self) -> bool:
+        return self in {TurnStatus.PENDING, TurnStatus.STREAMING}
+
+
+class PlayedBy(StrEnum):
+    """Who speaks for a participant."""
+
+    MODEL = "model"
+    HUMAN = "human"
+
+
+class DeltaKind(StrEnum):
+    """What a piece of a stream is: the speaker's words, or the model's reasoning before them."""
+
+    SPEECH = "speech"
+    REASONING = "reasoning"
+
+
+class Delta(Value):
+    """A piece of a reply as it comes. ``speaker`` is the display name of who speaks."""
+
+    text: str
+    kind: DeltaKind = DeltaKind.SPEECH
+    speaker: str
+
+
+class Message(Value):
+    """One utterance. ``seq`` orders it in its session; ``parent_seq`` is the utterance before it on its path.
+
+    ``tokens`` counts the bare text by ``counter``. ``repaired`` marks a model's text that held a NUL or a broken
+    character, which was replaced.
+    """
+
+    seq: int
+    parent_seq: int | None
+    turn_seq: int
+    role: str
+    seat: int
+    name: str
+    text: str
+    tokens: int
+    counter: str
+    repaired: bool
+    created_at: Utc
+
+
+class ModelCall(Value):
+    """One attempt at the API, failed ones too.
+
+    ``parameters`` is everything of the request but its messages. ``request_digest`` is the SHA-256 of the body sent.
+    ``model_answered``, ``response_id``, ``response_created`` and ``finish_reason`` are the service's words.
+    ``first_token_s`` and ``total_s`` are seconds from sending. ``error`` is the typed error as data.
+    """
+
+    id: str
+    turn_seq: int | None
+    purpose: str
+    attempt: int
+    model_asked: str
+    model_answered: str | None
+    host: str
+    dialect: str
+    streamed: bool
+    parameters: Metadata
+    request_digest: str
+    response_id: str | None
+    response_created: int | None
+    finish_reason: str | None
+    usage: Usage
+    sensitivity: Sensitivity
+    base_resp: BaseResp | None
+    reasoning: str | None
+    error: dict[str, Any] | None
+    first_token_s: float | None
+    total_s: float | None
+    created_at: Utc
+
+
+class Turn(Value):
+    """What was said and everything that it caused.
+
+    ``human`` is absent in a greeting, ``reply`` in a turn without text so far. ``variant`` counts from 1 among
+    ``variants`` siblings. ``calls`` are all attempts, oldest first.
+    """
+
+    id: str
+    session_id: str
+    seq: int
+    kind: TurnKind
+    status: TurnStatus
+    round: int
+    ordinal: int
+    attempt: int
+    revision: int
+    human: Message | None
+    reply: Message | None
+    variant: int
+    variants: int
+    calls: tuple[ModelCall, ...]
+    metadata: Metadata
+    created_at: Utc
+    ended_at: Utc | None
+
+    @property
+    def call(self) -> ModelCall | None:
+        """The last attempt."""
+        return self.calls[-1] if self.calls else None
+
+    @property
+    def usage(self) -> Usage:
+        """What the last attempt cost; every field is ``None`` when no model was called or nothing was reported."""
+        return self.calls[-1].usage if self.calls else Usage()
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """Why the last attempt failed, as data, or ``None``."""
+        return self.calls[-1].error if self.calls else None
+
+
+class Participant(Value):
+    """A persona version seated in a session. A human's seat may have no persona."""
+
+    seat: int
+    played_by: PlayedBy
+    display_name: str
+    persona_id: str | None
+    persona_version: int | None
+
+
+class SessionInfo(Value):
+    """A session as it stands: who is in it, where, since when."""
+
+    id: str
+    owner: str | None
+    scene: str
+    settings: SessionSettings
+    cast: tuple[Participant, ...]
+    metadata: Metadata
+    version: int
+    head_seq: int | None
+    created_at: Utc
+    last_turn_at: Utc
+
+    @property
+    def speaker(self) -> Participant:
+        """The participant that the model plays."""
+        return next(one for one in self.cast if one.played_by is PlayedBy.MODEL)
+
+    @property
+    def human(self) -> Participant:
+        """The participant that a human plays."""
+        return next(one for one in self.cast if one.played_by is PlayedBy.HUMAN)

@@ -1,0 +1,99 @@
+"""Where a model is spoken to, and what is known of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from roleplay.domain.values import Input, Name, Value
+
+
+class Dialect(StrEnum):
+    """How a context is written for a server.
+
+    ``MINIMAX`` has all seven roles and a name on every message; ``OPENAI`` folds the role-play roles into one system
+    message and sends no names.
+    """
+
+    MINIMAX = "minimax"
+    OPENAI = "openai"
+
+
+class ChatPath(StrEnum):
+    """The two paths of the service; the body is the same, errors come in different envelopes."""
+
+    COMPLETIONS = "/v1/chat/completions"
+    NATIVE_V2 = "/v1/text/chatcompletion_v2"
+
+
+class ModelProfile(Value):
+    """What is published about a model: its window, its longest reply (both in tokens), its path and dialect."""
+
+    window_tokens: int
+    max_output_tokens: int = 2048
+    dialect: Dialect = Dialect.MINIMAX
+    path: ChatPath = ChatPath.COMPLETIONS
+
+
+PROFILES: dict[str, ModelProfile] = {
+    "MiniMax-M2.7": ModelProfile(window_tokens=204_800),
+    "MiniMax-M2.7-highspeed": ModelProfile(window_tokens=204_800),
+    "MiniMax-M2.5": ModelProfile(window_tokens=204_800),
+    "MiniMax-M2.5-highspeed": ModelProfile(window_tokens=204_800),
+    "MiniMax-M2.1": ModelProfile(window_tokens=204_800),
+    "MiniMax-M2.1-highspeed": ModelProfile(window_tokens=204_800),
+    "MiniMax-M2": ModelProfile(window_tokens=204_800),
+    "M2-her": ModelProfile(window_tokens=65_536, path=ChatPath.NATIVE_V2),
+}
+DEFAULT_MODEL = "MiniMax-M2.7"
+DEFAULT_BASE_URL = "https://api.minimax.io"
+
+
+def _base_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("should be a URL such as https://api.minimax.io or http://127.0.0.1:11434/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("should hold no user, password, query or fragment; the key has a field of its own")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+class Endpoint(Input):
+    """A model at a host, with the key for it (hidden in ``repr``) and its limits.
+
+    ``window_tokens``: how many tokens a request and its reply may have together. ``max_output_tokens``: the highest
+    ``max_completion_tokens`` that may be asked for. ``stream_usage``: whether a stream is asked to report usage.
+    ``timeout_s``: seconds for a whole answer; ``read_timeout_s``: seconds between two pieces of it;
+    ``connect_timeout_s``: seconds to connect. What is not given comes from the model's published profile; a model
+    without one needs ``window_tokens``.
+    """
+
+    model: Name
+    base_url: Annotated[str, AfterValidator(_base_url)] = DEFAULT_BASE_URL
+    api_key: SecretStr | None = None
+    dialect: Dialect = Dialect.OPENAI
+    path: ChatPath = ChatPath.COMPLETIONS
+    window_tokens: Annotated[int, Field(ge=256)]
+    max_output_tokens: Annotated[int, Field(ge=1)] = 2048
+    stream_usage: bool = True
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    read_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+
+    def __init__(self, model: str, **fields: Any) -> None:
+        profile = PROFILES.get(model)
+        known = profile.model_dump() if profile else {}
+        super().__init__(**{"model": model, **known, **{k: v for k, v in fields.items() if v is not None}})
+
+    @property
+    def host(self) -> str:
+        """Host and port, as they may be logged and stored."""
+        return urlsplit(self.base_url).netloc
+
+    @property
+    def url(self) -> str:
+        """The full address that requests are posted to."""
+        return self.base_url + self.path

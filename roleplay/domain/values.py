@@ -1,0 +1,108 @@
+"""What every value shares: frozen, no unknown fields, clean text, errors that name the field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from roleplay.errors import InvalidInputError
+
+NAME_LIMIT = 200
+KEY_LIMIT = 200
+TEXT_LIMIT = 1_000_000
+
+
+def text_problem(text: str) -> str | None:
+    """Say why ``text`` cannot be stored and sent as it is, or ``None`` when it can."""
+    if "\x00" in text:
+        return "holds a NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"holds a lone surrogate at character {error.start}"
+    return None
+
+
+def _clean(text: str) -> str:
+    if problem := text_problem(text):
+        raise ValueError(problem)
+    return text
+
+
+def _clean_name(text: str) -> str:
+    name = _clean(text).strip()
+    if not name:
+        raise ValueError("is blank")
+    if any(ord(char) < 32 or ord(char) == 127 for char in name):
+        raise ValueError("holds a line break or another control character")
+    return name
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+Text = Annotated[str, AfterValidator(_clean), Field(max_length=TEXT_LIMIT)]
+Name = Annotated[str, AfterValidator(_clean_name), Field(max_length=NAME_LIMIT)]
+Key = Annotated[str, AfterValidator(_clean_name), Field(max_length=KEY_LIMIT)]
+Utc = Annotated[AwareDatetime, AfterValidator(_utc)]
+Metadata = Annotated[Mapping[str, Any], BeforeValidator(dict)]
+
+
+class Value(BaseModel):
+    """A frozen value; its ``model_dump(mode="json")`` is stable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Input(Value):
+    """A value that callers make: a bad field raises ``InvalidInputError``, which names it and what is allowed."""
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise invalid(type(self), error) from None
+
+    def evolve(self, **changes: Any) -> Self:
+        """Give a copy with ``changes``, checked like a new one."""
+        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+
+
+def invalid(model: type[BaseModel], error: ValidationError) -> InvalidInputError:
+    """Translate pydantic's error about ``model`` into ours: the first bad field, and how many more there are.
+
+    What is allowed is taken from the field's description, where it has one.
+    """
+    first, *others = error.errors(include_url=False, include_input=False)
+    field = _path(first["loc"]) or model.__name__
+    more = f"; and {len(others)} more" if others else ""
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, InvalidInputError):
+        root = field.split("[")[0]
+        name = field if inner.field == root else f"{field}.{inner.field}"
+        return InvalidInputError(name, inner.problem + more, allowed=inner.allowed)
+    if first["type"] == "extra_forbidden":
+        return InvalidInputError(field, f"unknown field{more}", allowed=", ".join(model.model_fields))
+    if first["type"] == "missing":
+        return InvalidInputError(field, f"is required{more}")
+    known = model.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+    return InvalidInputError(field, _sentence(first["msg"]) + more, allowed=known.description if known else None)
+
+
+def _sentence(message: str) -> str:
+    for prefix in ("Value error, ", "Input should be ", "Input should "):
+        if message.startswith(prefix):
+            rest = message.removeprefix(prefix)
+            return rest if prefix == "Value error, " else f"should be {rest}".replace("should be have", "should have")
+    return message[:1].lower() + message[1:]
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    out = ""
+    for part in loc:
+        out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else part
+    return out

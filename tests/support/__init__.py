@@ -1,0 +1,1 @@
+"""What the tests stand on: servers they start themselves, and rules for the run as a whole."""
