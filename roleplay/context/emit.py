@@ -1,0 +1,31 @@
+"""Emission: from a recipe, its texts and its lines to the list of messages. Building and rebuilding both end here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from roleplay.domain.context import ContextMessage, Line, Piece, Recipe, Role
+
+
+def emit(recipe: Recipe, texts: Mapping[str, str], lines: Sequence[Line]) -> list[ContextMessage]:
+    """Give the messages of a recipe in order: front, history with its insertions, tail.
+
+    ``texts`` maps digests to rendered texts; ``lines`` is the path of the recipe's history, oldest first. The seat's own
+    lines are ``assistant``, everyone else's ``user``, each under the name it was said with.
+    """
+    history = [
+        ContextMessage(Role.ASSISTANT if line.seat == recipe.history.seat else Role.USER, line.name, line.text)
+        for line in lines
+    ]
+    places = sorted(recipe.insertions, key=lambda insertion: insertion.depth)
+    for insertion in places:
+        history.insert(max(len(lines) - insertion.depth, 0), _message(insertion.piece, texts))
+    return [
+        *(_message(piece, texts) for piece in recipe.front),
+        *history,
+        *(_message(piece, texts) for piece in recipe.tail),
+    ]
+
+
+def _message(piece: Piece, texts: Mapping[str, str]) -> ContextMessage:
+    return ContextMessage(Role(piece.role), piece.name, texts[piece.digest])

@@ -1,0 +1,106 @@
+"""A sheet: everything of a context but its history, rendered and counted once per revision of a session."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from roleplay.context.counting import Counter, name_tokens
+from roleplay.context.macros import expand
+from roleplay.domain.context import DialectDemands, Role, Section
+from roleplay.domain.persona import CHAR, USER, Persona
+
+_TITLE_END = re.compile("[\n.,;:!?\u3002\uff0c\uff1b\uff1a\uff01\uff1f\u3001]")
+_TITLE_LIMIT = 60
+
+
+class Rendered(NamedTuple):
+    """A text as it will be sent, with what it costs: its own tokens, its name's and its message's."""
+
+    section: Section
+    role: Role
+    name: str
+    text: str
+    tokens: int
+
+
+class Casting(NamedTuple):
+    """Who plays in a context: the speaker's seat, name and persona, the human's name and persona, the scene."""
+
+    seat: int
+    char: str
+    persona: Persona
+    user: str
+    user_persona: Persona | None
+    scene: str
+
+
+class Sheet(NamedTuple):
+    """The rendered pieces of a context beside its history. ``examples`` are whole dialogues."""
+
+    seat: int
+    front: tuple[Rendered, ...]
+    examples: tuple[tuple[Rendered, ...], ...]
+    note: Rendered | None
+    post_history: Rendered | None
+
+
+def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet:
+    """Expand macros, leave out what is blank, count what is left.
+
+    A persona of whom only the name is known is described by that name.
+    """
+
+    def piece(section: Section, role: Role, name: str, text: str) -> Rendered | None:
+        words = expand(text, char=casting.char, user=casting.user).strip()
+        if not words:
+            return None
+        return Rendered(section, role, name, words, message_tokens(counter.count(words), name, counter, demands))
+
+    persona, human = casting.persona, casting.user_persona
+    sheet = (persona.system_prompt, persona.description, persona.personality, persona.scenario)
+    who = "\n\n".join(part.strip() for part in sheet if part.strip()) or persona.name
+    about_user = "\n\n".join(part.strip() for part in (human.description, human.personality) if part.strip()) if human else ""
+    front = (
+        piece(Section.SYSTEM, Role.SYSTEM, casting.char, who),
+        piece(Section.USER_PERSONA, Role.USER_SYSTEM, casting.user, about_user),
+        piece(Section.SCENE, Role.GROUP, _title(casting.scene), casting.scene),
+    )
+    examples = []
+    for dialogue in persona.examples:
+        lines = [
+            piece(Section.EXAMPLES, *_voice(line.speaker, casting), line.text)
+            for line in dialogue.lines
+        ]
+        examples.append(tuple(line for line in lines if line is not None))
+    return Sheet(
+        seat=casting.seat,
+        front=tuple(one for one in front if one is not None),
+        examples=tuple(dialogue for dialogue in examples if dialogue),
+        note=piece(Section.NOTE, Role.SYSTEM, casting.char, persona.note),
+        post_history=piece(Section.POST_HISTORY, Role.SYSTEM, casting.char, persona.post_history),
+    )
+
+
+def message_tokens(text_tokens: int, name: str, counter: Counter, demands: DialectDemands) -> int:
+    """What a message costs: its text, its name where names are sent, and the dialect's overhead."""
+    named = name_tokens(counter, name) if demands.names else 0
+    return text_tokens + named + demands.per_message_tokens
+
+
+def total(pieces: Sequence[Rendered]) -> int:
+    """The tokens of some pieces together."""
+    return sum(piece.tokens for piece in pieces)
+
+
+def _voice(speaker: str, casting: Casting) -> tuple[Role, str]:
+    if speaker in {CHAR, casting.char, casting.persona.name}:
+        return Role.SAMPLE_AI, casting.char
+    return Role.SAMPLE_USER, casting.user if speaker == USER else speaker
+
+
+def _title(scene: str) -> str:
+    """The scene's first words: the ``group`` message needs a name, and a scene has no other."""
+    title = _TITLE_END.split(scene.strip(), maxsplit=1)[0].strip()
+    return title[:_TITLE_LIMIT].strip() or scene.strip()[:_TITLE_LIMIT].strip()

@@ -1,0 +1,156 @@
+"""Model calls: reading them back, what a rebuild needs of them, and what they cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, bindparam, func, select
+
+from roleplay.domain.context import Recipe
+from roleplay.domain.conversation import ModelCall
+from roleplay.domain.usage import BaseResp, Sensitivity, Usage
+from roleplay.domain.values import Value
+from roleplay.errors import NotFoundError, StoreError
+from roleplay.store import recipes
+from roleplay.store.tables import ModelCallRow, PieceRow, table
+
+_c = table(ModelCallRow).c
+_p = table(PieceRow).c
+
+_OF_TURNS = (
+    select(table(ModelCallRow))
+    .where(
+        _c.tenant == bindparam("tenant"),
+        _c.session_id == bindparam("session"),
+        _c.turn_seq.in_(bindparam("turns", expanding=True)),
+    )
+    .order_by(_c.turn_seq, _c.attempt)
+)
+_ORIGIN = (
+    select(_c.dialect, _c.parameters, _c.recipe_version, _c.recipe, _c.request_digest, _p.text.label("front"))
+    .join(table(PieceRow), (_p.session_id == _c.session_id) & (_p.digest == _c.front_digest) & (_p.tenant == _c.tenant))
+    .where(_c.tenant == bindparam("tenant"), _c.session_id == bindparam("session"), _c.id == bindparam("call"))
+)
+_PIECES = select(_p.digest, _p.text).where(
+    _p.tenant == bindparam("tenant"),
+    _p.session_id == bindparam("session"),
+    _p.digest.in_(bindparam("digests", expanding=True)),
+)
+_IDS = (
+    select(_c.session_id, _c.id)
+    .where(_c.tenant == bindparam("tenant"))
+    .order_by(_c.session_id, _c.id)
+)
+_AMOUNTS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+UsageKey = Literal["model", "session", "day"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What one request was made of, as it was decided then."""
+
+    dialect: str
+    parameters: str
+    recipe_version: int
+    recipe: Recipe
+    texts: dict[str, str]
+    request_digest: str
+
+
+class UsageTotal(Value):
+    """What the calls of one ``key`` cost. ``unreported`` calls told no usage and are in none of the sums."""
+
+    key: str
+    calls: int
+    unreported: int
+    usage: Usage
+
+
+def of_turns(connection: Connection, tenant: str, session_id: str, turns: Sequence[int]) -> dict[int, list[ModelCall]]:
+    """Give the calls of some turns of a session, oldest first, in one statement."""
+    found: dict[int, list[ModelCall]] = {seq: [] for seq in turns}
+    if turns:
+        where = {"tenant": tenant, "session": session_id, "turns": list(turns)}
+        for row in connection.execute(_OF_TURNS, where):
+            found[row.turn_seq].append(_call(row))
+    return found
+
+
+def origin(connection: Connection, tenant: str, session_id: str, call_id: str) -> Origin:
+    """Give what a request was made of. Raises ``NotFoundError``, and ``StoreError`` when a text of it is missing."""
+    where = {"tenant": tenant, "session": session_id}
+    row = connection.execute(_ORIGIN, where | {"call": call_id}).first()
+    if row is None:
+        raise NotFoundError("model call", call_id)
+    recipe = recipes.read(row.front, row.recipe)
+    wanted = {piece.digest for piece in (*recipe.front, *(one.piece for one in recipe.insertions), *recipe.tail)}
+    pieces = connection.execute(_PIECES, where | {"digests": sorted(wanted)})
+    texts = {piece.digest: piece.text for piece in pieces}
+    if missing := wanted - texts.keys():
+        raise StoreError(f"model call {call_id}: {len(missing)} of its texts are missing, first {min(missing)}")
+    return Origin(row.dialect, row.parameters, row.recipe_version, recipe, texts, row.request_digest)
+
+
+def all_ids(connection: Connection, tenant: str) -> list[tuple[str, str]]:
+    """Give (session id, call id) of every call of a tenant; for verifying everything."""
+    return [(row.session_id, row.id) for row in connection.execute(_IDS, {"tenant": tenant})]
+
+
+def totals(connection: Connection, tenant: str, by: UsageKey) -> list[UsageTotal]:
+    """Add up what a tenant's calls cost, by ``model``, ``session`` or ``day`` (UTC). Reads every call: a report."""
+    key = _usage_key(connection.dialect.name, by)
+    sums = [func.sum(_c[name]).label(name) for name in _AMOUNTS]
+    count, reported = func.count().label("calls"), func.count(_c.total_tokens).label("reported")
+    statement = (
+        select(key.label("key"), count, reported, *sums)
+        .where(_c.tenant == bindparam("tenant"), _c.total_s.is_not(None))
+        .group_by(key)
+        .order_by(key)
+    )
+    return [
+        UsageTotal(
+            key=row.key,
+            calls=row.calls,
+            unreported=row.calls - row.reported,
+            usage=Usage(**{name: _whole(getattr(row, name)) for name in _AMOUNTS}),
+        )
+        for row in connection.execute(statement, {"tenant": tenant})
+    ]
+
+
+def _usage_key(dialect: str, by: UsageKey) -> Any:
+    if by == "model":
+        return func.coalesce(_c.model_answered, _c.model_asked)
+    if by == "session":
+        return _c.session_id
+    if dialect == "postgresql":
+        return func.to_char(func.timezone("UTC", _c.created_at), "YYYY-MM-DD")
+    return func.date(_c.created_at)
+
+
+def _whole(number: Any) -> int | None:
+    return None if number is None else int(number)
+
+
+def _call(row: Row[Any]) -> ModelCall:
+    known = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
+    base = None if row.base_status is None else BaseResp(status_code=row.base_status, status_msg=row.base_message or "")
+    same = ModelCall.model_fields.keys() & known.keys() - {"parameters", "error"}
+    return ModelCall(
+        **{name: known[name] for name in same},
+        parameters=json.loads(row.parameters),
+        usage=Usage(**{name: known[name] for name in Usage.model_fields}),
+        sensitivity=Sensitivity(**{name: known[name] for name in Sensitivity.model_fields}),
+        base_resp=base,
+        error=None if row.error is None else json.loads(row.error),
+    )

@@ -1,0 +1,170 @@
+"""A database: its connections, its transactions, its waiting for locks, its errors as ours."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from roleplay.errors import SettingsError, StoreError
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_S = 5.0
+LOCK_PATIENCE_S = 60.0
+_FIRST_PAUSE_S = 0.005
+_LONGEST_PAUSE_S = 0.25
+
+
+class Database:
+    """Short transactions on one engine. Thread-safe; holds no connection between transactions."""
+
+    def __init__(self, engine: Engine, *, owns_engine: bool = False) -> None:
+        """Use ``engine``, as ``open_engine`` makes them. The database closes it only when it owns it."""
+        self.engine = engine
+        self.dialect = engine.dialect.name
+        self._writer = engine.execution_options(roleplay_writes=True)
+        self._owns_engine = owns_engine
+
+    @classmethod
+    def open(cls, url: str | URL) -> Self:
+        """Open ``url``; nothing is connected or created yet. Raises ``SettingsError`` for a URL that cannot work."""
+        return cls(open_engine(url), owns_engine=True)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction that only reads and give its result. Raises ``StoreError``."""
+        return self._run(self.engine, work)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction and commit it; nothing of it stays when it raises.
+
+        On SQLite the write lock is taken before ``work`` starts, and waited for at most ``LOCK_PATIENCE_S`` seconds, so
+        that ``work`` runs once. Raises ``StoreError``.
+        """
+        return self._run(self._writer, work)
+
+    def close(self) -> None:
+        """Close the pooled connections, when this database opened them."""
+        if self._owns_engine:
+            self.engine.dispose()
+
+    def use_write_ahead_log(self) -> None:
+        """Switch SQLite to write-ahead logging, which its busy time-out does not cover; elsewhere do nothing."""
+        if self.dialect != "sqlite":
+            return
+        try:
+            with self.engine.connect() as connection:
+                driver: Any = connection.connection.driver_connection
+                _patiently(lambda: driver.execute("PRAGMA journal_mode = WAL"))
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise store_error(error) from error
+
+    def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        try:
+            with engine.connect() as connection:
+                _patiently(connection.begin)
+                result = work(connection)
+                connection.commit()
+                return result
+        except SQLAlchemyError as error:
+            raise store_error(error) from error
+
+
+def _patiently(step: Callable[[], object]) -> None:
+    """Do ``step``, waiting for SQLite's lock with jittered pauses above its own busy time-out."""
+    give_up = time.monotonic() + LOCK_PATIENCE_S
+    pause = _FIRST_PAUSE_S
+    while True:
+        try:
+            step()
+        except (DBAPIError, sqlite3.Error) as error:
+            if not is_locked(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(pause * random.random())  # noqa: S311 - spreads waiting writers, guards nothing
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        else:
+            return
+
+
+def is_locked(error: DBAPIError | sqlite3.Error) -> bool:
+    """Whether SQLite refused because another connection holds the lock."""
+    code = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlite_errorcode", None) or 0
+    return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def store_error(error: SQLAlchemyError | sqlite3.Error) -> StoreError:
+    """Translate a database error; the sentence holds the driver's first line and none of the statement's values."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    first_line = str(cause).strip().split("\n", 1)[0] or type(cause).__name__
+    return StoreError(f"the database failed: {first_line[:300]}")
+
+
+def open_engine(url: str | URL) -> Engine:
+    """Make an engine set up as this package needs it, for SQLite or PostgreSQL.
+
+    Raises ``SettingsError`` when the URL cannot be read, names another database, or its driver is missing.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SettingsError(
+            "the database URL cannot be read; write for example sqlite:///chats.db or postgresql://user@host/name"
+        ) from None
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        return _sqlite(parsed)
+    if backend == "postgresql":
+        return _postgresql(parsed)
+    raise SettingsError(f"databases of the kind {backend!r} are not supported; use sqlite or postgresql")
+
+
+def _sqlite(url: URL) -> Engine:
+    in_memory = url.database in {None, "", ":memory:"}
+    # One connection holds a database in memory, so its transactions take turns.
+    pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if in_memory else {"pool_size": 8, "max_overflow": 56}
+    engine = create_engine(
+        url,
+        poolclass=QueuePool,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        **pool,
+    )
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(dbapi: sqlite3.Connection, _record: object) -> None:
+    dbapi.isolation_level = None  # we say BEGIN ourselves
+    cursor = dbapi.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("roleplay_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _postgresql(url: URL) -> Engine:
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    try:
+        return create_engine(
+            url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_size=8,
+            max_overflow=24,
+            connect_args={"prepare_threshold": None},  # works behind a transaction-pooling proxy
+        )
+    except (ModuleNotFoundError, NoSuchModuleError):
+        raise SettingsError("PostgreSQL needs a driver: pip install 'roleplay-engine[postgres]'") from None

@@ -1,0 +1,79 @@
+"""History as a context needs it: the path back from a message, as far as a budget reaches and no further."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Integer, Select, bindparam, literal_column, select, text, true
+
+from roleplay.domain.context import Line
+from roleplay.store.tables import MessageRow, table
+
+_NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")
+_WANTED = ("seq", "parent_seq", "turn_seq", "seat", "name", "text", "tokens")
+
+
+@cache
+def _walk(dialect: str) -> Select[Any]:
+    """Walk from ``head`` to its parents until the running sum of tokens passes ``cap`` or ``start`` is reached.
+
+    PostgreSQL takes each step as a lateral look-up of one row; left to itself it may scan the session for each.
+    """
+    message = table(MessageRow)
+    per_message: Any = bindparam("per_message", type_=Integer)
+    here = (message.c.tenant == bindparam("tenant")) & (message.c.session_id == bindparam("session"))
+    wanted = [message.c[name] for name in _WANTED]
+    walk = (
+        select(*wanted, (message.c.tokens + per_message).label("total"))
+        .where(here, message.c.seq == bindparam("head"))
+        .cte("walk", recursive=True)
+    )
+    more = (walk.c.total <= bindparam("cap")) & (walk.c.seq > bindparam("start"))
+    step = message.alias("step")
+    found = (
+        (step.c.tenant == bindparam("tenant"))
+        & (step.c.session_id == bindparam("session"))
+        & (step.c.seq == walk.c.parent_seq)
+    )
+    if dialect == "postgresql":
+        row = select(*(step.c[name] for name in _WANTED)).where(found).limit(literal_column("1")).lateral("row")
+        joined = select(*(row.c[name] for name in _WANTED), walk.c.total + row.c.tokens + per_message).select_from(
+            walk.join(row, true())
+        )
+    else:
+        joined = select(*(step.c[name] for name in _WANTED), walk.c.total + step.c.tokens + per_message).select_from(
+            walk.join(step, found)
+        )
+    walk = walk.union_all(joined.where(more))
+    return select(*(walk.c[name] for name in _WANTED))
+
+
+def path_back(
+    connection: Connection, tenant: str, session_id: str, *, head: int, start: int, cap: int, per_message: int
+) -> list[Line]:
+    """Give the path that ends in ``head``, oldest first, in one statement.
+
+    It reaches back to message ``start`` (0: to the root) or to the first message with which the stored tokens, plus
+    ``per_message`` for each, exceed ``cap``; that message is the oldest given.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_NO_JIT)
+    where = {
+        "tenant": tenant,
+        "session": session_id,
+        "head": head,
+        "start": start,
+        "cap": cap,
+        "per_message": per_message,
+    }
+    rows = connection.execute(_walk(connection.dialect.name), where).all()
+    lines = [Line(row[0], row[2], row[3], row[4], row[5], row[6]) for row in rows]
+    lines.sort()
+    return lines
+
+
+def span(connection: Connection, tenant: str, session_id: str, *, first: int, last: int) -> list[Line]:
+    """Give the path from ``first`` to ``last``, both included, oldest first; for rebuilding a request."""
+    unbounded = 2**31 - 1
+    return path_back(connection, tenant, session_id, head=last, start=first, cap=unbounded, per_message=0)

@@ -1,0 +1,120 @@
+"""The schema's revision: checked at every start, upgraded by Alembic under a lock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import Connection, inspect, text
+
+from roleplay.errors import SchemaError, StoreError
+from roleplay.store.database import Database
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+HEAD = "0001"
+VERSION_TABLE = "roleplay_alembic_version"
+Migrate = Literal["auto", "check"]
+_LOCK = 0x726F6C65706C6179  # "roleplay" in ASCII: the advisory lock that upgrades take
+_UPGRADE = "run: roleplay db upgrade"
+
+
+def prepare(database: Database, migrate: Migrate | None = None) -> None:
+    """Make sure that the schema is the one this version works with.
+
+    ``auto`` (SQLite's default) upgrades an older or empty database; ``check`` (PostgreSQL's default) refuses it.
+    Raises ``SchemaError`` for an unknown or newer schema, and for an older one under ``check``.
+    """
+    mode = migrate or ("auto" if database.dialect == "sqlite" else "check")
+    found = revision(database)
+    if found == HEAD:
+        return
+    if mode == "auto" and (found is None or found in known_revisions()):
+        upgrade(database)
+    else:
+        check(found)
+
+
+def check(found: str | None) -> None:
+    """Raise ``SchemaError`` unless ``found`` is this version's revision; the sentence says what to do."""
+    if found == HEAD:
+        return
+    if found is None:
+        raise SchemaError(f"the database has no roleplay schema; {_UPGRADE}", found=None, expected=HEAD)
+    if found in known_revisions():
+        raise SchemaError(f"the database is at revision {found}, older than {HEAD}; {_UPGRADE}", found=found, expected=HEAD)
+    raise SchemaError(
+        f"the database is at revision {found}, which this version (revision {HEAD}) does not know: it is newer; "
+        "install the roleplay-engine that wrote it",
+        found=found,
+        expected=HEAD,
+    )
+
+
+def revision(database: Database) -> str | None:
+    """Read the revision of the schema, ``None`` when there is none."""
+    return database.read(_read_revision)
+
+
+def _read_revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    row = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).first()  # noqa: S608 - a constant
+    return str(row[0]) if row else None
+
+
+def upgrade(database: Database) -> None:
+    """Bring the schema to this version's revision, in one transaction, under a lock; safe to run twice at once."""
+    from alembic import command  # noqa: PLC0415 - loaded only when a schema changes
+
+    database.use_write_ahead_log()
+
+    def work(connection: Connection) -> None:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        found = _read_revision(connection)
+        if found is not None and found not in known_revisions():
+            check(found)
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, HEAD)
+
+    database.write(work)
+
+
+def downgrade(database: Database, to: str) -> None:
+    """Take the schema back to revision ``to`` (``base`` removes it and all its rows); for tests and rescue."""
+    from alembic import command  # noqa: PLC0415
+
+    def work(connection: Connection) -> None:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, to)
+
+    database.write(work)
+
+
+def alembic_config() -> Config:
+    """Give Alembic's configuration for the packaged migrations, without an ini file."""
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def migrations_folder() -> Path:
+    """Where the revisions are: inside the installed package, or beside it in a checkout."""
+    installed = Path(__file__).with_name("migrations")
+    folder = installed if installed.is_dir() else Path(__file__).parents[2] / "migrations"
+    if not (folder / "env.py").is_file():
+        raise StoreError(f"the migrations are missing: {folder} has no env.py; install the package again")
+    return folder
+
+
+def known_revisions() -> frozenset[str]:
+    """The revisions that this version can upgrade from, and its own."""
+    files = (migrations_folder() / "versions").glob("[0-9]*_*.py")
+    return frozenset(file.name.split("_", 1)[0] for file in files)

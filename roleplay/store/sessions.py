@@ -1,0 +1,290 @@
+"""Sessions, their revisions and their seats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, text, tuple_, update
+
+from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
+from roleplay.domain.page import Page
+from roleplay.domain.persona import StoredPersona
+from roleplay.domain.settings import SessionSettings
+from roleplay.errors import NotFoundError
+from roleplay.store import personas
+from roleplay.store.cursors import after, page_of
+from roleplay.store.tables import (
+    MessageRow,
+    ParticipantRevisionRow,
+    ParticipantRow,
+    PathStateRow,
+    SessionRevisionRow,
+    SessionRow,
+    TurnRow,
+    table,
+)
+
+_s = table(SessionRow).c
+_r = table(SessionRevisionRow).c
+_q = table(ParticipantRevisionRow).c
+_live = table(TurnRow).alias("live")
+_turn = table(TurnRow).alias("head_turn")
+_m = table(MessageRow).c
+_state = table(PathStateRow).c
+
+_INSERT = insert(table(SessionRow))
+_INSERT_REVISION = insert(table(SessionRevisionRow))
+_INSERT_SEAT = insert(table(ParticipantRow))
+_INSERT_SEAT_REVISION = insert(table(ParticipantRevisionRow))
+
+_HERE = (_s.tenant == bindparam("tenant")) & (_s.id == bindparam("session"))
+_STAND = (
+    select(
+        _s.version,
+        _s.revision,
+        _s.head_seq,
+        _s.last_seq,
+        _s.last_turn,
+        _m.turn_seq,
+        _m.depth,
+        _m.human_ordinal,
+        _m.model_ordinal,
+        _turn.c.state_seq,
+        _state.state,
+        _live.c.id.label("live_turn"),
+    )
+    .select_from(table(SessionRow))
+    .outerjoin(table(MessageRow), (_m.session_id == _s.id) & (_m.seq == _s.head_seq) & (_m.tenant == _s.tenant))
+    .outerjoin(_turn, (_turn.c.session_id == _s.id) & (_turn.c.seq == _m.turn_seq) & (_turn.c.tenant == _s.tenant))
+    .outerjoin(
+        table(PathStateRow),
+        (_state.session_id == _s.id) & (_state.seq == _turn.c.state_seq) & (_state.tenant == _s.tenant),
+    )
+    .outerjoin(
+        _live,
+        (_live.c.session_id == _s.id)
+        & (text("coalesce(live.from_head, 0)") == func.coalesce(_s.head_seq, 0))
+        & text("live.status IN ('pending', 'streaming') AND live.moves_head")
+        & (_live.c.tenant == _s.tenant),
+    )
+    .where(_HERE)
+)
+_REVISION = select(_r.scene, _r.settings).where(
+    _r.tenant == bindparam("tenant"), _r.session_id == bindparam("session"), _r.revision == bindparam("revision")
+)
+_newest_seat = (
+    select(_q.seat, func.max(_q.revision).label("revision"))
+    .where(
+        _q.tenant == bindparam("tenant"), _q.session_id == bindparam("session"), _q.revision <= bindparam("revision")
+    )
+    .group_by(_q.seat)
+    .subquery("newest")
+)
+_p = table(ParticipantRow).c
+_CAST = (
+    select(_p.seat, _p.played_by, _q.display_name, _q.persona_id, _q.persona_version)
+    .join(
+        _newest_seat,
+        (_p.seat == _newest_seat.c.seat)
+        & (_p.tenant == bindparam("tenant"))
+        & (_p.session_id == bindparam("session")),
+    )
+    .join(
+        table(ParticipantRevisionRow),
+        (_q.session_id == _p.session_id)
+        & (_q.tenant == _p.tenant)
+        & (_q.seat == _p.seat)
+        & (_q.revision == _newest_seat.c.revision),
+    )
+    .order_by(_p.seat)
+)
+_ONE = select(table(SessionRow)).where(_HERE)
+_LIST = select(table(SessionRow)).where(_s.tenant == bindparam("tenant")).order_by(_s.last_turn_at.desc(), _s.id.desc())
+_OF_OWNER = _LIST.where(_s.owner == bindparam("owner"))
+_IDS_FROM = (
+    select(_s.id)
+    .where(_s.tenant == bindparam("tenant"), _s.id >= bindparam("low"), _s.id < bindparam("high"))
+    .order_by(_s.id)
+    .limit(2)
+)
+ADVANCE = (
+    update(table(SessionRow))
+    .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"), _s.version == bindparam("was"))
+    .values(
+        version=_s.version + 1,
+        last_seq=bindparam("seq_now"),
+        last_turn=bindparam("turn_now"),
+        last_turn_at=bindparam("at"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A seat with the persona version in it, if there is one."""
+
+    participant: Participant
+    persona: StoredPersona | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a revision of a session says: scene, settings and seats. Immutable, so it may be kept in memory."""
+
+    revision: int
+    scene: str
+    settings: SessionSettings
+    seats: tuple[Seat, ...]
+
+    @property
+    def model(self) -> Seat:
+        return next(seat for seat in self.seats if seat.participant.played_by is PlayedBy.MODEL)
+
+    @property
+    def human(self) -> Seat:
+        return next(seat for seat in self.seats if seat.participant.played_by is PlayedBy.HUMAN)
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Where a session stands: counters, head, what its path handed on, and the turn in flight on its head, if any."""
+
+    version: int
+    revision: int
+    head_seq: int | None
+    last_seq: int
+    last_turn: int
+    head_turn: int | None
+    depth: int
+    human_ordinal: int
+    model_ordinal: int
+    state_seq: int | None
+    state: str | None
+    live_turn: str | None
+
+
+def stand(connection: Connection, tenant: str, session_id: str) -> Stand:
+    """Read where a session stands, in one statement. Raises ``NotFoundError``."""
+    row = connection.execute(_STAND, {"tenant": tenant, "session": session_id}).first()
+    if row is None:
+        raise NotFoundError("session", session_id)
+    return Stand(*row[:6], row[6] or 0, row[7] or 0, row[8] or 0, *row[9:])
+
+
+def stage(connection: Connection, tenant: str, session_id: str, revision: int) -> Stage:
+    """Read a revision of a session with the persona versions in its seats. Raises ``NotFoundError``."""
+    where = {"tenant": tenant, "session": session_id, "revision": revision}
+    row = connection.execute(_REVISION, where).first()
+    if row is None:
+        raise NotFoundError("session", session_id)
+    seats = []
+    for participant in _cast(connection, where):
+        pinned = participant.persona_id, participant.persona_version
+        persona = personas.get(connection, tenant, pinned[0], version=pinned[1]) if pinned[0] else None
+        seats.append(Seat(participant, persona))
+    return Stage(revision, row.scene, SessionSettings(**json.loads(row.settings)), tuple(seats))
+
+
+def create(connection: Connection, tenant: str, info: SessionInfo) -> None:
+    """Write a new session with its first revision and its seats, at no turn yet."""
+    plain = {"session_id": info.id, "tenant": tenant}
+    connection.execute(
+        _INSERT,
+        {
+            "id": info.id,
+            "tenant": tenant,
+            "owner": info.owner,
+            "metadata_json": personas.to_json(info.metadata),
+            "version": info.version,
+            "revision": 1,
+            "head_seq": None,
+            "last_seq": 0,
+            "last_turn": 0,
+            "created_at": info.created_at,
+            "last_turn_at": info.created_at,
+        },
+    )
+    settings = info.settings.model_dump_json(exclude_defaults=True)
+    connection.execute(
+        _INSERT_REVISION,
+        plain | {"revision": 1, "scene": info.scene, "settings": settings, "created_at": info.created_at},
+    )
+    connection.execute(
+        _INSERT_SEAT, [plain | {"seat": one.seat, "played_by": one.played_by.value} for one in info.cast]
+    )
+    connection.execute(
+        _INSERT_SEAT_REVISION,
+        [
+            plain
+            | {
+                "seat": one.seat,
+                "revision": 1,
+                "display_name": one.display_name,
+                "persona_id": one.persona_id,
+                "persona_version": one.persona_version,
+            }
+            for one in info.cast
+        ],
+    )
+
+
+def get(connection: Connection, tenant: str, session_id: str, *, owner: str | None = None) -> SessionInfo:
+    """Give a session as it stands. Raises ``NotFoundError``, also for another ``owner``'s session."""
+    row = connection.execute(_ONE, {"tenant": tenant, "session": session_id}).first()
+    if row is None or (owner is not None and row.owner != owner):
+        raise NotFoundError("session", session_id)
+    return _info(connection, row)
+
+
+def ids_with_prefix(connection: Connection, tenant: str, prefix: str) -> list[str]:
+    """Give at most two ids that begin with ``prefix``, so that a caller sees whether it is unique."""
+    where = {"tenant": tenant, "low": prefix, "high": prefix + "\x7f"}
+    return [row.id for row in connection.execute(_IDS_FROM, where)]
+
+
+def list_page(
+    connection: Connection, tenant: str, *, owner: str | None, limit: int, before: str | None
+) -> Page[SessionInfo]:
+    """Give a page of sessions, lately used first; ``before`` is the ``older`` cursor of another page."""
+    statement = (_LIST if owner is None else _OF_OWNER).limit(limit + 1)
+    if before is not None:
+        statement = statement.where(tuple_(_s.last_turn_at, _s.id) < tuple_(*after(before)))
+    where = {"tenant": tenant} | ({} if owner is None else {"owner": owner})
+    rows = connection.execute(statement, where).all()
+    shown = rows[:limit]
+    items = [_info(connection, row) for row in shown]
+    return page_of(items, more=len(rows) > limit, last=lambda: (shown[-1].last_turn_at, shown[-1].id))
+
+
+def _cast(connection: Connection, where: dict[str, Any]) -> Sequence[Participant]:
+    return [
+        Participant(
+            seat=row.seat,
+            played_by=PlayedBy(row.played_by),
+            display_name=row.display_name,
+            persona_id=row.persona_id,
+            persona_version=row.persona_version,
+        )
+        for row in connection.execute(_CAST, where)
+    ]
+
+
+def _info(connection: Connection, row: Row[Any]) -> SessionInfo:
+    where = {"tenant": row.tenant, "session": row.id, "revision": row.revision}
+    revision = connection.execute(_REVISION, where).one()
+    return SessionInfo(
+        id=row.id,
+        owner=row.owner,
+        scene=revision.scene,
+        settings=SessionSettings(**json.loads(revision.settings)),
+        cast=tuple(_cast(connection, where)),
+        metadata=json.loads(row.metadata_json),
+        version=row.version,
+        head_seq=row.head_seq,
+        created_at=row.created_at,
+        last_turn_at=row.last_turn_at,
+    )

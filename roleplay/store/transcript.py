@@ -1,0 +1,160 @@
+"""Turns read back along a path, a page in two statements."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Integer, Row, bindparam, case, func, literal, select
+
+from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
+from roleplay.errors import NotFoundError
+from roleplay.store import calls
+from roleplay.store.tables import MessageRow, TurnRow, table
+
+_turns = table(TurnRow)
+_human = table(MessageRow).alias("human")
+_reply = table(MessageRow).alias("reply")
+_sibling = table(MessageRow).alias("sibling")
+_MESSAGE = (
+    "seq",
+    "parent_seq",
+    "turn_seq",
+    "role",
+    "seat",
+    "name",
+    "text",
+    "tokens",
+    "counter",
+    "repaired",
+    "created_at",
+)
+
+
+def _here(of: Any) -> Any:
+    return (of.c.tenant == bindparam("tenant")) & (of.c.session_id == bindparam("session"))
+
+
+def _siblings(up_to_own: bool) -> Any:  # noqa: FBT001 - private, two statements differ by one condition
+    """Count replies under the parent of a reply; greetings have no parent, which an index finds by IS NULL only."""
+    mine = _here(_sibling) & (_sibling.c.role == "assistant")
+    if up_to_own:
+        mine = mine & (_sibling.c.seq <= _reply.c.seq)
+    count = select(func.count()).select_from(_sibling)
+    under_parent = count.where(mine, _sibling.c.parent_seq == _reply.c.parent_seq).scalar_subquery()
+    at_root = count.where(mine, _sibling.c.parent_seq.is_(None)).scalar_subquery()
+    return case((_reply.c.seq.is_(None), 1), (_reply.c.parent_seq.is_(None), at_root), else_=under_parent)
+
+
+_WHOLE = (
+    select(
+        _turns,
+        *(_human.c[name].label(f"human_{name}") for name in _MESSAGE if name != "seq"),
+        _human.c.seq.label("human_at"),
+        *(_reply.c[name].label(f"reply_{name}") for name in _MESSAGE if name != "seq"),
+        _reply.c.seq.label("reply_at"),
+        _siblings(up_to_own=True).label("variant"),
+        _siblings(up_to_own=False).label("variants"),
+    )
+    .outerjoin(_human, _here(_human) & (_human.c.seq == _turns.c.human_seq))
+    .outerjoin(_reply, _here(_reply) & (_reply.c.seq == _turns.c.reply_seq))
+    .where(_here(_turns))
+)
+
+
+def _path() -> Any:
+    start = (
+        select(_turns.c.seq, _turns.c.parent_turn, literal(1, Integer).label("taken"))
+        .where(_here(_turns), _turns.c.seq == bindparam("from_turn"))
+        .cte("path", recursive=True)
+    )
+    step = _turns.alias("step")
+    path = start.union_all(
+        select(step.c.seq, step.c.parent_turn, start.c.taken + 1)
+        .join(start, _here(step) & (step.c.seq == start.c.parent_turn))
+        .where(start.c.taken < bindparam("limit"))
+    )
+    return _WHOLE.join(path, path.c.seq == _turns.c.seq).order_by(_turns.c.seq.desc())
+
+
+_PATH = _path()
+_BY_ID = _WHOLE.where(_turns.c.id == bindparam("turn"))
+_BY_KEY = _WHOLE.where(_turns.c.idempotency_key == bindparam("key"))
+def _unresolved(under: Any) -> Any:
+    return select(func.max(_turns.c.seq)).where(
+        _here(_turns),
+        under,
+        _turns.c.status != TurnStatus.COMPLETED.value,
+        _turns.c.kind == TurnKind.REPLY.value,
+    )
+
+
+_UNRESOLVED = _unresolved(_turns.c.parent_turn == bindparam("head_turn"))
+_UNRESOLVED_AT_ROOT = _unresolved(_turns.c.parent_turn.is_(None))
+
+
+def path(connection: Connection, tenant: str, session_id: str, *, from_turn: int, limit: int) -> list[Turn]:
+    """Give at most ``limit`` turns of the path that ends in ``from_turn``, newest first."""
+    where = {"tenant": tenant, "session": session_id}
+    rows = connection.execute(_PATH, where | {"from_turn": from_turn, "limit": limit}).all()
+    by_turn = calls.of_turns(connection, tenant, session_id, [row.seq for row in rows])
+    return [_turn(row, by_turn[row.seq]) for row in rows]
+
+
+def by_id(connection: Connection, tenant: str, session_id: str, turn_id: str) -> Turn:
+    """Give one turn. Raises ``NotFoundError``."""
+    where = {"tenant": tenant, "session": session_id, "turn": turn_id}
+    row = connection.execute(_BY_ID, where).first()
+    if row is None:
+        raise NotFoundError("turn", turn_id)
+    return _turn(row, calls.of_turns(connection, tenant, session_id, [row.seq])[row.seq])
+
+
+def by_key(connection: Connection, tenant: str, session_id: str, key: str) -> tuple[Turn, str] | None:
+    """Give the turn that an idempotency key made, with the digest of its arguments, or ``None``."""
+    row = connection.execute(_BY_KEY, {"tenant": tenant, "session": session_id, "key": key}).first()
+    if row is None:
+        return None
+    return _turn(row, calls.of_turns(connection, tenant, session_id, [row.seq])[row.seq]), row.body_digest
+
+
+def unresolved(connection: Connection, tenant: str, session_id: str, head_turn: int | None) -> Turn | None:
+    """Give the last attempt after the head that has not become a reply, or ``None``."""
+    where = {"tenant": tenant, "session": session_id}
+    if head_turn is None:
+        seq = connection.execute(_UNRESOLVED_AT_ROOT, where).scalar()
+    else:
+        seq = connection.execute(_UNRESOLVED, where | {"head_turn": head_turn}).scalar()
+    if seq is None:
+        return None
+    return path(connection, tenant, session_id, from_turn=seq, limit=1)[0]
+
+
+def _turn(row: Row[Any], made: list[ModelCall]) -> Turn:
+    known = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
+    return Turn(
+        id=row.id,
+        session_id=row.session_id,
+        seq=row.seq,
+        kind=TurnKind(row.kind),
+        status=TurnStatus(row.status),
+        round=row.round,
+        ordinal=row.ordinal,
+        attempt=row.attempt,
+        revision=row.revision,
+        human=_message(known, "human"),
+        reply=_message(known, "reply"),
+        variant=row.variant,
+        variants=row.variants,
+        calls=tuple(made),
+        metadata=json.loads(row.metadata_json) if row.metadata_json else {},
+        created_at=row.created_at,
+        ended_at=row.ended_at,
+    )
+
+
+def _message(known: Any, whose: str) -> Message | None:
+    seq = known[f"{whose}_at"]
+    if seq is None:
+        return None
+    return Message(seq=seq, **{name: known[f"{whose}_{name}"] for name in _MESSAGE if name != "seq"})

@@ -1,0 +1,103 @@
+"""What the service says beside the model's words: ids, usage, flags, its own status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from roleplay.domain.usage import BaseResp, Sensitivity, Usage
+from roleplay.wire.words import service_words
+
+_WORD_LIMIT = 200
+_FLAGS = ("input_sensitive", "output_sensitive")
+_FLAG_NUMBERS = ("input_sensitive_type", "output_sensitive_type", "output_sensitive_int")
+
+
+@dataclass(slots=True)
+class ReplyFacts:
+    """The facts of one reply as far as they are known; ``None`` where the service said nothing.
+
+    Words are cut at 200 characters and hold no control characters. Values of a wrong JSON type count as not said.
+    ``response_created`` is the service's Unix time in seconds.
+    """
+
+    response_id: str | None = None
+    response_created: int | None = None
+    model_answered: str | None = None
+    finish_reason: str | None = None
+    choice_index: int | None = None
+    usage: Usage = field(default_factory=Usage)
+    sensitivity: Sensitivity = field(default_factory=Sensitivity)
+    base_resp: BaseResp | None = None
+
+    def observe(self, event: Mapping[str, Any]) -> None:
+        """Take what one JSON object of the service says.
+
+        The first id, time and model stay; the last usage counts, unless it is all zeros, which some servers send with
+        every chunk; a flag once raised stays raised.
+        """
+        if self.response_id is None:
+            self.response_id = word(event.get("id"))
+        if self.response_created is None:
+            self.response_created = count(event.get("created"))
+        if self.model_answered is None:
+            self.model_answered = word(event.get("model"))
+        if usage := event.get("usage"):
+            self.usage = _usage(usage) or self.usage
+        self.sensitivity = _flagged(self.sensitivity, event)
+        if base := event.get("base_resp"):
+            self.base_resp = _base_resp(base) or self.base_resp
+
+
+def word(value: object) -> str | None:
+    """Give a short text of the service, cleaned, or ``None`` where it is blank or no text."""
+    return (service_words(value, _WORD_LIMIT) or None) if isinstance(value, str) else None
+
+
+def count(value: object) -> int | None:
+    """Give a whole number from 0 that fits a 64-bit column, or ``None`` where ``value`` is none."""
+    return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def _usage(data: object) -> Usage | None:
+    if not isinstance(data, Mapping):
+        return None
+    prompt, completion = (_part(data, name) for name in ("prompt_tokens_details", "completion_tokens_details"))
+    usage = Usage(
+        prompt_tokens=count(data.get("prompt_tokens")),
+        completion_tokens=count(data.get("completion_tokens")),
+        total_tokens=count(data.get("total_tokens")),
+        cached_tokens=_either(prompt.get("cached_tokens"), data.get("cache_read_input_tokens")),
+        cache_write_tokens=count(data.get("cache_creation_input_tokens")),
+        reasoning_tokens=count(completion.get("reasoning_tokens")),
+    )
+    return usage if any((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)) else None
+
+
+def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = data.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _either(first: object, second: object) -> int | None:
+    number = count(first)
+    return count(second) if number is None else number
+
+
+def _flagged(known: Sensitivity, event: Mapping[str, Any]) -> Sensitivity:
+    changes: dict[str, bool | int] = {}
+    for name in (*_FLAGS, *_FLAG_NUMBERS):
+        value = event.get(name)
+        fits = isinstance(value, bool) if name in _FLAGS else count(value) is not None
+        before = getattr(known, name)
+        if fits and value != before and (value or before is None):
+            changes[name] = value
+    return known.model_copy(update=changes) if changes else known
+
+
+def _base_resp(data: object) -> BaseResp | None:
+    code = count(data.get("status_code")) if isinstance(data, Mapping) else None
+    if code is None or not isinstance(data, Mapping):
+        return None
+    return BaseResp(status_code=code, status_msg=word(data.get("status_msg")) or "")

@@ -1,0 +1,173 @@
+"""From the bytes of an answer to what was said: JSON or a stream, a reply or a refusal."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from roleplay.domain.conversation import DeltaKind
+from roleplay.errors import BadReplyError, ChatError, ChatUnavailableError, EmptyReplyError
+from roleplay.wire.codes import chat_error
+from roleplay.wire.events import ReplyEvents
+from roleplay.wire.facts import ReplyFacts
+from roleplay.wire.speech import Said
+from roleplay.wire.sse import LINE_LIMIT, REPLY_LIMIT, Body, Events, looks_like_events, readable, without_blank_start
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ["ReplyDecoder", "ReplyFacts", "Said"]
+
+ERROR_BODY_LIMIT = 64 * 1024
+
+_DECODER = json.JSONDecoder(strict=False)  # a raw line break inside a string does no harm
+
+
+class ReplyDecoder:
+    """Reads one answer of the service, chunk by chunk, wherever the chunks break.
+
+    ``status`` and ``content_type`` are the answer's; JSON and event streams are told apart by the bytes first, so that
+    a JSON answer to a stream request and the reverse are read too. ``streamed``: whether a stream was asked for.
+    ``now`` (aware): the moment that a reset time in a refusal is measured from. ``line_limit`` bounds a line of a
+    stream in bytes, ``reply_limit`` a JSON body in bytes and a stream's text in characters.
+
+    Feed it until ``done`` or the end, then call ``finish``, which raises what went wrong::
+
+        for chunk in chunks:
+            yield from decoder.feed(chunk)
+            if decoder.done:
+                break
+        yield from decoder.finish()
+    """
+
+    def __init__(
+        self,
+        status: int,
+        content_type: str,
+        *,
+        streamed: bool,
+        now: datetime | None = None,
+        line_limit: int = LINE_LIMIT,
+        reply_limit: int = REPLY_LIMIT,
+    ) -> None:
+        self.done = False
+        self._status = status
+        self._content_type = content_type
+        self._streamed = streamed
+        self._now = now
+        self._line_limit = line_limit
+        self._reply_limit = reply_limit
+        self._events = ReplyEvents(status, now, reply_limit)
+        self._head = b""
+        self._frames: Events | Body | None = None
+        self._broken_bytes = False
+        self._error: ChatError | None = None
+        self._ended = False
+
+    @property
+    def facts(self) -> ReplyFacts:
+        """What is known so far, also after an error."""
+        return self._events.facts
+
+    @property
+    def whole(self) -> bool:
+        """Whether the service has said that the text is complete: what is lost after this is only facts."""
+        return self._events.whole
+
+    @property
+    def repaired(self) -> bool:
+        """Whether broken bytes, half an emoji or a NUL were replaced by U+FFFD."""
+        return self._broken_bytes or self._events.repaired
+
+    @property
+    def speech(self) -> str:
+        """All words of the speaker so far, also those that ``finish`` could not give because it raised."""
+        return self._events.text(DeltaKind.SPEECH)
+
+    @property
+    def reasoning(self) -> str:
+        """All reasoning so far, likewise."""
+        return self._events.text(DeltaKind.REASONING)
+
+    def feed(self, chunk: bytes) -> list[Said]:
+        """Give what ``chunk`` adds. Never raises: an error makes ``done`` true and is raised by ``finish``.
+
+        ``done`` is true when nothing more is needed; what comes after is passed over.
+        """
+        if not self.done:
+            try:
+                self._take(chunk)
+            except ChatError as error:
+                self._fail(error)
+        return self._events.drain()
+
+    def finish(self) -> list[Said]:
+        """Give what was still held, after the last chunk.
+
+        Raises:
+            ChatError: the service refused, at whichever status and in whichever form.
+            ChatUnavailableError: the bytes ended before the reply did.
+            BadReplyError: the answer cannot be read.
+            EmptyReplyError: it was read and holds no visible text.
+        """
+        if not self._ended:
+            self._ended = True
+            try:
+                self._end()
+            except ChatError as error:
+                self._fail(error)
+            self.done = True
+        if self._error is not None:
+            raise self._error
+        return self._events.drain()
+
+    def _fail(self, error: ChatError) -> None:
+        if self._error is None:
+            self._error = error
+            self.done = True
+            self._events.flush()
+
+    def _take(self, chunk: bytes) -> None:
+        if self._frames is None:
+            self._head = without_blank_start(self._head + chunk)
+            self._frames = self._framing()
+            if self._frames is None:
+                return
+            chunk, self._head = self._head, b""
+        for document in self._frames.feed(chunk):
+            self._document(document)
+            if self.done:
+                return
+        if self._status >= 300 and isinstance(self._frames, Body) and self._frames.size >= ERROR_BODY_LIMIT:
+            self.done = True
+
+    def _framing(self) -> Events | Body | None:
+        events = looks_like_events(self._content_type, self._head)
+        if events is None:
+            return None
+        return Events(self._line_limit) if events else Body(self._reply_limit)
+
+    def _document(self, document: bytes) -> None:
+        text = document.strip()
+        if text == b"[DONE]":
+            self._events.whole = self.done = True
+        elif text:
+            self._events.read(self._json(text))
+
+    def _json(self, document: bytes) -> object:
+        try:
+            text = document.decode()
+        except UnicodeDecodeError:
+            text = document.decode(errors="replace")
+            self._broken_bytes = True
+        try:
+            return _DECODER.decode(text)
+        except (ValueError, RecursionError):
+            problem = "the answer holds something else than JSON"
+            raise BadReplyError(problem, raw=readable(document), status=self._status) from None
+
+    def _end(self) -> None:
+        if self._error is None and not (self.done and self._events.whole):
+            self._rest()
+        self._events.flush()
+        ...

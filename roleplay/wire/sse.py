@@ -1,0 +1,128 @@
+"""How a reply's bytes are cut into JSON documents: server-sent events, or one body."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from roleplay.errors import BadReplyError
+from roleplay.wire.words import service_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LINE_LIMIT = 4 * 1024 * 1024
+REPLY_LIMIT = 16 * 1024 * 1024
+
+_BLANK = b" \t\r\n\xef\xbb\xbf"  # white space and the byte order mark
+_FIELDS = (b"data:", b":", b"event:", b"id:", b"retry:")
+
+
+class Body:
+    """One document that ends with the bytes. ``limit`` bounds its length in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._chunks: list[bytes] = []
+        self.size = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Keep ``chunk``; nothing is complete before the end.
+
+        Raises:
+            BadReplyError: the body is longer than ``limit``.
+        """
+        self._chunks.append(chunk)
+        self.size += len(chunk)
+        if self.size > self._limit:
+            raise BadReplyError(f"the reply is longer than {self._limit} bytes", raw=readable(b"".join(self._chunks)))
+        return iter(())
+
+    def finish(self) -> bytes:
+        """Give the whole body."""
+        return b"".join(self._chunks)
+
+
+class Events:
+    """The ``data`` of server-sent events, as bytes, whatever their line ends and wherever the chunks break.
+
+    Comments and other fields are passed over. ``limit`` bounds a line, and an event's lines together, in bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._line: list[bytes] = []
+        self._line_size = 0
+        self._data: list[bytes] = []
+        self._data_size = 0
+        self._after_cr = False
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Give the data of each event that ``chunk`` completes.
+
+        Raises:
+            BadReplyError: a line or an event is longer than ``limit``.
+        """
+        if self._after_cr and chunk.startswith(b"\n"):
+            chunk = chunk[1:]
+            self._after_cr = False
+        if chunk:
+            self._after_cr = chunk.endswith(b"\r")
+        for part in chunk.splitlines(keepends=True):
+            self._grow(part)
+            if part.endswith((b"\n", b"\r")) and (event := self._end_line()) is not None:
+                yield event
+
+    def finish(self) -> bytes:
+        """Give the data of an event that the end of the bytes left open."""
+        if self._line:
+            self._end_line()
+        return b"\n".join(self._data)
+
+    def _grow(self, part: bytes) -> None:
+        self._line.append(part)
+        self._line_size += len(part.rstrip(b"\r\n"))
+        if self._line_size + self._data_size > self._limit:
+            line = b"".join(self._line)
+            raise BadReplyError(f"a line of the stream is longer than {self._limit} bytes", raw=readable(line))
+
+    def _end_line(self) -> bytes | None:
+        line = b"".join(self._line).rstrip(b"\r\n")
+        self._line, self._line_size = [], 0
+        if line:
+            self._field(line)
+            return None
+        if not self._data:
+            return None
+        event = b"\n".join(self._data)
+        self._data, self._data_size = [], 0
+        return event
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            self._data.append(value.removeprefix(b" "))
+            self._data_size += len(value) + 1
+
+
+def without_blank_start(head: bytes) -> bytes:
+    """Give the first bytes of a reply without white space and byte order mark, which no document needs."""
+    return head.lstrip(_BLANK)
+
+
+def looks_like_events(content_type: str, head: bytes) -> bool | None:
+    """Say whether a reply that begins with ``head`` is a stream of events; ``None`` when more bytes are needed.
+
+    The bytes count for more than the content type: proxies and errors often name a wrong one.
+    """
+    if not head:
+        return None
+    if head[:1] in {b"{", b"[", b"<"}:
+        return False
+    if "text/event-stream" in content_type.lower() or head.startswith(_FIELDS):
+        return True
+    return None if any(field.startswith(head) for field in _FIELDS) else False
+
+
+def readable(data: bytes) -> str:
+    """Give the beginning of ``data`` as text for an error, without keys."""
+    return service_words(data[:4000].decode(errors="replace"), 500)
