@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from roleplay.domain.context import (
     Section,
     SectionReport,
     Span,
+    digest,
 )
 from roleplay.errors import BudgetError
 
@@ -73,7 +73,7 @@ def build(
     first = ledger.take_history(past, costs[:-1])
     kept = [*past[first:], newest]
     moved = first > 0
-    texts = {name_of(piece.text): piece.text for piece in (*sheet.front, *examples, *note, *post)}
+    texts = {digest(piece.text): piece.text for piece in (*sheet.front, *examples, *note, *post)}
     recipe = Recipe(
         front=tuple(_piece(piece) for piece in (*sheet.front, *examples)),
         history=Span(kept[0].seq, newest.seq, sheet.seat),
@@ -94,13 +94,8 @@ def build(
     return Draft(emit(recipe, texts, kept), recipe, texts, report, start)
 
 
-def name_of(text: str) -> str:
-    """The digest that a rendered text is stored under: 128 bits of BLAKE2b in hexadecimal."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 def _piece(piece: Rendered) -> Piece:
-    return Piece(piece.section.value, piece.role.value, piece.name, name_of(piece.text))
+    return Piece(piece.section.value, piece.role.value, piece.name, digest(piece.text))
 
 
 class _Ledger:

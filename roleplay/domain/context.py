@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -50,6 +51,11 @@ class ContextMessage(NamedTuple):
     role: Role
     name: str
     text: str
+
+
+def digest(text: str) -> str:
+    """The name that a rendered text is stored under in its session: 128 bits of BLAKE2b in hexadecimal."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class Piece(NamedTuple):

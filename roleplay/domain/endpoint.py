@@ -30,12 +30,16 @@ class ChatPath(StrEnum):
 
 
 class ModelProfile(Value):
-    """What is published about a model: its window, its longest reply (both in tokens), its path and dialect."""
+    """What is published about a model: its window, its longest reply (both in tokens), its path and dialect.
+
+    ``stream_usage``: whether its page knows ``stream_options``; where not, a stream's last message tells the usage.
+    """
 
     window_tokens: int
     max_output_tokens: int = 2048
     dialect: Dialect = Dialect.MINIMAX
     path: ChatPath = ChatPath.COMPLETIONS
+    stream_usage: bool = True
 
 
 PROFILES: dict[str, ModelProfile] = {
@@ -46,7 +50,7 @@ PROFILES: dict[str, ModelProfile] = {
     "MiniMax-M2.1": ModelProfile(window_tokens=204_800),
     "MiniMax-M2.1-highspeed": ModelProfile(window_tokens=204_800),
     "MiniMax-M2": ModelProfile(window_tokens=204_800),
-    "M2-her": ModelProfile(window_tokens=65_536, path=ChatPath.NATIVE_V2),
+    "M2-her": ModelProfile(window_tokens=65_536, path=ChatPath.NATIVE_V2, stream_usage=False),
 }
 DEFAULT_MODEL = "MiniMax-M2.7"
 DEFAULT_BASE_URL = "https://api.minimax.io"
@@ -61,13 +65,27 @@ def _base_url(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
+class Retry(Input):
+    """When a failed call is made again: only errors that may pass, and never after text reached the caller.
+
+    ``attempts`` counts the first one too. Pauses are drawn from [0, ``first_pause_s`` doubled per attempt], at most
+    ``longest_pause_s``; no attempt begins later than ``total_s`` seconds after the first.
+    """
+
+    attempts: Annotated[int, Field(ge=1)] = 3
+    first_pause_s: Annotated[float, Field(ge=0)] = 0.5
+    longest_pause_s: Annotated[float, Field(ge=0)] = 20.0
+    total_s: Annotated[float, Field(ge=0)] = 60.0
+
+
 class Endpoint(Input):
     """A model at a host, with the key for it (hidden in ``repr``) and its limits.
 
     ``window_tokens``: how many tokens a request and its reply may have together. ``max_output_tokens``: the highest
     ``max_completion_tokens`` that may be asked for. ``stream_usage``: whether a stream is asked to report usage.
     ``timeout_s``: seconds for a whole answer; ``read_timeout_s``: seconds between two pieces of it;
-    ``connect_timeout_s``: seconds to connect. What is not given comes from the model's published profile; a model
+    ``connect_timeout_s``: seconds to connect. ``retry``: when a failed
+    call is made again. What is not given comes from the model's published profile; a model
     without one needs ``window_tokens``.
     """
 
@@ -82,6 +100,7 @@ class Endpoint(Input):
     connect_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     read_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    retry: Retry = Retry()
 
     def __init__(self, model: str, **fields: Any) -> None:
         profile = PROFILES.get(model)

@@ -8,8 +8,6 @@ from typing import Any
 from roleplay.domain.context import Insertion, Piece, Recipe, Span
 
 
-
-
 def front_text(recipe: Recipe) -> str:
     """Write the front of a recipe, which successive turns share, as the text it is stored as."""
     return _compact(recipe.front)

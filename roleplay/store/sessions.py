@@ -189,8 +189,11 @@ def stage(connection: Connection, tenant: str, session_id: str, revision: int) -
     return Stage(revision, row.scene, SessionSettings(**json.loads(row.settings)), tuple(seats))
 
 
-def create(connection: Connection, tenant: str, info: SessionInfo) -> None:
-    """Write a new session with its first revision and its seats, at no turn yet."""
+def create(connection: Connection, tenant: str, info: SessionInfo, *, messages: int) -> None:
+    """Write a new session with its first revision and its seats, before any turn.
+
+    ``messages``: how many turns of one message each the caller will add in the same transaction, numbered from 1.
+    """
     plain = {"session_id": info.id, "tenant": tenant}
     connection.execute(
         _INSERT,
@@ -202,8 +205,8 @@ def create(connection: Connection, tenant: str, info: SessionInfo) -> None:
             "version": info.version,
             "revision": 1,
             "head_seq": None,
-            "last_seq": 0,
-            "last_turn": 0,
+            "last_seq": messages,
+            "last_turn": messages,
             "created_at": info.created_at,
             "last_turn_at": info.created_at,
         },

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     DateTime,
     Dialect,
@@ -55,6 +56,7 @@ Word = Annotated[str, mapped_column(String(32))]
 Digest = Annotated[str, mapped_column(String(64))]
 Long = Annotated[str, mapped_column(Text)]
 Number = Annotated[int, mapped_column(Integer)]
+Big = Annotated[int, mapped_column(BigInteger)]
 Flag = Annotated[bool, mapped_column()]
 Seconds = Annotated[float, mapped_column(Float)]
 Moment = Annotated[datetime, mapped_column(UtcDateTime)]
@@ -425,20 +427,20 @@ class ModelCallRow(Base):
     created_at: Mapped[Moment]
     model_answered: Mapped[Label | None]
     response_id: Mapped[Label | None]
-    response_created: Mapped[Number | None]
-    finish_reason: Mapped[Word | None]
-    prompt_tokens: Mapped[Number | None]
-    completion_tokens: Mapped[Number | None]
-    total_tokens: Mapped[Number | None]
-    cached_tokens: Mapped[Number | None]
-    cache_write_tokens: Mapped[Number | None]
-    reasoning_tokens: Mapped[Number | None]
+    response_created: Mapped[Big | None]
+    finish_reason: Mapped[Label | None]
+    prompt_tokens: Mapped[Big | None]
+    completion_tokens: Mapped[Big | None]
+    total_tokens: Mapped[Big | None]
+    cached_tokens: Mapped[Big | None]
+    cache_write_tokens: Mapped[Big | None]
+    reasoning_tokens: Mapped[Big | None]
     input_sensitive: Mapped[Flag | None]
-    input_sensitive_type: Mapped[Number | None]
+    input_sensitive_type: Mapped[Big | None]
     output_sensitive: Mapped[Flag | None]
-    output_sensitive_type: Mapped[Number | None]
-    output_sensitive_int: Mapped[Number | None]
-    base_status: Mapped[Number | None]
+    output_sensitive_type: Mapped[Big | None]
+    output_sensitive_int: Mapped[Big | None]
+    base_status: Mapped[Big | None]
     base_message: Mapped[Long | None]
     reasoning: Mapped[Long | None]
     error: Mapped[Long | None]

@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, Integer, Row, bindparam, case, func, literal, select
 
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
-from roleplay.errors import NotFoundError
-from roleplay.store import calls
+from roleplay.domain.page import Page
+from roleplay.errors import InvalidInputError, NotFoundError
+from roleplay.store import calls, sessions
 from roleplay.store.tables import MessageRow, TurnRow, table
 
 _turns = table(TurnRow)
@@ -91,6 +92,30 @@ def _unresolved(under: Any) -> Any:
 
 _UNRESOLVED = _unresolved(_turns.c.parent_turn == bindparam("head_turn"))
 _UNRESOLVED_AT_ROOT = _unresolved(_turns.c.parent_turn.is_(None))
+
+
+def page(connection: Connection, tenant: str, session_id: str, *, before: str | None, limit: int) -> Page[Turn]:
+    """Give a page of the active path, oldest first, and on the newest page the last attempt after it, if unresolved.
+
+    ``before`` is the ``older`` cursor of another page. Raises ``NotFoundError`` and ``InvalidInputError``.
+    """
+    if before is not None:
+        found = path(connection, tenant, session_id, from_turn=_place(before), limit=limit + 1)
+        after = []
+    else:
+        head_turn = sessions.stand(connection, tenant, session_id).head_turn
+        found = [] if head_turn is None else path(connection, tenant, session_id, from_turn=head_turn, limit=limit + 1)
+        last = unresolved(connection, tenant, session_id, head_turn)
+        after = [] if last is None else [last]
+    more = found[limit].seq if len(found) > limit else None
+    return Page(items=(*reversed(found[:limit]), *after), older=None if more is None else f"turn-{more}")
+
+
+def _place(cursor: str) -> int:
+    kind, _, number = cursor.partition("-")
+    if kind != "turn" or not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise InvalidInputError("before", "is not a cursor of a page", allowed="Page.older of another page")
+    return int(number)
 
 
 def path(connection: Connection, tenant: str, session_id: str, *, from_turn: int, limit: int) -> list[Turn]:

@@ -7,11 +7,11 @@ changes nothing of it.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, literal, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.conversation import TurnStatus
@@ -91,6 +91,37 @@ _INSERT_MOVE = insert(table(HeadMoveRow)).from_select(
 )
 
 
+_HOLDER = select(_t.seq, _t.attempt, _t.lease_owner, _t.lease_until).where(
+    _t.tenant == bindparam("tenant"),
+    _t.session_id == bindparam("session"),
+    _t.id == bindparam("turn"),
+    _t.status.in_(("pending", "streaming")),
+)
+_REPLY_TEXT = (
+    select(_m.text)
+    .join(table(TurnRow), (_t.session_id == _m.session_id) & (_t.tenant == _m.tenant) & (_t.reply_seq == _m.seq))
+    .where(_MINE)
+)
+_END_LOST_CALL = (
+    update(table(ModelCallRow))
+    .where(
+        _c.tenant == bindparam("of_tenant"),
+        _c.session_id == bindparam("of_session"),
+        _c.turn_seq == bindparam("of_seq"),
+        _c.attempt == bindparam("of_attempt"),
+        _c.total_s.is_(None),
+    )
+    .values(error=bindparam("new_error"))
+)
+_LOST = json.dumps(
+    {
+        "slug": "lost",
+        "message": "the process that made this call ended before it did",
+        "retryable": True,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class NewMessage:
     """A message to write; field by field as ``domain.Message``."""
@@ -133,6 +164,14 @@ class NewTurn:
     metadata_json: str | None = None
     attempt: int = 1
     moves_head: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Uttered:
+    """A turn that needed no model, with its one message."""
+
+    turn: NewTurn
+    message: NewMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +227,16 @@ class Hold:
             "of_attempt": self.attempt,
             "of_owner": self.owner,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a turn in flight and how long its lease still lasts."""
+
+    turn_seq: int
+    attempt: int
+    owner: str
+    lease_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +386,27 @@ def move_head(
     if moved.rowcount != 1:
         return False
     connection.execute(_INSERT_MOVE, where | {"from_seq": came_from, "to_seq": to, "cause": cause})
+    return True
+
+
+def holder(connection: Connection, tenant: str, session_id: str, turn_id: str) -> Holder | None:
+    """Give who holds a turn in flight, or ``None`` when it is in flight no more."""
+    where = {"tenant": tenant, "session": session_id, "turn": turn_id}
+    row = connection.execute(_HOLDER, where).first()
+    return None if row is None else Holder(*row)
+
+
+def recover(connection: Connection, hold: Hold, *, at: datetime) -> bool:
+    """End a turn whose owner is gone: interrupted when some of its text was kept, else failed.
+
+    ``False``, having changed nothing, when somebody else ended it first.
+    """
+    where = hold.where()
+    text = connection.execute(_REPLY_TEXT, where).scalar()
+    status = TurnStatus.INTERRUPTED if text else TurnStatus.FAILED
+    if connection.execute(_END_TURN, where | {"ending": status.value, "at": at}).rowcount != 1:
+        return False
+    connection.execute(_END_LOST_CALL, where | {"new_error": _LOST})
     return True
 
 

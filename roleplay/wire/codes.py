@@ -123,7 +123,7 @@ def chat_error(status: int, body: object, *, now: datetime | None = None) -> Cha
 
 
 def _meaning(refusal: _Refusal) -> Meaning:
-    if refusal.code in CODES:
+    if refusal.code is not None and refusal.code in CODES:
         return CODES[refusal.code]
     if refusal.kind in _KINDS:
         return Meaning(_KINDS[refusal.kind], "")
@@ -142,7 +142,9 @@ def _refusal(status: int, body: object) -> _Refusal:
         return _Refusal(None, "", "", status)
     error = body.get("error")
     inner: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
-    words = _first_words(_base(body).get("status_msg"), inner.get("message"), error, body.get("message"), body.get("detail"))
+    words = _first_words(
+        _base(body).get("status_msg"), inner.get("message"), error, body.get("message"), body.get("detail")
+    )
     code = _base_code(body)
     if trailing := _TRAILING_CODE.search(words):
         code = code or int(trailing[1])
@@ -192,4 +194,4 @@ def _number(value: object) -> int | None:
 
 def _category(body: object, side: str) -> str | None:
     number = _number(body.get(f"{side}_sensitive_type")) if isinstance(body, Mapping) else None
-    return SensitiveCategory(number).name.lower() if number in SensitiveCategory else None
+    return next((one.name.lower() for one in SensitiveCategory if one == number), None)

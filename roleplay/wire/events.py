@@ -30,7 +30,7 @@ class ReplyEvents:
         self._room = text_limit
         self._new: list[Said] = []
         self._texts: dict[DeltaKind, list[str]] = {kind: [] for kind in DeltaKind}
-        self._speech_seen = self._reasoning_seen = False
+        self._speech_seen = self._reasoning_seen = self._details_passed = False
         self._speech = Mender()
         self._reasoning = Mender()
         self._splitter = ThinkSplitter()
@@ -58,13 +58,13 @@ class ReplyEvents:
             BadReplyError: it is no object, or its words are not text, or the reply's text passes the limit.
         """
         if not isinstance(event, Mapping):
-            raise BadReplyError("an event of the reply is not a JSON object", status=self._status)
+            raise BadReplyError("an event of the reply is not a JSON object")
         self.facts.observe(event)
         if is_refusal(event):
             raise chat_error(self._status, event, now=self._now)
         for choice in _list(event, "choices"):
             if not isinstance(choice, Mapping):
-                raise BadReplyError("a choice of the reply is not a JSON object", status=self._status)
+                raise BadReplyError("a choice of the reply is not a JSON object")
             if self._is_ours(choice):
                 self._choice(choice)
 
@@ -93,31 +93,34 @@ class ReplyEvents:
             self.whole = True
 
     def _part(self, part: Mapping[str, Any], *, with_reasoning: bool = True) -> None:
-        if with_reasoning and (reasoning := _text(part, "reasoning_content") or self._details(part)):
+        if with_reasoning and (reasoning := self._reasoning_of(part)):
             self._reasoning_seen = True
-            self._say_reasoning(self._reasoning.feed(self._increments.feed(reasoning)))
+            added = self._increments.feed(reasoning)
+            self._spend(added)
+            self._say_reasoning(self._reasoning.feed(added))
         if content := _text(part, "content"):
             self._speech_seen = True
+            self._spend(content)
             self._say(self._splitter.feed(self._speech.feed(content)))
 
-    def _details(self, part: Mapping[str, Any]) -> str:
-        """The same reasoning in its other form, for servers that send this one alone."""
-        if self._reasoning_seen and not self._by_details:
-            return ""
-        details = part.get("reasoning_details")
-        texts = [one.get("text") for one in details if isinstance(one, Mapping)] if isinstance(details, list) else []
-        return "".join(text for text in texts if isinstance(text, str))
+    def _reasoning_of(self, part: Mapping[str, Any]) -> str:
+        reasoning = _text(part, "reasoning_content")
+        if reasoning:
+            self._details_passed = True  # they hold the same again
+        return reasoning if self._details_passed else _details(part)
+
+    def _spend(self, text: str) -> None:
+        self._room -= len(text)
+        if self._room < 0:
+            raise BadReplyError("the reply is longer than any reply may be")
 
     def _say_reasoning(self, text: str) -> None:
         if text:
             self._say([Said(DeltaKind.REASONING, text)])
 
     def _say(self, pieces: list[Said]) -> None:
+        self._new += pieces
         for piece in pieces:
-            self._room -= len(piece.text)
-            if self._room < 0:
-                raise BadReplyError("the reply is longer than a reply may be", status=self._status)
-            self._new.append(piece)
             self._texts[piece.kind].append(piece.text)
 
 
@@ -140,3 +143,9 @@ def _text(data: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise BadReplyError(f"{name} of the reply is not text")
     return value
+
+
+def _details(part: Mapping[str, Any]) -> str:
+    details = part.get("reasoning_details")
+    texts = [one.get("text") for one in details if isinstance(one, Mapping)] if isinstance(details, list) else []
+    return "".join(text for text in texts if isinstance(text, str))

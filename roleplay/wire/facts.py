@@ -86,7 +86,7 @@ def _either(first: object, second: object) -> int | None:
 
 
 def _flagged(known: Sensitivity, event: Mapping[str, Any]) -> Sensitivity:
-    changes: dict[str, bool | int] = {}
+    changes: dict[str, Any] = {}
     for name in (*_FLAGS, *_FLAG_NUMBERS):
         value = event.get(name)
         fits = isinstance(value, bool) if name in _FLAGS else count(value) is not None

@@ -20,6 +20,8 @@ __all__ = ["ReplyDecoder", "ReplyFacts", "Said"]
 
 ERROR_BODY_LIMIT = 64 * 1024
 
+_END = b"[DONE]"
+_CUT_STREAM = "the stream ended before the reply was complete"
 _DECODER = json.JSONDecoder(strict=False)  # a raw line break inside a string does no harm
 
 
@@ -60,6 +62,7 @@ class ReplyDecoder:
         self._events = ReplyEvents(status, now, reply_limit)
         self._head = b""
         self._frames: Events | Body | None = None
+        self._page = bytearray()
         self._broken_bytes = False
         self._error: ChatError | None = None
         self._ended = False
@@ -123,51 +126,111 @@ class ReplyDecoder:
 
     def _fail(self, error: ChatError) -> None:
         if self._error is None:
+            error.status = error.status or self._status
             self._error = error
             self.done = True
             self._events.flush()
 
+    @property
+    def _refused(self) -> bool:
+        return self._status >= 300
+
     def _take(self, chunk: bytes) -> None:
+        if self._refused:
+            self._page += chunk[: ERROR_BODY_LIMIT - len(self._page)]
+            self.done = len(self._page) >= ERROR_BODY_LIMIT
+            return
         if self._frames is None:
             self._head = without_blank_start(self._head + chunk)
-            self._frames = self._framing()
-            if self._frames is None:
+            events = looks_like_events(self._content_type, self._head)
+            if events is None:
                 return
+            self._frames = Events(self._line_limit) if events else Body(self._reply_limit)
             chunk, self._head = self._head, b""
         for document in self._frames.feed(chunk):
             self._document(document)
             if self.done:
                 return
-        if self._status >= 300 and isinstance(self._frames, Body) and self._frames.size >= ERROR_BODY_LIMIT:
-            self.done = True
-
-    def _framing(self) -> Events | Body | None:
-        events = looks_like_events(self._content_type, self._head)
-        if events is None:
-            return None
-        return Events(self._line_limit) if events else Body(self._reply_limit)
 
     def _document(self, document: bytes) -> None:
-        text = document.strip()
-        if text == b"[DONE]":
+        data = document.strip()
+        if data == _END:
             self._events.whole = self.done = True
-        elif text:
-            self._events.read(self._json(text))
+        elif data:
+            self._events.read(self._json(data))
 
-    def _json(self, document: bytes) -> object:
+    def _json(self, data: bytes) -> object:
         try:
-            text = document.decode()
+            text = data.decode()
         except UnicodeDecodeError:
-            text = document.decode(errors="replace")
+            text = data.decode(errors="replace")
             self._broken_bytes = True
         try:
             return _DECODER.decode(text)
         except (ValueError, RecursionError):
-            problem = "the answer holds something else than JSON"
-            raise BadReplyError(problem, raw=readable(document), status=self._status) from None
+            raise BadReplyError("the answer is not the JSON of a reply", raw=readable(data)) from None
 
     def _end(self) -> None:
-        if self._error is None and not (self.done and self._events.whole):
+        if self._error is not None:
+            return
+        if self._refused:
+            raise self._refusal()
+        if not self.done:
             self._rest()
         self._events.flush()
-        ...
+        if not self.speech:
+            raise _empty(self.facts, self.reasoning)
+
+    def _rest(self) -> None:
+        if self._frames is None:  # so few bytes that they may still have become anything
+            self._frames = Body(self._reply_limit)
+            self._frames.feed(self._head)
+        rest = self._frames.finish().strip()
+        if isinstance(self._frames, Events):
+            self._open_event(rest)
+            if not self.whole:
+                raise ChatUnavailableError(_CUT_STREAM)
+        elif not rest:
+            raise ChatUnavailableError(_CUT_STREAM if self._streamed else "the service sent an empty answer")
+        elif rest.startswith(b"{") and not rest.endswith(b"}"):
+            raise ChatUnavailableError("the answer ended before the reply was complete")
+        else:
+            self._document(rest)
+
+    def _open_event(self, rest: bytes) -> None:
+        """The last event may lack its empty line; where it lacks more, it was cut off and says nothing."""
+        if rest == _END:
+            self._events.whole = True
+            return
+        try:
+            event = self._json(rest)
+        except BadReplyError:
+            return
+        self._events.read(event)
+
+    def _refusal(self) -> ChatError:
+        page = bytes(self._page)
+        for line in [page, *page.splitlines()]:
+            try:
+                body = _DECODER.decode(line.removeprefix(b"data:").decode(errors="replace").strip())
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(body, dict):
+                self.facts.observe(body)
+                return chat_error(self._status, body, now=self._now)
+        return chat_error(self._status, page.decode(errors="replace"), now=self._now)
+
+
+def _empty(facts: ReplyFacts, reasoning: str) -> EmptyReplyError:
+    flags = facts.sensitivity
+    if facts.finish_reason == "length":
+        why = "its whole length went into reasoning; a higher max_completion_tokens helps"
+    elif facts.finish_reason == "content_filter" or flags.output_sensitive:
+        why = "the service filtered its output"
+    elif flags.input_sensitive:
+        why = "the service judged the input sensitive"
+    elif reasoning:
+        why = "the model reasoned and then said nothing"
+    else:
+        why = "the service gave no reason"
+    return EmptyReplyError(f"the reply holds no visible text: {why}")

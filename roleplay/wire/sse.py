@@ -34,7 +34,9 @@ class Body:
         self._chunks.append(chunk)
         self.size += len(chunk)
         if self.size > self._limit:
-            raise BadReplyError(f"the reply is longer than {self._limit} bytes", raw=readable(b"".join(self._chunks)))
+            raise BadReplyError(
+                f"the reply is longer than {self._limit} bytes", raw=readable(b"".join(self._chunks)[: self._limit])
+            )
         return iter(())
 
     def finish(self) -> bytes:
@@ -83,7 +85,9 @@ class Events:
         self._line_size += len(part.rstrip(b"\r\n"))
         if self._line_size + self._data_size > self._limit:
             line = b"".join(self._line)
-            raise BadReplyError(f"a line of the stream is longer than {self._limit} bytes", raw=readable(line))
+            raise BadReplyError(
+                f"a line of the stream is longer than {self._limit} bytes", raw=readable(line[: self._limit])
+            )
 
     def _end_line(self) -> bytes | None:
         line = b"".join(self._line).rstrip(b"\r\n")

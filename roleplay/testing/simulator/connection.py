@@ -27,7 +27,7 @@ class Connection(asyncio.Protocol):
         self._serve = serve
         self._open = open_connections
         self._http = h11.Connection(h11.SERVER)
-        self._head = h11.Request(method="GET", target="/", headers=[("Host", "none")])
+        self._head: h11.Request
         self._body = bytearray()
         self._task: asyncio.Task[None] | None = None
         self._writable = asyncio.Event()

@@ -24,7 +24,8 @@ class Server:
     def __init__(self, serve: Callable[[Incoming], Steps], port: int = 0) -> None:
         self._serve = serve
         self._connections: set[Connection] = set()
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # asyncio sends small writes at once only on sockets that name TCP; on others answers wait for a delayed ACK
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.bind((_HOST, port))
@@ -70,4 +71,5 @@ class Server:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await server.wait_closed()
-        await asyncio.sleep(0)
+        for _ in range(2):  # the transports close their sockets when the loop comes round
+            await asyncio.sleep(0)

@@ -61,7 +61,7 @@ class Simulator:
         self.api_key = api_key
 
     def start(self) -> Self:
-        """Listens from now on and returns itself; raises `RuntimeError` if it runs already, `OSError` on a taken port."""
+        """Starts listening, returns itself; raises `RuntimeError` if it runs already, `OSError` on a taken port."""
         if self._server is not None:
             raise RuntimeError("the simulator is running")
         self._server = Server(self._service.answer, self._port)
@@ -108,7 +108,7 @@ class Simulator:
         self._script.add_texts(texts)
 
     def next(self, *faults: Fault, times: int = 1) -> None:
-        """Queues the faults, all together, for the next `times` requests; later calls queue behind.
+        """Queues the faults, all together, for the next `times` chat requests; later calls queue behind.
 
         A request that breaks a rule uses none up, unless a fault among them changes the rules.
         """
@@ -117,7 +117,7 @@ class Simulator:
         self._script.add_next(faults, times)
 
     def always(self, *faults: Fault) -> None:
-        """Applies the faults to every request from now on, before those of `next`."""
+        """Applies the faults to every chat request from now on, beneath those of `next`."""
         self._script.add_always(faults)
 
     def heal(self) -> None:

@@ -35,7 +35,7 @@ _CHINESE = (
     "「{said}」——{place}好，{user}，{name}说话算数，今日便说与你听。",
     "{place}*{name}压低声音。*小心些，{user}。「{said}」这样的话，隔墙有耳。",
 )
-_CHINESE_TRAIT = "旁人说我{trait}，我只当他们说的是实话。"
+_CHINESE_TRAIT = "旁人说我是{trait}，我只当他们说的是实话。"
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Fault:
 
     @property
     def speaks(self) -> bool:
-        """Whether any words of the reply get out, so that a queued text is used up."""
+        """Whether a reply lets words out and so uses up a queued text; what is answered instead of one never does."""
         return True
 
     def rules(self, rules: MessageRules) -> MessageRules:

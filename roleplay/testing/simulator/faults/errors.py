@@ -16,10 +16,6 @@ from roleplay.testing.simulator.shape import Shape
 class _Refusing(Fault):
     """Answers every accepted request with one refusal."""
 
-    @property
-    def speaks(self) -> bool:
-        return False
-
     def refusal(self) -> Refusal:
         """The error that is answered."""
         raise NotImplementedError
@@ -140,10 +136,6 @@ class JsonInsteadOfSse(Fault):
 
     code: int = 1002
 
-    @property
-    def speaks(self) -> bool:
-        return self.code == 0
-
     def instead(self, asked: Asked) -> Refusal | Page | None:
         return refusal(self.code, http=200) if self.code and asked.stream else None
 
@@ -195,10 +187,6 @@ class HtmlErrorPage(Fault):
     """A gateway's HTML page in place of anything the API would say."""
 
     status: int = 502
-
-    @property
-    def speaks(self) -> bool:
-        return False
 
     def instead(self, asked: Asked) -> Refusal | Page | None:
         page = f"<!DOCTYPE html>\n<html><head><title>{self.status}</title></head><body>Bad gateway</body></html>\n"

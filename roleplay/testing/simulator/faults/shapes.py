@@ -161,7 +161,7 @@ class NulInText(Fault):
 
 @dataclass(frozen=True)
 class LoneSurrogate(Fault):
-    """The first half of a surrogate pair, as an escape, stands in the middle of the text; the other half never comes."""
+    """The first half of a surrogate pair, as an escape, stands in mid-text; the other half never comes."""
 
     def reply(self, reply: Reply) -> Reply:
         middle = len(reply.text) // 2

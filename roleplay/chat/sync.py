@@ -1,0 +1,141 @@
+"""HTTP through ``requests``: pooled connections, a bearer key, connect, read and total deadlines."""
+
+from __future__ import annotations
+
+import time
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from roleplay.domain.endpoint import Endpoint
+from roleplay.errors import ChatUnavailableError
+from roleplay.wire.request import WireRequest
+
+_POOL = 64
+_PIECE_BYTES = 65536
+_END_S = 0.1
+_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+class RequestsTransport:
+    """Carries requests over pooled keep-alive connections. Thread-safe.
+
+    Redirects are not followed, so a key never goes to another host than its own.
+    """
+
+    def __init__(self, http: requests.Session | None = None) -> None:
+        """Use ``http``, which its owner closes, or a session of its own."""
+        self._owns = http is None
+        self._http = http or _new_session()
+        self._prepared: dict[Endpoint, tuple[requests.PreparedRequest, dict[str, Any]]] = {}
+
+    def open(self, endpoint: Endpoint, request: WireRequest) -> RequestsAnswer:
+        """Post ``request`` and wait for the head of its answer. Raises ``ChatUnavailableError`` when none comes."""
+        prepared, settings = self._prepare(endpoint)
+        post = prepared.copy()
+        post.body = request.body
+        post.headers["Content-Length"] = str(len(request.body))
+        post.headers["Accept"] = "text/event-stream" if request.stream else "application/json"
+        deadline = time.monotonic() + endpoint.timeout_s
+        timeout = (min(endpoint.connect_timeout_s, endpoint.timeout_s), min(endpoint.read_timeout_s, endpoint.timeout_s))
+        try:
+            response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
+        except _FAULTS as error:
+            raise _unavailable(endpoint, error) from error
+        return RequestsAnswer(endpoint, response, deadline)
+
+    def close(self) -> None:
+        """Close pooled connections, unless the session came from outside."""
+        if self._owns:
+            self._http.close()
+
+    def _prepare(self, endpoint: Endpoint) -> tuple[requests.PreparedRequest, dict[str, Any]]:
+        """Work out once per endpoint what is the same for all its requests: headers, proxies, certificates."""
+        found = self._prepared.get(endpoint)
+        if found is None:
+            headers = {"Content-Type": "application/json"}
+            prepared = requests.Request("POST", endpoint.url, headers=headers, auth=_Bearer(endpoint)).prepare()
+            settings = self._http.merge_environment_settings(endpoint.url, {}, True, None, None)
+            found = self._prepared[endpoint] = prepared, dict(settings)
+        return found
+
+
+class RequestsAnswer:
+    """An answer over ``requests``. The total deadline is checked before each piece is waited for."""
+
+    def __init__(self, endpoint: Endpoint, response: requests.Response, deadline: float) -> None:
+        self.status = response.status_code
+        self.content_type = response.headers.get("Content-Type", "")
+        self._endpoint = endpoint
+        self._response = response
+        self._deadline = deadline
+
+    def read(self) -> bytes:
+        """Give the next piece as it arrives, ``b""`` at the end. Raises ``ChatUnavailableError``."""
+        if time.monotonic() > self._deadline:
+            self.close()
+            raise ChatUnavailableError(
+                f"{self._endpoint.host} did not finish its answer within {self._endpoint.timeout_s:g} s"
+            )
+        try:
+            piece: bytes = self._response.raw.read1(_PIECE_BYTES, decode_content=True)
+        except _FAULTS as error:
+            self.close()
+            raise _unavailable(self._endpoint, error) from error
+        return piece
+
+    def release(self) -> None:
+        """Give the connection back when the answer ends here, which shows within ``_END_S`` seconds; else close it."""
+        try:
+            connection: Any = self._response.raw.connection
+            if connection is not None and connection.sock is not None:
+                connection.sock.settimeout(_END_S)
+                self._response.raw.read1(_PIECE_BYTES)
+        except _FAULTS:
+            pass  # it does not end here, or is broken: closing is what is left
+        self._response.close()
+
+    def close(self) -> None:
+        """Close the connection at once, unless it was given back."""
+        self._response.close()
+
+
+class _Bearer(requests.auth.AuthBase):
+    """Sets the key itself, so that no ``.netrc`` entry takes its place."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._key = endpoint.api_key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._key is not None:
+            request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
+        return request
+
+
+def _new_session() -> requests.Session:
+    http = requests.Session()
+    http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    adapter = HTTPAdapter(pool_connections=_POOL, pool_maxsize=_POOL, max_retries=0)
+    http.mount("https://", adapter)
+    http.mount("http://", adapter)
+    return http
+
+
+def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:
+    """Say what failed without the cause's own text, which may hold addresses and headers."""
+    if isinstance(error, requests.ConnectTimeout):
+        what = f"did not accept a connection within {endpoint.connect_timeout_s:g} s"
+    elif isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
+        what = f"sent nothing for {min(endpoint.read_timeout_s, endpoint.timeout_s):g} s"
+    elif isinstance(error, requests.exceptions.SSLError):
+        what = "has no certificate that this machine trusts"
+    elif isinstance(error, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.ProtocolError):
+        what = "cut the connection"
+    elif isinstance(error, requests.ConnectionError):
+        what = "cannot be reached; check the base URL and the network"
+    else:
+        what = f"failed ({type(error).__name__})"
+    return ChatUnavailableError(f"{endpoint.host} {what}")

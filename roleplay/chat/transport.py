@@ -1,0 +1,42 @@
+"""The seam between a turn and the network: what carries a request there and its answer back."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from roleplay.domain.endpoint import Endpoint
+from roleplay.wire.request import WireRequest
+
+
+class Answer(Protocol):
+    """An answer as it arrives. ``status`` is HTTP's; ``content_type`` the header's value, ``""`` when there is none."""
+
+    status: int
+    content_type: str
+
+    def read(self) -> bytes:
+        """Give the next piece, ``b""`` at the end. Raises ``ChatUnavailableError`` on a fault or a time-out."""
+        ...
+
+    def release(self) -> None:
+        """Nothing more is wanted: give the connection back for the next request where it ends here, else close it."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection at once. May be called twice, and after ``release``."""
+        ...
+
+
+class Transport(Protocol):
+    """Carries requests to endpoints. Thread-safe."""
+
+    def open(self, endpoint: Endpoint, request: WireRequest) -> Answer:
+        """Send ``request`` and wait for the head of its answer, also of an error answer.
+
+        Raises ``ChatUnavailableError`` when no answer comes.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close pooled connections."""
+        ...

@@ -1,0 +1,54 @@
+"""Rebuilding requests: from the database alone, byte for byte as they were sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+from sqlalchemy import Connection
+
+from roleplay.context.emit import emit
+from roleplay.domain.endpoint import Dialect
+from roleplay.errors import StoreError
+from roleplay.session import Backstage
+from roleplay.store import calls, history
+from roleplay.wire.request import RECIPE_VERSION, encode_request
+
+
+class Replay:
+    """Rebuilds stored requests of one tenant."""
+
+    def __init__(self, backstage: Backstage, tenant: str) -> None:
+        self._backstage = backstage
+        self._tenant = tenant
+
+    def request(self, session_id: str, call_id: str) -> bytes:
+        """Give the body of a model call's request, byte for byte as it was sent.
+
+        Only emission and dialect run: nothing is counted, drawn or read from a clock. Raises ``NotFoundError``, and
+        ``StoreError`` when the rows do not give the request that was sent.
+        """
+        return self._backstage.database.read(lambda db: _rebuild(db, self._tenant, session_id, call_id))
+
+    def verify(self) -> Iterator[tuple[str, str]]:
+        """Rebuild every call of the tenant and yield (session id, call id) of each that came out as it was sent.
+
+        Raises ``StoreError`` at the first that does not.
+        """
+        for session_id, call_id in self._backstage.database.read(lambda db: calls.all_ids(db, self._tenant)):
+            self.request(session_id, call_id)
+            yield session_id, call_id
+
+
+def _rebuild(connection: Connection, tenant: str, session_id: str, call_id: str) -> bytes:
+    origin = calls.origin(connection, tenant, session_id, call_id)
+    if origin.recipe_version != RECIPE_VERSION:
+        raise StoreError(f"model call {call_id} has recipe version {origin.recipe_version}, which is not known here")
+    first, last, _ = origin.recipe.history
+    lines = history.span(connection, tenant, session_id, first=first, last=last)
+    messages = emit(origin.recipe, origin.texts, lines)
+    body = encode_request(Dialect(origin.dialect), messages, json.loads(origin.parameters))
+    if hashlib.sha256(body).hexdigest() != origin.request_digest:
+        raise StoreError(f"model call {call_id} cannot be rebuilt: its rows give another request than the one sent")
+    return body

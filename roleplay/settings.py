@@ -1,0 +1,79 @@
+"""The only reader of the environment: which model, which host, which key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from roleplay.domain.endpoint import DEFAULT_BASE_URL, DEFAULT_MODEL, PROFILES, Endpoint
+from roleplay.errors import SettingsError
+
+MINIMAX_DOMAINS = ("minimax.io", "minimaxi.com", "minimax.cn", "minimax.chat", "minimaxi.chat")
+KEY_HELP = "set ROLEPLAY_API_KEY or MINIMAX_API_KEY, or give Endpoint(..., api_key=...)"
+
+
+def resolve(model: str | Endpoint | None, environ: Mapping[str, str], *, needs_key: bool = True) -> Endpoint:
+    """Give the endpoint to speak to: what the caller said, completed from ``environ``.
+
+    ``ROLEPLAY_API_KEY``, ``ROLEPLAY_BASE_URL``, ``ROLEPLAY_MODEL``, ``ROLEPLAY_WINDOW_TOKENS`` and ``ROLEPLAY_DIALECT``
+    are read first, ``MINIMAX_API_KEY`` and ``MINIMAX_BASE_URL`` next. A key goes only where it belongs: MiniMax's key
+    to MiniMax's hosts and this machine, ours to ``ROLEPLAY_BASE_URL`` as well.
+
+    Raises ``SettingsError`` when a MiniMax host has no key, or nothing is known of the model's window.
+    """
+    endpoint = model if isinstance(model, Endpoint) else _from_environment(model, environ)
+    if endpoint.api_key is None and (key := _key_for(endpoint, environ)):
+        endpoint = Endpoint(**{**dict(endpoint), "api_key": key})
+    if needs_key and endpoint.api_key is None and _is_minimax(endpoint.base_url):
+        raise SettingsError(f"no API key for {endpoint.host}; {KEY_HELP}")
+    return endpoint
+
+
+def has_model(environ: Mapping[str, str]) -> bool:
+    """Whether the environment says where to find a model."""
+    return any(environ.get(name) for name in ("ROLEPLAY_API_KEY", "ROLEPLAY_BASE_URL", "MINIMAX_API_KEY"))
+
+
+def _from_environment(model: str | None, environ: Mapping[str, str]) -> Endpoint:
+    name = model or environ.get("ROLEPLAY_MODEL") or DEFAULT_MODEL
+    base_url = environ.get("ROLEPLAY_BASE_URL") or environ.get("MINIMAX_BASE_URL") or DEFAULT_BASE_URL
+    window = environ.get("ROLEPLAY_WINDOW_TOKENS")
+    if window and not window.isdigit():
+        raise SettingsError(f"ROLEPLAY_WINDOW_TOKENS is {window!r}; it should be a whole number of tokens")
+    if name not in PROFILES and not window:
+        known = ", ".join(PROFILES)
+        raise SettingsError(
+            f"nothing is known of the model {name!r}: set ROLEPLAY_WINDOW_TOKENS, give Endpoint({name!r}, "
+            f"window_tokens=...), or use one of {known}"
+        )
+    return Endpoint(
+        name,
+        base_url=base_url,
+        window_tokens=int(window) if window else None,
+        dialect=environ.get("ROLEPLAY_DIALECT") or None,
+    )
+
+
+def _key_for(endpoint: Endpoint, environ: Mapping[str, str]) -> str | None:
+    own, own_url = environ.get("ROLEPLAY_API_KEY"), environ.get("ROLEPLAY_BASE_URL")
+    trusted = _is_minimax(endpoint.base_url) or _is_loopback(endpoint.base_url)
+    if own and (trusted or (own_url and own_url.rstrip("/").removesuffix("/v1") == endpoint.base_url)):
+        return own
+    minimax = environ.get("MINIMAX_API_KEY")
+    return minimax if minimax and trusted else None
+
+
+def _is_minimax(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return any(host == domain or host.endswith(f".{domain}") for domain in MINIMAX_DOMAINS)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,157 @@
+"""How a context is written for a server. A change here that changes bytes needs a new ``RECIPE_VERSION``."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from roleplay.domain.context import ContextMessage, DialectDemands, Role
+from roleplay.domain.endpoint import Dialect
+from roleplay.errors import InvalidInputError
+from roleplay.wire.speech import without_thinking
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Published measurements of MiniMax-M2.x: a request costs about 16 tokens beside its messages, a message about 5 beside
+# its text. Servers of the other dialect differ little; what is left of the difference is found by calibration.
+_DEMANDS = {
+    Dialect.MINIMAX: DialectDemands(fixed_tokens=16, per_message_tokens=5, names=True),
+    Dialect.OPENAI: DialectDemands(fixed_tokens=16, per_message_tokens=5, names=False),
+}
+
+_FRONT = {Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI}
+_SAMPLES = {Role.SAMPLE_USER, Role.SAMPLE_AI}
+_MODEL_ROLES = {Role.ASSISTANT, Role.SAMPLE_AI}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_ONLY_THOUGHT = "…"
+_DIALOGUE_BREAK = "***"
+
+
+class _Block(NamedTuple):
+    """Neighbours of one role, and the instructions that go with them."""
+
+    role: Role
+    parts: list[ContextMessage]
+
+    @property
+    def said(self) -> list[ContextMessage]:
+        return [part for part in self.parts if part.role is not Role.SYSTEM]
+
+    @property
+    def name(self) -> str:
+        return (self.said or self.parts)[0].name
+
+
+def demands(dialect: Dialect) -> DialectDemands:
+    """Give what ``dialect`` costs, in tokens, and whether it sends names."""
+    return _DEMANDS[dialect]
+
+
+def write_messages(dialect: Dialect, messages: Sequence[ContextMessage]) -> list[dict[str, str]]:
+    """Write a context as the ``messages`` of a request, keys in their fixed order.
+
+    ``messages`` begins with the ``system`` message, goes on with ``user_system``, ``group`` and samples, then with
+    ``user`` and ``assistant``, among and after which further ``system`` messages may stand. These late instructions
+    are written in square brackets into the next user message, before its words, or behind the last user message where
+    none follows; where there is no user message at all, they become one. Blank messages are left out, and so is
+    reasoning in the model's texts. Neighbours of one role become one message.
+
+    Raises:
+        InvalidInputError: a name is blank.
+    """
+    front, history = _parted(messages)
+    blocks = _blocks(history)
+    return _named(front, blocks) if dialect is Dialect.MINIMAX else _folded(front, blocks)
+
+
+def _parted(messages: Sequence[ContextMessage]) -> tuple[list[ContextMessage], list[ContextMessage]]:
+    front: list[ContextMessage] = []
+    history: list[ContextMessage] = []
+    for place, message in enumerate(messages):
+        if not message.text.strip():
+            continue
+        leads = message.role in _FRONT or (place == 0 and message.role is Role.SYSTEM)
+        (front if leads else history).append(_clean(message))
+    return front, history
+
+
+def _clean(message: ContextMessage) -> ContextMessage:
+    name = _CONTROL.sub(" ", message.name).strip()
+    if not name:
+        raise InvalidInputError("name", f"is blank in a {message.role} message")
+    text = message.text
+    if message.role in _MODEL_ROLES:
+        text = without_thinking(text)
+        text = text if text.strip() else _ONLY_THOUGHT
+    return ContextMessage(message.role, name, text)
+
+
+def _blocks(history: list[ContextMessage]) -> list[_Block]:
+    blocks: list[_Block] = []
+    waiting: list[ContextMessage] = []
+    for message in history:
+        if message.role is Role.SYSTEM:
+            waiting.append(message)
+            continue
+        if not blocks or blocks[-1].role is not message.role:
+            blocks.append(_Block(message.role, []))
+        if message.role is Role.USER:
+            blocks[-1].parts.extend(waiting)
+            waiting = []
+        blocks[-1].parts.append(message)
+    if waiting:
+        last = next((block for block in reversed(blocks) if block.role is Role.USER), None)
+        if last is None:
+            last = _Block(Role.USER, [])
+            blocks.append(last)
+        last.parts.extend(waiting)
+    return blocks
+
+
+def _joined(block: _Block, prefixed: set[str]) -> str:
+    """The block's text; speakers in ``prefixed`` are named before their words."""
+    return "\n\n".join(_part(part, prefixed) for part in block.parts)
+
+
+def _part(part: ContextMessage, prefixed: set[str]) -> str:
+    if part.role is Role.SYSTEM:
+        return f"[{part.text}]"
+    return f"{part.name}: {part.text}" if part.name in prefixed else part.text
+
+
+def _named(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str, str]]:
+    written = [_message(message.role, message.name, message.text) for message in front]
+    for block in blocks:
+        names = {part.name for part in block.said}
+        written.append(_message(block.role, block.name, _joined(block, names if len(names) > 1 else set())))
+    return written
+
+
+def _message(role: Role, name: str, text: str) -> dict[str, str]:
+    return {"role": role.value, "name": name, "content": text}
+
+
+def _folded(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str, str]]:
+    sections = [_section(message) for message in front if message.role not in _SAMPLES]
+    samples = [f"{message.name}: {message.text}" for message in front if message.role in _SAMPLES]
+    if samples:
+        sections.append("\n".join([_DIALOGUE_BREAK, *samples, _DIALOGUE_BREAK]))
+    written = [{"role": Role.SYSTEM.value, "content": "\n\n".join(sections)}] if sections else []
+    user = _main_user(front, blocks)
+    for block in blocks:
+        others = {part.name for part in block.said} - {user} if block.role is Role.USER else set()
+        written.append({"role": block.role.value, "content": _joined(block, others)})
+    return written
+
+
+def _section(message: ContextMessage) -> str:
+    heading = f"# {message.name}"
+    return heading if message.text.strip() == message.name else f"{heading}\n{message.text}"
+
+
+def _main_user(front: list[ContextMessage], blocks: list[_Block]) -> str | None:
+    """Whose words need no name before them: the user persona's, so that it stays the same when history is cut."""
+    users = [message.name for message in front if message.role is Role.USER_SYSTEM]
+    users += [part.name for block in blocks if block.role is Role.USER for part in block.said]
+    return users[0] if users else None

@@ -1,0 +1,79 @@
+"""The body of a request: everything but its messages, and the bytes of all of it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from roleplay.errors import InvalidInputError
+from roleplay.wire.dialects import write_messages
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from roleplay.domain.context import ContextMessage
+    from roleplay.domain.endpoint import Dialect, Endpoint
+    from roleplay.domain.settings import Sampling
+
+RECIPE_VERSION = 1
+"""Which way of turning a recipe into bytes a stored call used; each change of bytes needs a new one."""
+
+
+class WireRequest(NamedTuple):
+    """A request ready to be posted: the path below the base URL, the JSON body, whether a stream is asked for."""
+
+    path: str
+    body: bytes
+    stream: bool
+
+
+def parameters(endpoint: Endpoint, sampling: Sampling, *, stream: bool) -> dict[str, object]:
+    """Give everything of the body but its messages, in its fixed order; what is ``None`` is left out.
+
+    Raises:
+        InvalidInputError: a field of ``sampling`` is out of the range that the service or the model allows.
+    """
+    _check_share("temperature", sampling.temperature)
+    _check_share("top_p", sampling.top_p)
+    _check_cap(endpoint, sampling.max_completion_tokens)
+    fields: dict[str, object] = {
+        "model": endpoint.model,
+        "max_completion_tokens": sampling.max_completion_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "stream": stream,
+        "stream_options": {"include_usage": True} if stream and endpoint.stream_usage else None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def parameters_json(parameters: Mapping[str, object]) -> str:
+    """Give ``parameters`` as the JSON text to store; loaded and sent again, it gives the same bytes."""
+    return _json(dict(parameters))
+
+
+def encode_request(dialect: Dialect, messages: Sequence[ContextMessage], parameters: Mapping[str, object]) -> bytes:
+    """Give the body: compact UTF-8 JSON, ``model`` first, ``messages`` second, then the rest in its order.
+
+    What may differ from turn to turn stands behind the messages, so that successive requests begin with the same bytes.
+    """
+    rest = {name: value for name, value in parameters.items() if name != "model"}
+    return _json({"model": parameters["model"], "messages": write_messages(dialect, messages), **rest}).encode()
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _check_share(field: str, value: float | None) -> None:
+    if value is not None and not 0 < value <= 1:
+        raise InvalidInputError(field, f"is {value}", allowed="a number in (0, 1]")
+
+
+def _check_cap(endpoint: Endpoint, tokens: int | None) -> None:
+    cap = endpoint.max_output_tokens
+    if tokens is None or 1 <= tokens <= cap:
+        return
+    problem = f"{tokens} is above the cap of model {endpoint.model}" if tokens > cap else f"is {tokens}"
+    allowed = f"1 to {cap}; Endpoint(max_output_tokens=...) raises it"
+    raise InvalidInputError("max_completion_tokens", problem, allowed=allowed)

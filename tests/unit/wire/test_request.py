@@ -1,0 +1,111 @@
+"""The body of a request: which parameters, in which order, within which ranges."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from roleplay.domain.context import ContextMessage, Role
+from roleplay.domain.endpoint import Dialect, Endpoint
+from roleplay.domain.settings import Sampling
+from roleplay.errors import InvalidInputError
+from roleplay.wire.request import RECIPE_VERSION, WireRequest, encode_request, parameters, parameters_json
+
+ENDPOINT = Endpoint("MiniMax-M2.7")
+MESSAGES = [
+    ContextMessage(Role.SYSTEM, "Zhuge Liang", "你是诸葛亮。"),
+    ContextMessage(Role.USER, "Traveler", 'He said "hi" 🎐'),
+]
+
+
+def test_everything_stands_in_its_order() -> None:
+    """All parameters are there, in the order that never changes."""
+    full = parameters(ENDPOINT, Sampling(temperature=0.7, top_p=0.9, max_completion_tokens=512), stream=True)
+    assert json.dumps(full) == (
+        '{"model": "MiniMax-M2.7", "max_completion_tokens": 512, "temperature": 0.7, "top_p": 0.9, "stream": true, '
+        '"stream_options": {"include_usage": true}}'
+    )
+
+
+def test_what_is_not_set_is_not_sent() -> None:
+    """Only the model and the stream flag are always there."""
+    assert parameters(ENDPOINT, Sampling(), stream=False) == {"model": "MiniMax-M2.7", "stream": False}
+
+
+def test_a_server_that_knows_no_stream_options_gets_none() -> None:
+    """``stream_usage=False`` leaves ``stream_options`` out."""
+    quiet = ENDPOINT.evolve(stream_usage=False)
+    assert parameters(quiet, Sampling(), stream=True) == {"model": "MiniMax-M2.7", "stream": True}
+
+
+@pytest.mark.parametrize("field", ["temperature", "top_p"])
+@pytest.mark.parametrize("value", [0.0, -1.0, 1.01, float("nan"), float("inf")])
+def test_shares_lie_in_their_range(field: str, value: float) -> None:
+    """A temperature or top_p outside of (0, 1] is refused before anything is sent, even past the value's own check."""
+    with pytest.raises(InvalidInputError, match=rf"^{field}: .*\(0, 1\]") as caught:
+        parameters(ENDPOINT, Sampling.model_construct(**{field: value}), stream=False)
+    assert caught.value.field == field
+
+
+def test_the_cap_is_the_models() -> None:
+    """A longer reply than the model may give is refused, and the error names the way to raise the cap."""
+    with pytest.raises(InvalidInputError) as caught:
+        parameters(ENDPOINT, Sampling(max_completion_tokens=4096), stream=False)
+    assert str(caught.value) == (
+        "max_completion_tokens: 4096 is above the cap of model MiniMax-M2.7 "
+        "(allowed: 1 to 2048; Endpoint(max_output_tokens=...) raises it)"
+    )
+    raised = ENDPOINT.evolve(max_output_tokens=4096)
+    assert parameters(raised, Sampling(max_completion_tokens=4096), stream=False)["max_completion_tokens"] == 4096
+
+
+def test_a_reply_has_at_least_one_token() -> None:
+    """A cap below 1 is refused."""
+    with pytest.raises(InvalidInputError, match="max_completion_tokens: is 0"):
+        parameters(ENDPOINT, Sampling.model_construct(max_completion_tokens=0), stream=False)
+
+
+def test_the_body_is_compact_and_begins_with_what_stays() -> None:
+    """The bytes are compact UTF-8, the model first, the messages second."""
+    body = encode_request(Dialect.MINIMAX, MESSAGES, parameters(ENDPOINT, Sampling(temperature=1.0), stream=False))
+    assert body.decode() == (
+        '{"model":"MiniMax-M2.7","messages":[{"role":"system","name":"Zhuge Liang","content":"你是诸葛亮。"},'
+        '{"role":"user","name":"Traveler","content":"He said \\"hi\\" 🎐"}],"temperature":1.0,"stream":false}'
+    )
+
+
+def test_successive_requests_share_their_beginning() -> None:
+    """A request with one more message begins with the bytes of the one before, up to the end of its messages."""
+    chosen = parameters(ENDPOINT, Sampling(), stream=True)
+    before = encode_request(Dialect.MINIMAX, MESSAGES, chosen)
+    after = encode_request(
+        Dialect.MINIMAX, [*MESSAGES, ContextMessage(Role.ASSISTANT, "Zhuge Liang", "Welcome.")], chosen
+    )
+    assert after.startswith(before[: before.index(b'],"stream"')])
+
+
+def test_stored_parameters_are_readable_and_give_the_same_bytes() -> None:
+    """The JSON text of the parameters, loaded again, makes the same body."""
+    chosen = parameters(ENDPOINT, Sampling(temperature=0.1, top_p=0.95), stream=True)
+    text = parameters_json(chosen)
+    assert text == (
+        '{"model":"MiniMax-M2.7","temperature":0.1,"top_p":0.95,"stream":true,"stream_options":{"include_usage":true}}'
+    )
+    stored = json.loads(text)
+    assert encode_request(Dialect.OPENAI, MESSAGES, stored) == encode_request(Dialect.OPENAI, MESSAGES, chosen)
+
+
+def test_a_request_is_three_plain_values() -> None:
+    """What is posted is a path, bytes, and whether a stream is asked for."""
+    assert WireRequest(ENDPOINT.path, b"{}", stream=False) == ("/v1/chat/completions", b"{}", False)
+
+
+def test_the_recipe_version_moves_only_with_the_bytes() -> None:
+    """The bytes of a request with everything in it belong to this recipe version."""
+    full = [*MESSAGES, ContextMessage(Role.SYSTEM, "Note", "It snows.")]
+    assert RECIPE_VERSION == 1
+    assert encode_request(Dialect.OPENAI, full, {"model": "m", "stream": False}).decode() == (
+        '{"model":"m","messages":[{"role":"system","content":"# Zhuge Liang\\n你是诸葛亮。"},'
+        '{"role":"user","content":"He said \\"hi\\" 🎐\\n\\n[It snows.]"}],"stream":false}'
+    )
