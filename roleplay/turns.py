@@ -32,7 +32,7 @@ from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.persona import Persona
 from roleplay.domain.settings import Sampling, TurnOptions
 from roleplay.domain.values import TEXT_LIMIT, text_problem
-from roleplay.errors import ChatError, ConflictError, IdempotencyError, InvalidInputError, RoleplayError, StoreError
+from roleplay.errors import ChatError, ChatUnavailableError, ConflictError, IdempotencyError, InvalidInputError, RoleplayError, StoreError
 from roleplay.store import history, recipes, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.wire.dialects import demands
@@ -470,8 +470,12 @@ class _Reply:
         status, content_type = yield Open(endpoint, WireRequest(endpoint.path.value, self.plan.body, self.stream))
         decoder = ReplyDecoder(status, content_type, streamed=self.stream, now=ports.now())
         self.decoder = decoder
-        while not decoder.done and (piece := (yield Receive())):
-            yield from self._hand_on(decoder.feed(piece))
+        try:
+            while not decoder.done and (piece := (yield Receive())):
+                yield from self._hand_on(decoder.feed(piece))
+        except ChatUnavailableError:
+            if not decoder.whole:
+                raise
         yield from self._hand_on(decoder.finish())
         yield Release()
 

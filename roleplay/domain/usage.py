@@ -61,7 +61,7 @@ class Sensitivity(Value):
 
 
 def _category(number: int | None) -> SensitiveCategory | None:
-    return SensitiveCategory(number) if number in SensitiveCategory else None
+    return next((one for one in SensitiveCategory if one == number), None)
 
 
 class BaseResp(Value):

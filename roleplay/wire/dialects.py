@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Published measurements of MiniMax-M2.x: a request costs about 16 tokens beside its messages, a message about 5 beside
-# its text. Servers of the other dialect differ little; what is left of the difference is found by calibration.
+# its text. Servers of the other dialect differ little; the folded form names its sections and other speakers in its
+# text, so names cost there too.
 _DEMANDS = {
     Dialect.MINIMAX: DialectDemands(fixed_tokens=16, per_message_tokens=5, names=True),
-    Dialect.OPENAI: DialectDemands(fixed_tokens=16, per_message_tokens=5, names=False),
+    Dialect.OPENAI: DialectDemands(fixed_tokens=16, per_message_tokens=5, names=True),
 }
 
 _FRONT = {Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI}

@@ -37,9 +37,9 @@ def openai(*messages: ContextMessage) -> list[tuple[str, str]]:
     return [(one["role"], one["content"]) for one in write_messages(Dialect.OPENAI, messages)]
 
 
-def test_demands_say_whether_names_are_sent() -> None:
-    """Only the dialect with names says that names are sent."""
-    assert (demands(Dialect.MINIMAX).names, demands(Dialect.OPENAI).names) == (True, False)
+def test_demands_say_that_names_cost() -> None:
+    """Names cost in both dialects: as fields in one, as headings and prefixes in the other."""
+    assert (demands(Dialect.MINIMAX).names, demands(Dialect.OPENAI).names) == (True, True)
     assert (demands(Dialect.MINIMAX).fixed_tokens, demands(Dialect.MINIMAX).per_message_tokens) == (16, 5)
 
 

@@ -1,0 +1,194 @@
+"""What every test is given, and what is checked after every test.
+
+Each test's databases come from ``database_url`` or ``sqlite_url``, its servers from ``simulator`` or ``scripted``. After
+it, every model call in those databases is rebuilt by a new engine from the rows alone and compared with what was
+received, and every statement that ran is checked for its tenant.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, event
+
+from roleplay import Endpoint, Roleplay
+from roleplay.store import schema
+from roleplay.store.calls import all_ids
+from roleplay.store.database import Database
+from roleplay.testing import ScriptedModel, Simulator
+from tests.support.postgres import PostgresServer, shared_directory, shared_postgres
+
+pytest_plugins = ["tests.support.no_skips"]
+
+KEY = "sk-test-0123456789abcdef"
+EXEMPT = ("CREATE ", "DROP ", "ALTER ", "PRAGMA ", "BEGIN", "EXPLAIN ", "SELECT set_config", "SELECT pg_")
+EXEMPT_TABLES = ("roleplay_alembic_version", "pg_catalog", "sqlite_master")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test speaks to a host or with a key of the machine it runs on."""
+    for name in list(os.environ):
+        if name.startswith(("ROLEPLAY_", "MINIMAX_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The PostgreSQL server of this run, with a template that holds the schema."""
+    directory = shared_directory(tmp_path_factory.getbasetemp(), os.environ.get("PYTEST_XDIST_WORKER", ""))
+    with shared_postgres(directory) as server:
+        server.create_template("current", build_schema)
+        yield server
+
+
+def build_schema(url: str) -> None:
+    """Build the schema in an empty database."""
+    database = Database.open(url)
+    schema.upgrade(database)
+    database.close()
+
+
+class Ledger:
+    """What one test used: the databases it was given, the bodies its servers received and took."""
+
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+        self.simulators: list[Simulator] = []
+        self.models: list[ScriptedModel] = []
+
+    def heard(self) -> list[bytes]:
+        """Every body that a server of this test accepted as a request."""
+        served = [request.body for one in self.simulators for request in one.requests if request.method == "POST"]
+        return served + [body for one in self.models for body in one.bodies]
+
+
+@pytest.fixture
+def ledger() -> Iterator[Ledger]:
+    """Rebuild every model call of the test and compare it with what was received."""
+    used = Ledger()
+    yield used
+    heard = set(used.heard())
+    rebuilt: set[bytes] = set()
+    for url in used.urls:
+        rebuilt |= rebuild_all(url, heard)
+    missing = heard - rebuilt
+    assert not missing, f"{len(missing)} requests were received that no stored call gives: {min(missing)[:300]!r}"
+
+
+def rebuild_all(url: str, heard: set[bytes]) -> set[bytes]:
+    """Rebuild every call in a database with a new engine; each that was answered must have been received as it is."""
+    database = Database.open(url)
+    try:
+        if schema.revision(database) != schema.HEAD:
+            return set()
+        rebuilt = set()
+        with Roleplay.open(url, model=Endpoint("MiniMax-M2.7"), chat=ScriptedModel()) as fresh:
+            for tenant in tenants(database):
+                view = Roleplay(database, ScriptedModel(), endpoint=fresh.endpoint, tenant=tenant)
+                for session_id, call_id in database.read(lambda db, tenant=tenant: all_ids(db, tenant)):
+                    body = view.replay.request(session_id, call_id)
+                    rebuilt.add(body)
+                    if was_answered(view, session_id, call_id):
+                        assert body in heard, f"call {call_id} was rebuilt as another request than was received"
+        return rebuilt
+    finally:
+        database.close()
+
+
+def was_answered(view: Roleplay, session_id: str, call_id: str) -> bool:
+    """Whether the service said anything to a call."""
+    database = view._backstage.database
+    sql = "SELECT response_id FROM roleplay_model_calls WHERE session_id = '%s' AND id = '%s' AND tenant IS NOT NULL"
+    row = database.read(lambda db: db.exec_driver_sql(sql % (session_id, call_id)).one())
+    return row[0] is not None
+
+
+def tenants(database: Database) -> list[str]:
+    """Every tenant that has a session."""
+    return database.read(
+        lambda db: [row[0] for row in db.exec_driver_sql("SELECT DISTINCT tenant FROM roleplay_sessions")]
+    )
+
+
+@pytest.fixture(autouse=True)
+def every_statement_has_its_tenant() -> Iterator[None]:
+    """Fail a test that runs a statement on our tables without naming the tenant."""
+    bare: list[str] = []
+
+    def look(_c: Connection, _cursor: object, statement: str, *_rest: object) -> None:
+        if "roleplay_" not in statement or statement.lstrip().startswith(EXEMPT):
+            return
+        if any(name in statement for name in EXEMPT_TABLES) or "tenant" in statement:
+            return
+        bare.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", look)
+    yield
+    event.remove(Engine, "before_cursor_execute", look)
+    assert not bare, f"statements without a tenant: {bare}"
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, ledger: Ledger) -> str:
+    """The URL of a SQLite file that does not exist yet."""
+    url = f"sqlite:///{tmp_path / 'chats.db'}"
+    ledger.urls.append(url)
+    return url
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, ledger: Ledger) -> Iterator[str]:
+    """The URL of a PostgreSQL database of this test alone, schema built."""
+    url = postgres.clone("current")
+    ledger.urls.append(url)
+    yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A database of each kind in turn."""
+    name = "sqlite_url" if request.param == "sqlite" else "postgres_url"
+    url: str = request.getfixturevalue(name)
+    return url
+
+
+@pytest.fixture
+def simulator(ledger: Ledger) -> Iterator[Simulator]:
+    """The strict simulator, on loopback."""
+    with Simulator(KEY) as one:
+        ledger.simulators.append(one)
+        yield one
+
+
+@pytest.fixture
+def endpoint(simulator: Simulator) -> Endpoint:
+    """The simulator's default model, with quick retries."""
+    return Endpoint(
+        "MiniMax-M2.7",
+        base_url=simulator.base_url,
+        api_key=KEY,
+        retry={"first_pause_s": 0.01},
+    )
+
+
+@pytest.fixture
+def scripted(ledger: Ledger) -> Callable[..., ScriptedModel]:
+    """Makes scripted models."""
+
+    def make(*replies: object) -> ScriptedModel:
+        model = ScriptedModel(*replies)  # type: ignore[arg-type]
+        ledger.models.append(model)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def roleplay(database_url: str, endpoint: Endpoint) -> Iterator[Roleplay]:
+    """An engine on each database in turn, speaking to the simulator."""
+    with Roleplay.open(database_url, model=endpoint) as one:
+        yield one

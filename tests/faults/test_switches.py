@@ -1,0 +1,288 @@
+"""Every way in which the service can misbehave: the typed error or the reply, and what is stored of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from roleplay import (
+    BadReplyError,
+    ChatAuthError,
+    ChatError,
+    ChatQuotaError,
+    ChatRequestError,
+    ChatUnavailableError,
+    ContentFilteredError,
+    EmptyReplyError,
+    Endpoint,
+    Persona,
+    Roleplay,
+    TurnStatus,
+)
+from roleplay.testing import Simulator
+from roleplay.testing.simulator import (
+    BaseRespInside200,
+    CacheUsage,
+    ConnectionReset,
+    ContentInReasoning,
+    ContextTooLong,
+    CutStream,
+    EmojiSplit,
+    EmptyRole,
+    EmptyWithLength,
+    EndlessStream,
+    ErrorCode,
+    ErrorInStream,
+    Fault,
+    FinalFullMessage,
+    HtmlErrorPage,
+    HugeLine,
+    InputSensitive,
+    InsufficientBalance,
+    InvalidUtf8,
+    JsonInsteadOfSse,
+    LeftoverThink,
+    LoneSurrogate,
+    MissingNames1000,
+    NoContentTypeCharset,
+    NoDone,
+    NoNameNoAudio,
+    NulInText,
+    OutputSensitive,
+    Overloaded,
+    RateLimited,
+    ReasoningContent,
+    RefuseRolePlayRoles,
+    ResetAt,
+    ServiceTier,
+    SlowDrip,
+    SlowFirstByte,
+    SplitUtf8,
+    SurrogatesSplit,
+    ThinkSplit,
+    TokenLimit,
+    UnknownError,
+    UsageLimitReached,
+    UsageNull,
+    UsageZeroEachChunk,
+)
+
+TEXT = ("Snow lies on the pass, 雪很深, and the beacon 🔥 burns. " * 3).strip()
+SAID = TEXT
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault, how often it strikes, and what comes of it, as a whole answer and as a stream."""
+
+    fault: Fault
+    whole: type[ChatError] | str
+    stream: type[ChatError] | str
+    times: int = 9
+    kept: str | None = None
+
+
+CASES = {
+    "missing names as 1000": Case(MissingNames1000(), SAID, SAID),
+    "rate limit 429, then success": Case(RateLimited(), SAID, SAID, times=2),
+    "rate limit 429 for ever": Case(RateLimited(), ChatUnavailableError, ChatUnavailableError),
+    "rate limit inside 200": Case(RateLimited(http=200), SAID, SAID, times=1),
+    "token limit 1039, then success": Case(TokenLimit(), SAID, SAID, times=2),
+    "overloaded 529, then success": Case(Overloaded(), SAID, SAID, times=2),
+    "unknown error 1000": Case(UnknownError(), ChatUnavailableError, ChatUnavailableError),
+    "time-out 1001": Case(ErrorCode(1001), SAID, SAID, times=1),
+    "internal 1013": Case(ErrorCode(1013), SAID, SAID, times=1),
+    "internal 1024": Case(ErrorCode(1024), SAID, SAID, times=1),
+    "downstream 1033": Case(ErrorCode(1033), SAID, SAID, times=1),
+    "connections 1041": Case(ErrorCode(1041), SAID, SAID, times=1),
+    "growth 2045": Case(ErrorCode(2045), SAID, SAID, times=1),
+    "wrong key 2049": Case(ErrorCode(2049), ChatAuthError, ChatAuthError),
+    "balance 1008": Case(InsufficientBalance(), ChatQuotaError, ChatQuotaError),
+    "balance as 500": Case(InsufficientBalance(http=500), ChatQuotaError, ChatQuotaError),
+    "plan used up 2056": Case(UsageLimitReached("2030-01-01 00:00:00 UTC"), ChatQuotaError, ChatQuotaError),
+    "input sensitive": Case(InputSensitive(), ContentFilteredError, ContentFilteredError),
+    "input sensitive as 500": Case(InputSensitive(http=500), ContentFilteredError, ContentFilteredError),
+    "output sensitive": Case(OutputSensitive(), ContentFilteredError, ContentFilteredError),
+    "output sensitive in mid-stream": Case(
+        OutputSensitive(after_chunks=2), ContentFilteredError, ContentFilteredError, kept="part"
+    ),
+    "error in stream": Case(ErrorInStream(after_chunks=1), ContentFilteredError, ContentFilteredError, kept="part"),
+    "context too long": Case(ContextTooLong(), ChatRequestError, ChatRequestError),
+    "base_resp inside 200": Case(BaseRespInside200(1004), ChatAuthError, ChatAuthError),
+    "base_resp framed as a completion": Case(BaseRespInside200(1004, framed=True), ChatAuthError, ChatAuthError),
+    "error JSON instead of a stream": Case(JsonInsteadOfSse(1002), SAID, SAID, times=1),
+    "whole JSON instead of a stream": Case(JsonInsteadOfSse(0), SAID, SAID),
+    "HTML error page": Case(HtmlErrorPage(502), ChatUnavailableError, ChatUnavailableError),
+    "HTML page with 200": Case(HtmlErrorPage(200), BadReplyError, BadReplyError),
+    "cut before text": Case(CutStream(), SAID, SAID, times=1),
+    "cut after text": Case(CutStream(after_chunks=2), ChatUnavailableError, ChatUnavailableError, kept="part"),
+    "ended after text": Case(
+        CutStream(after_chunks=2, clean=True), ChatUnavailableError, ChatUnavailableError, kept="part"
+    ),
+    "reset before headers": Case(ConnectionReset(), SAID, SAID, times=1),
+    "reset in the body": Case(
+        ConnectionReset(ResetAt.MID_BODY), ChatUnavailableError, ChatUnavailableError, kept="part"
+    ),
+    "no [DONE]": Case(NoDone(), SAID, SAID),
+    "final full message": Case(FinalFullMessage(), SAID, SAID),
+    "usage null": Case(UsageNull(), SAID, SAID),
+    "usage zero in each chunk": Case(UsageZeroEachChunk(), SAID, SAID),
+    "empty role": Case(EmptyRole(), SAID, SAID),
+    "think split": Case(ThinkSplit(), SAID, SAID),
+    "reasoning incremental": Case(ReasoningContent(), SAID, SAID),
+    "reasoning cumulative": Case(ReasoningContent(cumulative=True), SAID, SAID),
+    "text in reasoning": Case(ContentInReasoning(), EmptyReplyError, EmptyReplyError),
+    "leftover think tag": Case(LeftoverThink(), SAID, SAID),
+    "empty with length": Case(EmptyWithLength(), EmptyReplyError, EmptyReplyError),
+    "split UTF-8": Case(SplitUtf8(), SAID, SAID),
+    "emoji split": Case(EmojiSplit(), "same", "same"),
+    "surrogates split": Case(SurrogatesSplit(), "same", "same"),
+    "lone surrogate": Case(LoneSurrogate(), "repaired", "repaired"),
+    "NUL in text": Case(NulInText(), "repaired", "repaired"),
+    "invalid UTF-8": Case(InvalidUtf8(), "repaired", "repaired"),
+    "5 MB line": Case(HugeLine(), "any", BadReplyError, kept="any"),
+    "5 MB comment": Case(HugeLine(comment=True), "any", "any", kept="any"),
+    "lean message": Case(NoNameNoAudio(), SAID, SAID),
+    "service tier": Case(ServiceTier(), SAID, SAID),
+    "cached tokens": Case(CacheUsage(), SAID, SAID),
+    "no charset": Case(NoContentTypeCharset(), SAID, SAID),
+    "slow drip": Case(SlowDrip(0.02), SAID, SAID),
+    "slow first byte": Case(SlowFirstByte(0.1), SAID, SAID),
+    "time-out before the first byte": Case(SlowFirstByte(5), "same", "same", times=1),
+    "roles refused": Case(RefuseRolePlayRoles(), ChatRequestError, ChatRequestError),
+}
+
+
+@pytest.fixture
+def rp(sqlite_url: str, endpoint: Endpoint):
+    """An engine with short patience."""
+    with Roleplay.open(sqlite_url, model=endpoint.evolve(read_timeout_s=0.8, timeout_s=3)) as one:
+        yield one
+
+
+@pytest.mark.parametrize("mode", ["whole", "stream"])
+@pytest.mark.parametrize("name", CASES)
+def test_switch(rp: Roleplay, simulator: Simulator, name: str, mode: str) -> None:
+    """The outcome is the reply or the typed error, the stored turn says which, and the session goes on."""
+    case = CASES[name]
+    session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang", "A ferryman."))])
+    simulator.say(TEXT)
+    simulator.next(case.fault, times=case.times)
+    expected = getattr(case, mode)
+    try:
+        if mode == "whole":
+            turn = session.send("Can we cross?")
+        else:
+            with session.stream("Can we cross?") as reply:
+                heard = "".join(delta.text for delta in reply if delta.kind == "speech")
+            turn = reply.turn
+            assert heard.strip() == turn.reply.text.strip()
+    except ChatError as error:
+        assert expected not in {"same", "repaired", SAID}, repr(error)
+        if expected != "any":
+            assert type(error) is expected, repr(error)
+        check_failure(session.turns().items[-1], error, part=mode == "stream" and case.kept is not None)
+    else:
+        check_reply(turn, expected)
+        assert session.turn(turn.id) == turn
+    simulator.heal()
+    assert session.send("And now?").status is TurnStatus.COMPLETED
+
+
+def check_failure(turn, error: ChatError, *, part: bool) -> None:
+    """A failed turn names its error; one with text is interrupted and keeps it."""
+    assert turn.id == error.turn_id
+    assert turn.error["slug"] == error.slug
+    if turn.reply is None:
+        assert turn.status is TurnStatus.FAILED
+    else:
+        assert part
+        assert turn.status is TurnStatus.INTERRUPTED
+        assert turn.reply.text
+    if part and turn.reply is not None:
+        assert TEXT.startswith(turn.reply.text) or turn.reply.text.startswith("x") or len(turn.reply.text) > 100
+
+
+def check_reply(turn, expected: object) -> None:
+    """A completed turn has the text that was said, and is marked where it was repaired."""
+    assert turn.status is TurnStatus.COMPLETED
+    if expected == SAID:
+        assert turn.reply.text == SAID
+    if expected == "repaired":
+        assert turn.reply.repaired
+        assert "\x00" not in turn.reply.text
+    else:
+        assert not turn.reply.repaired
+    turn.reply.text.encode()
+
+
+@pytest.mark.parametrize("mode", ["whole", "stream"])
+def test_usage_is_none_where_it_was_not_reported(rp: Roleplay, simulator: Simulator, mode: str) -> None:
+    """No usage is ``None`` in every field, never 0; what was reported is kept with its details."""
+    session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
+    simulator.next(UsageNull())
+    silent = say(session, mode)
+    assert silent.usage.reported is (mode == "whole" and silent.usage.total_tokens is not None)
+    simulator.next(CacheUsage(443))
+    told = say(session, mode)
+    assert told.usage.cached_tokens == 443
+    assert told.usage.total_tokens == told.usage.prompt_tokens + told.usage.completion_tokens
+
+
+def say(session, mode: str):
+    """Have a turn, whole or streamed."""
+    if mode == "whole":
+        return session.send("Well?")
+    with session.stream("Well?") as reply:
+        list(reply)
+    return reply.turn
+
+
+def test_reasoning_is_kept_apart(rp: Roleplay, simulator: Simulator) -> None:
+    """Reasoning is streamed as its own kind and stored with the call, never in the reply."""
+    session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
+    simulator.say(TEXT)
+    simulator.next(ThinkSplit())
+    with session.stream("Well?") as reply:
+        kinds = {delta.kind for delta in reply}
+    assert kinds == {"speech", "reasoning"}
+    assert reply.turn.call.reasoning
+    assert reply.turn.call.reasoning not in reply.turn.reply.text
+
+
+def test_an_endless_stream_ends_at_the_deadline(rp: Roleplay, simulator: Simulator) -> None:
+    """A stream that never ends is cut at the total deadline, and what came is kept."""
+    session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
+    simulator.next(EndlessStream())
+    began = time.monotonic()
+    with pytest.raises(ChatUnavailableError), session.stream("Well?") as reply:
+        list(reply)
+    assert time.monotonic() - began < 10
+    assert session.turns().items[-1].status is TurnStatus.INTERRUPTED
+    assert len(session.turns().items[-1].reply.text) > 1000
+
+
+@pytest.mark.parametrize("mode", ["whole", "stream"])
+def test_her_on_the_native_path(sqlite_url: str, simulator: Simulator, mode: str) -> None:
+    """M2-her is spoken to on its own path, whose stream has no usage chunk and no end mark."""
+    with Roleplay.open(sqlite_url, model=Endpoint("M2-her", base_url=simulator.base_url, api_key=simulator.api_key)) as rp:
+        session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang", "A ferryman."))], scene="A ferry")
+        turn = say(session, mode)
+    assert simulator.requests[-1].path == "/v1/text/chatcompletion_v2"
+    assert turn.call.model_answered == "M2-her"
+    assert turn.usage.total_tokens > 0
+
+
+def test_the_folded_dialect(sqlite_url: str, endpoint: Endpoint, simulator: Simulator) -> None:
+    """A plain server gets one system message and no names; the session's later requests do too."""
+    with Roleplay.open(sqlite_url, model=endpoint.evolve(dialect="openai")) as rp:
+        persona = Persona("Huang", "A ferryman.", examples=["{{user}}: Deep?\n{{char}}: Deep enough."], note="It rains.")
+        session = rp.sessions.create(cast=[rp.personas.put(persona)], user=rp.personas.put(Persona("Traveler", "Wet.")))
+        session.send("Can we cross?")
+        session.send("Now?")
+    sent = simulator.requests[-1].json["messages"]
+    assert [message["role"] for message in sent] == ["system", "user", "assistant", "user"]
+    assert all(set(message) == {"role", "content"} for message in sent)
+    assert sent[-1]["content"] == "[It rains.]\n\nNow?"
