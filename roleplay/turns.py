@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
 
 from roleplay.chat.retry import pause_before_next
 from roleplay.context.builder import Draft, build
@@ -27,13 +26,13 @@ from roleplay.context.counting import Counter
 from roleplay.context.macros import expand
 from roleplay.context.sheet import Casting, Sheet, render
 from roleplay.domain.context import Line, digest
-from roleplay.domain.conversation import Delta, DeltaKind, SessionInfo, Turn, TurnKind, TurnStatus
+from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, SessionInfo, Turn, TurnKind, TurnStatus
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.persona import Persona
 from roleplay.domain.settings import Sampling, TurnOptions
 from roleplay.domain.values import TEXT_LIMIT, text_problem
 from roleplay.errors import ChatError, ChatUnavailableError, ConflictError, IdempotencyError, InvalidInputError, RoleplayError, StoreError
-from roleplay.store import history, recipes, sessions, transcript
+from roleplay.store import Connection, history, recipes, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.wire.dialects import demands
 from roleplay.wire.reply import ReplyDecoder, Said
@@ -167,7 +166,7 @@ def send(scene: Scene, text: str, options: TurnOptions, *, stream: bool) -> Cour
         claim = _claim(scene, plan, options, stream=stream)
         at = scene.ports.now()
         if (yield Write(lambda db, new=claim, at=at: store.claim(db, scene.tenant, scene.session_id, new, at))):
-            return (yield from _Reply(scene, plan, claim, stream=stream).course())
+            return (yield from _Reply(scene, plan, claim, at, stream=stream).course())
     raise ConflictError("the session is being changed by others", expected=plan.stand.version)
 
 
@@ -423,8 +422,12 @@ class _Reply:
     scene: Scene
     plan: Plan
     claim: store.Claim
+    claimed_at: datetime
     stream: bool = field(kw_only=True)
     call: store.NewCall = field(init=False)
+    call_at: datetime = field(init=False)
+    reply_at: datetime | None = field(init=False, default=None)
+    past_calls: list[ModelCall] = field(init=False, default_factory=list)
     decoder: ReplyDecoder | None = field(init=False, default=None)
     began: float = field(init=False, default=0.0)
     first_token_s: float | None = field(init=False, default=None)
@@ -433,7 +436,7 @@ class _Reply:
     kept_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        self.call = self.claim.call
+        self.call, self.call_at = self.claim.call, self.claimed_at
 
     def course(self) -> Course:
         started = self.scene.ports.monotonic()
@@ -504,6 +507,7 @@ class _Reply:
         if not (yield Write(lambda db: store.flush(db, self._hold, reply, first=first, until=until, at=at))):
             raise self._taken_over()
         self.kept_chars, self.kept_at = length, now
+        self.reply_at = self.reply_at or at
 
     def _taken_over(self) -> ConflictError:
         return ConflictError("another process took over this turn", turn_id=self.claim.turn.id)
@@ -526,31 +530,32 @@ class _Reply:
         until, at = _lease(self.scene), self.scene.ports.now()
         if not (yield Write(lambda db: store.next_attempt(db, self._hold, ended, call, until=until, at=at))):
             raise self._taken_over()
-        self.call = call
+        self.past_calls.append(self.call.ended(ended[1], self.call_at))
+        self.call, self.call_at = call, at
         self.first_token_s = None
 
     def _finish(self, error: BaseException | None) -> Course:
-        """End the turn in the database and read it back as it is stored."""
+        """End the turn in the database and give it as a later read does."""
         speech = self.decoder.speech if self.decoder else ""
         if error is None:
             status = TurnStatus.COMPLETED
         else:
             status = TurnStatus.INTERRUPTED if speech or not isinstance(error, ChatError) else TurnStatus.FAILED
         reply = self._reply_message() if speech else None
-        ended = self.call.id, self._call_ending(error)
+        ending = self._call_ending(error)
         turn, at = self.claim.turn, self.scene.ports.now()
         head = (turn.from_head, turn.reply_seq) if error is None and turn.reply_seq is not None else None
 
-        def work(db: Connection) -> Turn | None:
-            flushed = self.kept_chars > 0
-            if store.finish(db, self._hold, status, ended, reply=reply, flushed=flushed, head=head, at=at):
-                return transcript.by_id(db, self.scene.tenant, self.scene.session_id, turn.id)
-            return None
-
-        finished: Turn | None = yield Write(work)
-        if finished is None:
+        ended, flushed = (self.call.id, ending), self.kept_chars > 0
+        finished = yield Write(
+            lambda db: store.finish(db, self._hold, status, ended, reply=reply, flushed=flushed, head=head, at=at)
+        )
+        if not finished:
             raise self._taken_over()
-        return finished
+        human = self.claim.human.written(turn.seq, self.claimed_at) if self.claim.human else None
+        said = reply.written(turn.seq, self.reply_at or at) if reply else None
+        calls = [*self.past_calls, self.call.ended(ending, self.call_at)]
+        return turn.ended(self.scene.session_id, status, (human, said), calls, (self.claimed_at, at))
 
     @property
     def _hold(self) -> store.Hold:
