@@ -64,7 +64,7 @@ _WHOLE = (
 
 
 def _path() -> Any:
-    """Walk from a turn to its parents; each step's tenant is compared with the walk's, as in ``history``, for SQLite."""
+    """Walk from a turn to its parents; each step's tenant is compared with the walk's for SQLite, as in ``history``."""
     start = (
         select(_turns.c.seq, _turns.c.parent_turn, _turns.c.tenant, literal(1, Integer).label("taken"))
         .where(_here(_turns), _turns.c.seq == bindparam("from_turn"))
