@@ -45,8 +45,7 @@ def _rebuild(connection: Connection, tenant: str, session_id: str, call_id: str)
     origin = calls.origin(connection, tenant, session_id, call_id)
     if origin.recipe_version != RECIPE_VERSION:
         raise StoreError(f"model call {call_id} has recipe version {origin.recipe_version}, which is not known here")
-    first, last, _ = origin.recipe.history
-    lines = history.span(connection, tenant, session_id, first=first, last=last)
+    lines = history.span(connection, tenant, session_id, origin.recipe.history)
     messages = emit(origin.recipe, origin.texts, lines)
     body = encode_request(Dialect(origin.dialect), messages, json.loads(origin.parameters))
     if hashlib.sha256(body).hexdigest() != origin.request_digest:

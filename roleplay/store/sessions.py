@@ -123,6 +123,14 @@ ADVANCE = (
 )
 
 
+_GIVE_OUT = (
+    update(table(SessionRow))
+    .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"))
+    .values(last_seq=bindparam("seq_now"), last_turn=bindparam("turn_now"))
+)
+_LOCK = select(_s.id).where(_HERE).with_for_update()
+
+
 @dataclass(frozen=True, slots=True)
 class Seat:
     """A seat with the persona version in it, if there is one."""
@@ -173,6 +181,18 @@ def stand(connection: Connection, tenant: str, session_id: str) -> Stand:
     if row is None:
         raise NotFoundError("session", session_id)
     return Stand(*row[:6], row[6] or 0, row[7] or 0, row[8] or 0, *row[9:])
+
+
+def lock(connection: Connection, tenant: str, session_id: str) -> None:
+    """Let nobody else change this session until the transaction ends. On SQLite the writer is alone already."""
+    if connection.execute(_LOCK, {"tenant": tenant, "session": session_id}).first() is None:
+        raise NotFoundError("session", session_id)
+
+
+def give_out(connection: Connection, tenant: str, session_id: str, *, last_seq: int, last_turn: int) -> None:
+    """Note the highest numbers given out, under ``lock``."""
+    where = {"of_tenant": tenant, "of_session": session_id}
+    connection.execute(_GIVE_OUT, where | {"seq_now": last_seq, "turn_now": last_turn})
 
 
 def stage(connection: Connection, tenant: str, session_id: str, revision: int) -> Stage:
