@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +18,7 @@ from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import SessionSettings
-from roleplay.domain.values import KEY_LIMIT, NAME_LIMIT, TEXT_LIMIT, Metadata, text_problem
+from roleplay.domain.values import KEY_LIMIT, TEXT_LIMIT, Metadata, metadata_of, text_problem
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.replay import Replay
 from roleplay.session import PAGE_LIMIT, Backstage, ChatSession
@@ -229,8 +229,8 @@ class Sessions:
         model = self._persona(cast[0])
         human = None if user is None else self._persona(user)
         company, now = self._company, self._company.ports.now()
-        if (words := scene.strip()) and (problem := text_problem(words)) or len(scene) > TEXT_LIMIT:
-            raise InvalidInputError("scene", problem or "is too long", allowed=f"at most {TEXT_LIMIT} characters")
+        if problem := "is too long" if len(scene) > TEXT_LIMIT else text_problem(scene):
+            raise InvalidInputError("scene", problem, allowed=f"at most {TEXT_LIMIT} characters")
         info = SessionInfo(
             id=company.ports.new_id(),
             owner=None if owner is None else _label("owner", owner, KEY_LIMIT),
@@ -240,7 +240,7 @@ class Sessions:
                 _seat(1, PlayedBy.MODEL, model, model.persona.called),
                 _seat(2, PlayedBy.HUMAN, human, human.persona.called if human else "User"),
             ),
-            metadata=metadata,
+            metadata=metadata_of(metadata),
             version=1,
             head_seq=None,
             created_at=now,

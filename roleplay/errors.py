@@ -52,6 +52,9 @@ class RoleplayError(Exception):
         self.message = message
         self.turn_id = turn_id
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _revived, (type(self), self.args), self.__dict__
+
     def details(self) -> Mapping[str, Any]:
         """The data that the sentence was made from, JSON-ready and free of secrets."""
         return {}
@@ -65,6 +68,13 @@ class RoleplayError(Exception):
             "turn_id": self.turn_id,
             **self.details(),
         }
+
+
+def _revived(kind: type[RoleplayError], args: tuple[Any, ...]) -> RoleplayError:
+    """Make an error again in another process, where its data follows it."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
 
 
 class SettingsError(RoleplayError):

@@ -6,13 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterator
 
-from sqlalchemy import Connection
-
 from roleplay.context.emit import emit
 from roleplay.domain.endpoint import Dialect
 from roleplay.errors import StoreError
 from roleplay.session import Backstage
-from roleplay.store import calls, history
+from roleplay.store import Connection, calls, history
 from roleplay.wire.request import RECIPE_VERSION, encode_request
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -43,7 +43,7 @@ class Backstage:
 class Drive:
     """Performs the effects of one course, blocking, until it has ended."""
 
-    def __init__(self, backstage: Backstage, course: turns.Course) -> None:
+    def __init__(self, backstage: Backstage, course: Generator[turns.Effect, Any, Any]) -> None:
         self._backstage = backstage
         self._course = course
         self._answer: Answer | None = None
@@ -210,7 +210,7 @@ class ChatSession:
         return ReplyStream(self._backstage, turns.send(self._scene, text, options, stream=True))
 
     def preview(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
-        """Give what ``send`` would send and why; calls nothing, writes nothing. Raises as ``send`` does before it writes."""
+        """Give what ``send`` would send and why; calls nothing, writes nothing. Raises as ``send`` before it writes."""
         plan: turns.Plan = Drive(
             self._backstage, turns.plan_reply(self._scene, turns.checked(text), options.sampling, stream=False)
         ).to_end()

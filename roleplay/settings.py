@@ -1,13 +1,15 @@
-"""The only reader of the environment: which model, which host, which key."""
+"""The only reader of the environment: which model, which host, which key, which database."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from ipaddress import ip_address
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from roleplay.domain.endpoint import DEFAULT_BASE_URL, DEFAULT_MODEL, PROFILES, Endpoint
-from roleplay.errors import SettingsError
+from roleplay.errors import InvalidInputError, SettingsError
 
 MINIMAX_DOMAINS = ("minimax.io", "minimaxi.com", "minimax.cn", "minimax.chat", "minimaxi.chat")
 KEY_HELP = "set ROLEPLAY_API_KEY or MINIMAX_API_KEY, or give Endpoint(..., api_key=...)"
@@ -24,7 +26,10 @@ def resolve(model: str | Endpoint | None, environ: Mapping[str, str], *, needs_k
     """
     endpoint = model if isinstance(model, Endpoint) else _from_environment(model, environ)
     if endpoint.api_key is None and (key := _key_for(endpoint, environ)):
-        endpoint = Endpoint(**{**dict(endpoint), "api_key": key})
+        try:
+            endpoint = endpoint.evolve(api_key=key)
+        except InvalidInputError as error:
+            raise SettingsError(f"the API key in the environment {error.problem}; {KEY_HELP}") from error
     if needs_key and endpoint.api_key is None and _is_minimax(endpoint.base_url):
         raise SettingsError(f"no API key for {endpoint.host}; {KEY_HELP}")
     return endpoint
@@ -39,7 +44,7 @@ def _from_environment(model: str | None, environ: Mapping[str, str]) -> Endpoint
     name = model or environ.get("ROLEPLAY_MODEL") or DEFAULT_MODEL
     base_url = environ.get("ROLEPLAY_BASE_URL") or environ.get("MINIMAX_BASE_URL") or DEFAULT_BASE_URL
     window = environ.get("ROLEPLAY_WINDOW_TOKENS")
-    if window and not window.isdigit():
+    if window and not (window.isascii() and window.isdigit()):
         raise SettingsError(f"ROLEPLAY_WINDOW_TOKENS is {window!r}; it should be a whole number of tokens")
     if name not in PROFILES and not window:
         known = ", ".join(PROFILES)
@@ -47,12 +52,15 @@ def _from_environment(model: str | None, environ: Mapping[str, str]) -> Endpoint
             f"nothing is known of the model {name!r}: set ROLEPLAY_WINDOW_TOKENS, give Endpoint({name!r}, "
             f"window_tokens=...), or use one of {known}"
         )
-    return Endpoint(
-        name,
-        base_url=base_url,
-        window_tokens=int(window) if window else None,
-        dialect=environ.get("ROLEPLAY_DIALECT") or None,
-    )
+    try:
+        return Endpoint(
+            name,
+            base_url=base_url,
+            window_tokens=int(window) if window else None,
+            dialect=environ.get("ROLEPLAY_DIALECT") or None,
+        )
+    except InvalidInputError as error:
+        raise SettingsError(f"a ROLEPLAY_ setting of the environment cannot be used: {error}") from error
 
 
 def _key_for(endpoint: Endpoint, environ: Mapping[str, str]) -> str | None:
@@ -77,3 +85,24 @@ def _is_loopback(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def database_named(environ: Mapping[str, str]) -> str | None:
+    """The database that ``ROLEPLAY_DB`` names: a URL or the path of a SQLite file; ``None`` when it names none."""
+    return environ.get("ROLEPLAY_DB") or None
+
+
+def data_folder(environ: Mapping[str, str]) -> Path:
+    """Where the command line keeps its database when nothing else is said: a folder of ours in the user's data."""
+    if (named := environ.get("XDG_DATA_HOME")) and Path(named).is_absolute():
+        return Path(named) / "roleplay"
+    if sys.platform == "win32" and (local := environ.get("LOCALAPPDATA")):
+        return Path(local) / "roleplay"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "roleplay"
+    return Path.home() / ".local" / "share" / "roleplay"
+
+
+def wants_traces(environ: Mapping[str, str]) -> bool:
+    """Whether ``ROLEPLAY_DEBUG`` asks the command line to show where an error came from."""
+    return environ.get("ROLEPLAY_DEBUG", "") not in {"", "0"}

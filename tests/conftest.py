@@ -1,7 +1,7 @@
 """What every test is given, and what is checked after every test.
 
-Each test's databases come from ``database_url`` or ``sqlite_url``, its servers from ``simulator`` or ``scripted``. After
-it, every model call in those databases is rebuilt by a new engine from the rows alone and compared with what was
+Each test's databases come from ``database_url`` or ``sqlite_url``, its servers from ``simulator`` or ``scripted``.
+After it, every model call in those databases is rebuilt by a new engine from the rows alone and compared with what was
 received, and every statement that ran is checked for its tenant.
 """
 

@@ -14,7 +14,7 @@ def pause_before_next(policy: Retry, error: ChatError, *, attempt: int, elapsed_
     """
     if not isinstance(error, ChatUnavailableError) or attempt >= policy.attempts:
         return None
-    pause = draw * min(policy.first_pause_s * 2 ** (attempt - 1), policy.longest_pause_s)
+    pause = draw * min(policy.first_pause_s * 2.0 ** min(attempt - 1, 64), policy.longest_pause_s)
     if error.retry_after_s is not None:
-        pause += error.retry_after_s
+        pause += max(error.retry_after_s, 0.0)
     return pause if elapsed_s + pause <= policy.total_s else None

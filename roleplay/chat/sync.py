@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -34,13 +35,18 @@ class RequestsTransport:
 
     def open(self, endpoint: Endpoint, request: WireRequest) -> RequestsAnswer:
         """Post ``request`` and wait for the head of its answer. Raises ``ChatUnavailableError`` when none comes."""
-        prepared, settings = self._prepare(endpoint)
+        try:
+            prepared, settings = self._prepare(endpoint)
+        except requests.RequestException as error:
+            raise _unavailable(endpoint, error) from error
         post = prepared.copy()
         post.body = request.body
         post.headers["Content-Length"] = str(len(request.body))
         post.headers["Accept"] = "text/event-stream" if request.stream else "application/json"
         deadline = time.monotonic() + endpoint.timeout_s
-        timeout = (min(endpoint.connect_timeout_s, endpoint.timeout_s), min(endpoint.read_timeout_s, endpoint.timeout_s))
+        timeout: Any = urllib3.Timeout(
+            connect=endpoint.connect_timeout_s, read=endpoint.read_timeout_s, total=endpoint.timeout_s
+        )
         try:
             response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
         except _FAULTS as error:
@@ -58,13 +64,13 @@ class RequestsTransport:
         if found is None:
             headers = {"Content-Type": "application/json"}
             prepared = requests.Request("POST", endpoint.url, headers=headers, auth=_Bearer(endpoint)).prepare()
-            settings = self._http.merge_environment_settings(endpoint.url, {}, True, None, None)
+            settings = self._http.merge_environment_settings(endpoint.url, {}, stream=True, verify=None, cert=None)
             found = self._prepared[endpoint] = prepared, dict(settings)
         return found
 
 
 class RequestsAnswer:
-    """An answer over ``requests``. The total deadline is checked before each piece is waited for."""
+    """An answer over ``requests``. No piece is waited for beyond the total deadline."""
 
     def __init__(self, endpoint: Endpoint, response: requests.Response, deadline: float) -> None:
         self.status = response.status_code
@@ -75,24 +81,25 @@ class RequestsAnswer:
 
     def read(self) -> bytes:
         """Give the next piece as it arrives, ``b""`` at the end. Raises ``ChatUnavailableError``."""
-        if time.monotonic() > self._deadline:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
             self.close()
-            raise ChatUnavailableError(
-                f"{self._endpoint.host} did not finish its answer within {self._endpoint.timeout_s:g} s"
-            )
+            raise self._too_late()
         try:
+            if left < self._endpoint.read_timeout_s and (sock := self._socket()) is not None:
+                sock.settimeout(left)
             piece: bytes = self._response.raw.read1(_PIECE_BYTES, decode_content=True)
         except _FAULTS as error:
             self.close()
-            raise _unavailable(self._endpoint, error) from error
+            late = time.monotonic() >= self._deadline
+            raise (self._too_late() if late else _unavailable(self._endpoint, error)) from error
         return piece
 
     def release(self) -> None:
         """Give the connection back when the answer ends here, which shows within ``_END_S`` seconds; else close it."""
         try:
-            connection: Any = self._response.raw.connection
-            if connection is not None and connection.sock is not None:
-                connection.sock.settimeout(_END_S)
+            if (sock := self._socket()) is not None:
+                sock.settimeout(_END_S)
                 self._response.raw.read1(_PIECE_BYTES)
         except _FAULTS:
             pass  # it does not end here, or is broken: closing is what is left
@@ -101,6 +108,15 @@ class RequestsAnswer:
     def close(self) -> None:
         """Close the connection at once, unless it was given back."""
         self._response.close()
+
+    def _socket(self) -> socket.socket | None:
+        connection: Any = self._response.raw.connection
+        return None if connection is None else connection.sock
+
+    def _too_late(self) -> ChatUnavailableError:
+        return ChatUnavailableError(
+            f"{self._endpoint.host} did not finish its answer within {self._endpoint.timeout_s:g} s"
+        )
 
 
 class _Bearer(requests.auth.AuthBase):

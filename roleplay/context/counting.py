@@ -28,6 +28,8 @@ class Counter(Protocol):
         """Give the tokens of ``text``: 0 for no text, deterministic."""
         ...
 
+    def __hash__(self) -> int: ...
+
 
 class EstimatingCounter:
     """Estimates tokens by script, on the safe side, without a vocabulary."""

@@ -10,8 +10,8 @@ from roleplay.domain.context import ContextMessage, Line, Piece, Recipe, Role
 def emit(recipe: Recipe, texts: Mapping[str, str], lines: Sequence[Line]) -> list[ContextMessage]:
     """Give the messages of a recipe in order: front, history with its insertions, tail.
 
-    ``texts`` maps digests to rendered texts; ``lines`` is the path of the recipe's history, oldest first. The seat's own
-    lines are ``assistant``, everyone else's ``user``, each under the name it was said with.
+    ``texts`` maps digests to rendered texts; ``lines`` is the path of the recipe's history, oldest first. The seat's
+    own lines are ``assistant``, everyone else's ``user``, each under the name it was said with.
     """
     history = [
         ContextMessage(Role.ASSISTANT if line.seat == recipe.history.seat else Role.USER, line.name, line.text)

@@ -11,9 +11,11 @@ from roleplay.context.language import Words
 from roleplay.context.macros import expand
 from roleplay.domain.context import DialectDemands, Role, Section
 from roleplay.domain.persona import CHAR, USER, Persona
+from roleplay.domain.values import visible
 
 _TITLE_END = re.compile("[\n.,;:!?\u3002\uff0c\uff1b\uff1a\uff01\uff1f\u3001]")
 _TITLE_LIMIT = 60
+_NO_TITLE = "…"
 
 
 class Rendered(NamedTuple):
@@ -81,13 +83,15 @@ def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet
         return Rendered(section, role, name, words, message_tokens(counter.count(words), name, counter, demands))
 
     persona, human = casting.persona, casting.user_persona
+    title = _title(expand(casting.scene, char=casting.char, user=casting.user))
     sheet = (persona.system_prompt, persona.description, persona.personality, persona.scenario)
     who = "\n\n".join(part.strip() for part in sheet if part.strip()) or persona.name
-    about_user = "\n\n".join(part.strip() for part in (human.description, human.personality) if part.strip()) if human else ""
+    about = (human.description, human.personality) if human else ()
+    about_user = "\n\n".join(part.strip() for part in about if part.strip())
     front = (
         piece(Section.SYSTEM, Role.SYSTEM, casting.char, who),
         piece(Section.USER_PERSONA, Role.USER_SYSTEM, casting.user, about_user),
-        piece(Section.SCENE, Role.GROUP, _title(casting.scene), casting.scene),
+        piece(Section.SCENE, Role.GROUP, title, casting.scene),
     )
     examples = []
     for dialogue in persona.examples:
@@ -127,4 +131,5 @@ def _voice(speaker: str, casting: Casting) -> tuple[Role, str]:
 def _title(scene: str) -> str:
     """The scene's first words: the ``group`` message needs a name, and a scene has no other."""
     title = _TITLE_END.split(scene.strip(), maxsplit=1)[0].strip()
-    return title[:_TITLE_LIMIT].strip() or scene.strip()[:_TITLE_LIMIT].strip()
+    title = title[:_TITLE_LIMIT].strip() or scene.strip()[:_TITLE_LIMIT].strip()
+    return title if any(visible(char) for char in title) else _NO_TITLE

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from roleplay.domain.values import Input, Name, Value
 
@@ -56,13 +57,33 @@ DEFAULT_MODEL = "MiniMax-M2.7"
 DEFAULT_BASE_URL = "https://api.minimax.io"
 
 
+LONGEST_S = 86_400.0
+_NO_HOST = re.compile(r"[\\\s\x00-\x20\x7f]")
+
+
 def _base_url(url: str) -> str:
+    if _NO_HOST.search(url):  # some readers end a host there and others do not, so a key could go to either
+        raise ValueError("holds a blank, a backslash or a control character")
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError("should be a URL such as https://api.minimax.io or http://127.0.0.1:11434/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("should hold no user, password, query or fragment; the key has a field of its own")
     return url.rstrip("/").removesuffix("/v1")
+
+
+def _api_key(key: Any) -> Any:
+    """Take off the line break that a key read from a file ends with; what a header cannot hold is refused unshown."""
+    text = key.get_secret_value() if isinstance(key, SecretStr) else key
+    if not isinstance(text, str):
+        return key
+    text = text.strip()
+    if not text or not all("!" <= char <= "~" for char in text):
+        raise ValueError("is blank or holds a character that no key has")
+    return text
+
+
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
 
 
 class Retry(Input):
@@ -73,9 +94,9 @@ class Retry(Input):
     """
 
     attempts: Annotated[int, Field(ge=1)] = 3
-    first_pause_s: Annotated[float, Field(ge=0)] = 0.5
-    longest_pause_s: Annotated[float, Field(ge=0)] = 20.0
-    total_s: Annotated[float, Field(ge=0)] = 60.0
+    first_pause_s: Annotated[float, Field(ge=0, le=LONGEST_S)] = 0.5
+    longest_pause_s: Annotated[float, Field(ge=0, le=LONGEST_S)] = 20.0
+    total_s: Annotated[float, Field(ge=0, le=LONGEST_S)] = 60.0
 
 
 class Endpoint(Input):
@@ -84,26 +105,25 @@ class Endpoint(Input):
     ``window_tokens``: how many tokens a request and its reply may have together. ``max_output_tokens``: the highest
     ``max_completion_tokens`` that may be asked for. ``stream_usage``: whether a stream is asked to report usage.
     ``timeout_s``: seconds for a whole answer; ``read_timeout_s``: seconds between two pieces of it;
-    ``connect_timeout_s``: seconds to connect. ``retry``: when a failed
-    call is made again. What is not given comes from the model's published profile; a model
-    without one needs ``window_tokens``.
+    ``connect_timeout_s``: seconds to connect; each at most a day. ``retry``: when a failed call is made again. What is
+    not given comes from the model's published profile; a model without one needs ``window_tokens``.
     """
 
     model: Name
     base_url: Annotated[str, AfterValidator(_base_url)] = DEFAULT_BASE_URL
-    api_key: SecretStr | None = None
+    api_key: Annotated[SecretStr | None, BeforeValidator(_api_key)] = None
     dialect: Dialect = Dialect.OPENAI
     path: ChatPath = ChatPath.COMPLETIONS
     window_tokens: Annotated[int, Field(ge=256)]
     max_output_tokens: Annotated[int, Field(ge=1)] = 2048
     stream_usage: bool = True
-    connect_timeout_s: Annotated[float, Field(gt=0)] = 10.0
-    read_timeout_s: Annotated[float, Field(gt=0)] = 60.0
-    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    connect_timeout_s: Seconds = 10.0
+    read_timeout_s: Seconds = 60.0
+    timeout_s: Seconds = 300.0
     retry: Retry = Retry()
 
     def __init__(self, model: str, **fields: Any) -> None:
-        profile = PROFILES.get(model)
+        profile = PROFILES.get(str(model))
         known = profile.model_dump() if profile else {}
         super().__init__(**{"model": model, **known, **{k: v for k, v in fields.items() if v is not None}})
 

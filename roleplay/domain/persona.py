@@ -37,13 +37,15 @@ class ExampleDialogue(Input):
 
         Raises ``InvalidInputError`` when words stand before the first speaker or nothing is said at all.
         """
-        speakers = _SPEAKERS | {name.casefold(): name for name in names}
-        pattern = "|".join(re.escape(name) for name in sorted(speakers, key=len, reverse=True))
-        line_start = re.compile(rf"\s*[*_\"“]*({pattern})[*_\"”]*\s*[:\uff1a][*_\"”]*\s*(.*)", re.IGNORECASE)  # noqa: RUF001
+        named = {name: name for name in names}
+        speakers = _SPEAKERS | {name.casefold(): name for name in named}
+        pattern = "|".join(re.escape(name) for name in sorted(_SPEAKERS | named, key=len, reverse=True))
+        line_start = re.compile(rf"\s*[*_\"“]*({pattern})[*_\"”]*\s*[:\uff1a][*_\"”]*\s*(.*)", re.IGNORECASE)
         said: list[tuple[str, list[str]]] = []
         for number, line in enumerate(text.strip().splitlines(), start=1):
-            if found := line_start.match(line):
-                said.append((speakers[found[1].casefold()], [found[2]]))
+            found = line_start.match(line)
+            if found and (speaker := speakers.get(found[1].casefold())):  # a pattern takes ı for i, a name does not
+                said.append((speaker, [found[2]]))
             elif said:
                 said[-1][1].append(line)
             elif line.strip():
@@ -74,8 +76,8 @@ class Persona(Input):
     """A character sheet, played by the model or by a human. Only ``name`` is required.
 
     ``description`` becomes the ``system`` message when the model plays it and ``user_system`` when a human does;
-    ``system_prompt`` stands before it; ``personality`` and ``scenario`` follow it. ``note`` stands near the end of every
-    context, ``post_history`` after the newest line. ``greetings``: the first opens a session, the others are its
+    ``system_prompt`` stands before it; ``personality`` and ``scenario`` follow it. ``note`` stands near the end of
+    every context, ``post_history`` after the newest line. ``greetings``: the first opens a session, the others are its
     variants. ``examples`` may be given as text (see ``ExampleDialogue.parse``). ``key`` is unique per tenant and names
     the persona in files, URLs and commands. ``tags``, ``metadata`` and ``extensions`` are never sent.
 

@@ -10,8 +10,9 @@ from roleplay.domain.values import Value
 class Usage(Value):
     """Tokens as the service reported them; ``None`` where it reported nothing, never 0 instead.
 
-    ``cached_tokens`` is the part of ``prompt_tokens`` that the service took from its prompt cache, ``cache_write_tokens``
-    the part it put there; ``reasoning_tokens`` is the part of ``completion_tokens`` that was not speech.
+    ``cached_tokens`` is the part of ``prompt_tokens`` that the service took from its prompt cache,
+    ``cache_write_tokens`` the part it put there; ``reasoning_tokens`` is the part of
+    ``completion_tokens`` that was not speech.
     """
 
     prompt_tokens: int | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
+from unicodedata import category
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -26,6 +28,11 @@ def text_problem(text: str) -> str | None:
     return None
 
 
+def visible(char: str) -> bool:
+    """Whether a character leaves a mark: no blank, no control, no half, no joiner."""
+    return category(char) not in {"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"}
+
+
 def _clean(text: str) -> str:
     if problem := text_problem(text):
         raise ValueError(problem)
@@ -34,7 +41,7 @@ def _clean(text: str) -> str:
 
 def _clean_name(text: str) -> str:
     name = _clean(text).strip()
-    if not name:
+    if not any(visible(char) for char in name):
         raise ValueError("is blank")
     if any(ord(char) < 32 or ord(char) == 127 for char in name):
         raise ValueError("holds a line break or another control character")
@@ -45,11 +52,32 @@ def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+def _json_object(value: Any) -> dict[str, Any]:
+    """Give a copy of ``value`` as it comes back from the JSON it is stored as."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ValueError("is not a mapping with text keys")
+    try:
+        text = json.dumps(dict(value), ensure_ascii=False, allow_nan=False)
+        copy: dict[str, Any] = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {str(error)[:200]}") from None
+    _clean(text)
+    return copy
+
+
+def metadata_of(value: Any) -> dict[str, Any]:
+    """Give a caller's metadata as it will be stored. Raises ``InvalidInputError``."""
+    try:
+        return _json_object(value)
+    except ValueError as error:
+        raise InvalidInputError("metadata", str(error), allowed="a mapping of text keys to JSON values") from None
+
+
 Text = Annotated[str, AfterValidator(_clean), Field(max_length=TEXT_LIMIT)]
 Name = Annotated[str, AfterValidator(_clean_name), Field(max_length=NAME_LIMIT)]
 Key = Annotated[str, AfterValidator(_clean_name), Field(max_length=KEY_LIMIT)]
 Utc = Annotated[AwareDatetime, AfterValidator(_utc)]
-Metadata = Annotated[Mapping[str, Any], BeforeValidator(dict)]
+Metadata = Annotated[Mapping[str, Any], BeforeValidator(_json_object)]
 
 
 class Value(BaseModel):

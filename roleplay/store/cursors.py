@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, literal
 
 from roleplay.domain.page import Page
+from roleplay.domain.values import text_problem
 from roleplay.errors import InvalidInputError
 from roleplay.store.tables import UtcDateTime
 
@@ -28,9 +28,10 @@ def after(cursor: str) -> tuple[ColumnElement[datetime], ColumnElement[str]]:
     try:
         moment, key = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         at = datetime.fromisoformat(moment)
-        if at.tzinfo is None or not isinstance(key, str):
-            raise ValueError
-    except (ValueError, TypeError, binascii.Error, UnicodeError):
+        if at.tzinfo is None or text_problem(key):
+            raise ValueError  # noqa: TRY301 - one answer to every kind of nonsense
+        at = at.astimezone(UTC)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InvalidInputError("before", "is not a cursor of a page", allowed="Page.older of another page") from None
     return literal(at, UtcDateTime), literal(key)
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from roleplay.errors import SettingsError, StoreError
+from roleplay.errors import InvalidInputError, SettingsError, StoreError
 
 T = TypeVar("T")
 
@@ -30,7 +30,6 @@ class Database:
         """Use ``engine``, as ``open_engine`` makes them. The database closes it only when it owns it."""
         self.engine = engine
         self.dialect = engine.dialect.name
-        self._writer = engine.execution_options(roleplay_writes=True)
         self._owns_engine = owns_engine
 
     @classmethod
@@ -40,7 +39,7 @@ class Database:
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction that only reads and give its result. Raises ``StoreError``."""
-        return self._run(self.engine, work)
+        return self._run(work, "BEGIN")
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction and commit it; nothing of it stays when it raises.
@@ -48,7 +47,7 @@ class Database:
         On SQLite the write lock is taken before ``work`` starts, and waited for at most ``LOCK_PATIENCE_S`` seconds, so
         that ``work`` runs once. Raises ``StoreError``.
         """
-        return self._run(self._writer, work)
+        return self._run(work, "BEGIN IMMEDIATE")
 
     def close(self) -> None:
         """Close the pooled connections, when this database opened them."""
@@ -66,15 +65,20 @@ class Database:
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise store_error(error) from error
 
-    def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+    def _run(self, work: Callable[[Connection], T], begin: str) -> T:
         try:
-            with engine.connect() as connection:
-                _patiently(connection.begin)
+            with self.engine.connect() as connection:
+                connection.begin()
+                if self.dialect == "sqlite":
+                    driver: Any = connection.connection.driver_connection
+                    _patiently(lambda: driver.execute(begin))
                 result = work(connection)
                 connection.commit()
                 return result
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             raise store_error(error) from error
+        except UnicodeEncodeError as error:
+            raise InvalidInputError("text", f"holds a lone surrogate at character {error.start}") from None
 
 
 def _patiently(step: Callable[[], object]) -> None:
@@ -113,16 +117,16 @@ def open_engine(url: str | URL) -> Engine:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number, with the text around it
         raise SettingsError(
             "the database URL cannot be read; write for example sqlite:///chats.db or postgresql://user@host/name"
         ) from None
     backend = parsed.get_backend_name()
-    if backend == "sqlite":
+    if parsed.drivername in {"sqlite", "sqlite+pysqlite"}:
         return _sqlite(parsed)
     if backend == "postgresql":
         return _postgresql(parsed)
-    raise SettingsError(f"databases of the kind {backend!r} are not supported; use sqlite or postgresql")
+    raise SettingsError(f"databases of the kind {parsed.drivername!r} are not supported; use sqlite or postgresql")
 
 
 def _sqlite(url: URL) -> Engine:
@@ -137,21 +141,14 @@ def _sqlite(url: URL) -> Engine:
         **pool,
     )
     event.listen(engine, "connect", _set_up_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _set_up_sqlite(dbapi: sqlite3.Connection, _record: object) -> None:
-    dbapi.isolation_level = None  # we say BEGIN ourselves
     cursor = dbapi.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("roleplay_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _postgresql(url: URL) -> Engine:

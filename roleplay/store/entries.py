@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 
 
@@ -26,6 +29,23 @@ class NewMessage:
     model_ordinal: int
     repaired: bool = False
     hidden: bool = False
+
+    def written(self, turn_seq: int, at: datetime) -> Message:
+        """Give the message that was written ``at``."""
+        return Message(
+            seq=self.seq,
+            parent_seq=self.parent_seq,
+            turn_seq=turn_seq,
+            role=self.role,
+            seat=self.seat,
+            name=self.name,
+            text=self.text,
+            tokens=self.tokens,
+            counter=self.counter,
+            repaired=self.repaired,
+            hidden=self.hidden,
+            created_at=at,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +71,38 @@ class NewTurn:
     metadata_json: str | None = None
     attempt: int = 1
     moves_head: bool = True
+
+    def ended(
+        self,
+        session_id: str,
+        status: TurnStatus,
+        messages: tuple[Message | None, Message | None],
+        calls: Sequence[ModelCall],
+        between: tuple[datetime, datetime],
+    ) -> Turn:
+        """Give the turn as it stands after ``finish``, human and reply in ``messages``. Its human line is its own, so
+        that its reply has no variants."""
+        human, reply = messages
+        began, ended = between
+        return Turn(
+            id=self.id,
+            session_id=session_id,
+            seq=self.seq,
+            kind=TurnKind(self.kind),
+            status=status,
+            round=self.round,
+            ordinal=self.ordinal,
+            attempt=calls[-1].attempt,
+            revision=self.revision,
+            human=human,
+            reply=reply,
+            variant=1,
+            variants=1,
+            calls=tuple(calls),
+            metadata=json.loads(self.metadata_json) if self.metadata_json else {},
+            created_at=began,
+            ended_at=ended,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +132,33 @@ class NewCall:
     prompt_count: int
     counter: str
     purpose: str = "reply"
+
+    def ended(self, how: CallEnding, at: datetime) -> ModelCall:
+        """Give the call that was written ``at``, with its end."""
+        return ModelCall(
+            id=self.id,
+            turn_seq=self.turn_seq,
+            purpose=self.purpose,
+            attempt=self.attempt,
+            model_asked=self.model_asked,
+            model_answered=how.model_answered,
+            host=self.host,
+            dialect=self.dialect,
+            streamed=self.streamed,
+            parameters=json.loads(self.parameters),
+            request_digest=self.request_digest,
+            response_id=how.response_id,
+            response_created=how.response_created,
+            finish_reason=how.finish_reason,
+            usage=how.usage,
+            sensitivity=how.sensitivity,
+            base_resp=how.base_resp,
+            reasoning=how.reasoning,
+            error=None if how.error is None else json.loads(how.error),
+            first_token_s=how.first_token_s,
+            total_s=how.total_s,
+            created_at=at,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ def is_dead(owner: str) -> bool:
     """Whether ``owner`` is a process of this host that runs no more. Of another host nothing is known: ``False``."""
     host, _, rest = owner.rpartition("/")
     host, _, pid = host.rpartition("/")
-    if host != _host() or not pid.isdigit():
+    if host != _host() or not (pid.isascii() and pid.isdigit()):
         return False
     return _started(int(pid)) != rest
 
@@ -43,7 +43,7 @@ def _started(pid: int) -> str:
         return "alive"
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return ""
     except PermissionError:
         return "alive"

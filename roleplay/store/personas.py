@@ -9,20 +9,25 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.page import Page
 from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, StoredPersona
-from roleplay.errors import ConflictError, NotFoundError
+from roleplay.errors import ConflictError, InvalidInputError, NotFoundError
 from roleplay.store.cursors import after, page_of
 from roleplay.store.tables import ExampleDialogueRow, ExampleLineRow, PersonaRow, PersonaVersionRow, table
 
+_NO_VERSION = 2**31
 _p = table(PersonaRow).c
 _v = table(PersonaVersionRow).c
 _l = table(ExampleLineRow).c
 
 _BY_KEY = select(_p.id, _p.version).where(_p.tenant == bindparam("tenant"), _p.key == bindparam("key"))
 _BY_ID = select(_p.id, _p.version).where(_p.tenant == bindparam("tenant"), _p.id == bindparam("id"))
-_INSERT = insert(table(PersonaRow))
+_INSERT = {
+    "sqlite": sqlite.insert(table(PersonaRow)).on_conflict_do_nothing().returning(_p.id),
+    "postgresql": postgresql.insert(table(PersonaRow)).on_conflict_do_nothing().returning(_p.id),
+}
 _INSERT_VERSION = insert(table(PersonaVersionRow))
 _INSERT_DIALOGUE = insert(table(ExampleDialogueRow))
 _INSERT_LINE = insert(table(ExampleLineRow))
@@ -60,7 +65,8 @@ def put(
 ) -> StoredPersona:
     """Insert ``persona``, or add a version to the one with its key or with ``persona_id``; equal content adds nothing.
 
-    Raises ``NotFoundError`` for an unknown ``persona_id`` and ``ConflictError`` when another writer was first.
+    Raises ``NotFoundError`` for an unknown ``persona_id``, ``InvalidInputError`` when the key is another persona's, and
+    ``ConflictError`` when another writer was first.
     """
     where = {"tenant": tenant}
     found = None
@@ -68,11 +74,16 @@ def put(
         found = connection.execute(_BY_ID, where | {"id": persona_id}).first()
         if found is None:
             raise NotFoundError("persona", persona_id)
+        if persona.key is not None:
+            holder = connection.execute(_BY_KEY, where | {"key": persona.key}).first()
+            if holder is not None and holder.id != persona_id:
+                raise InvalidInputError("key", f"{persona.key!r} is the key of another persona")
     elif persona.key is not None:
         found = connection.execute(_BY_KEY, where | {"key": persona.key}).first()
     if found is None:
         row = {"id": new_id, "tenant": tenant, "key": persona.key, "version": 1, "created_at": at, "updated_at": at}
-        connection.execute(_INSERT, row)
+        if connection.execute(_INSERT[connection.dialect.name], row).first() is None:
+            raise ConflictError("another writer made a persona with this key first", found=persona.key)
         return _add_version(connection, tenant, persona, (new_id, 1), at)
     current = get(connection, tenant, found.id, version=found.version)
     if digest_of(current.persona) == digest_of(persona):
@@ -102,7 +113,7 @@ def get(connection: Connection, tenant: str, persona_id: str, *, version: int | 
         if found is None:
             raise NotFoundError("persona", persona_id)
         version = int(found.version)
-    row = connection.execute(_VERSION, where | {"version": version}).first()
+    row = connection.execute(_VERSION, where | {"version": version}).first() if version < _NO_VERSION else None
     if row is None:
         raise NotFoundError("persona version", f"{persona_id} version {version}")
     return _stored(row, _examples(connection.execute(_LINES, where | {"version": version}).all()))
@@ -131,7 +142,7 @@ def list_page(connection: Connection, tenant: str, *, limit: int, before: str | 
     return page_of(items, more=len(rows) > limit, last=lambda: (shown[-1].updated_at, shown[-1].persona_id))
 
 
-def _lines_of(connection: Connection, tenant: str, row: Row[Any]) -> Sequence[Row[Any]]:
+def _lines_of(connection: Connection, tenant: str, row: Row[Any]) -> Sequence[Any]:
     where = {"tenant": tenant, "id": row.persona_id, "version": row.version}
     return connection.execute(_LINES, where).all()
 
@@ -167,7 +178,7 @@ def _add_version(
     return StoredPersona(id=persona_id, version=version, persona=persona, created_at=at)
 
 
-def _examples(rows: Sequence[Row[Any]]) -> tuple[ExampleDialogue, ...]:
+def _examples(rows: Sequence[Any]) -> tuple[ExampleDialogue, ...]:
     dialogues: dict[int, list[ExampleLine]] = {}
     for row in rows:
         dialogues.setdefault(row.dialogue, []).append(ExampleLine(speaker=row.speaker, text=row.text))

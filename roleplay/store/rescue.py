@@ -14,7 +14,7 @@ from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store.entries import CallEnding, Hold, NewMessage
 from roleplay.store.tables import MessageRow, ModelCallRow, PathStateRow, TurnRow, UtcDateTime, table
-from roleplay.store.turns import END_TURN, HELD, IN_FLIGHT, OURS, add_message, end_call
+from roleplay.store.turns import END_TURN, HELD, LIVE, OURS, add_message, end_call
 
 _t = table(TurnRow).c
 _c = table(ModelCallRow).c
@@ -31,7 +31,7 @@ _EXPIRED: dict[str, Any] = {
 _HOLDERS: dict[str, Select[Any]] = {
     name: select(
         _t.session_id, _t.id, _t.seq, _t.attempt, _t.lease_owner, expired.label("expired")
-    ).where(_t.tenant == bindparam("tenant"), IN_FLIGHT)
+    ).where(_t.tenant == bindparam("tenant"), LIVE)
     for name, expired in _EXPIRED.items()
 }
 _HOLDER = {

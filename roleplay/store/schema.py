@@ -43,7 +43,8 @@ def check(found: str | None) -> None:
     if found is None:
         raise SchemaError(f"the database has no roleplay schema; {_UPGRADE}", found=None, expected=HEAD)
     if found in known_revisions():
-        raise SchemaError(f"the database is at revision {found}, older than {HEAD}; {_UPGRADE}", found=found, expected=HEAD)
+        older = f"the database is at revision {found}, older than {HEAD}; {_UPGRADE}"
+        raise SchemaError(older, found=found, expected=HEAD)
     raise SchemaError(
         f"the database is at revision {found}, which this version (revision {HEAD}) does not know: it is newer; "
         "install the roleplay-engine that wrote it",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, text, tuple_, update
@@ -180,7 +179,9 @@ def stand(connection: Connection, tenant: str, session_id: str) -> Stand:
     row = connection.execute(_STAND, {"tenant": tenant, "session": session_id}).first()
     if row is None:
         raise NotFoundError("session", session_id)
-    return Stand(*row[:6], row[6] or 0, row[7] or 0, row[8] or 0, *row[9:])
+    values: list[Any] = list(row)
+    values[6:9] = [number or 0 for number in values[6:9]]
+    return Stand(*values)
 
 
 def lock(connection: Connection, tenant: str, session_id: str) -> None:
@@ -214,7 +215,7 @@ def create(connection: Connection, tenant: str, info: SessionInfo, *, messages: 
 
     ``messages``: how many turns of one message each the caller will add in the same transaction, numbered from 1.
     """
-    plain = {"session_id": info.id, "tenant": tenant}
+    plain: dict[str, Any] = {"session_id": info.id, "tenant": tenant}
     connection.execute(
         _INSERT,
         {

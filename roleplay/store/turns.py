@@ -9,27 +9,27 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Interval, bindparam, func, insert, or_, update
+from sqlalchemy import Connection, Interval, bindparam, func, insert, or_, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.conversation import TurnStatus
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage, NewTurn, columns
 from roleplay.store.moves import move_head
 from roleplay.store.sessions import ADVANCE
-from roleplay.store.tables import MessageRow, ModelCallRow, PathStateRow, PieceRow, TurnRow, UtcDateTime, table
+from roleplay.store.tables import IN_FLIGHT, MessageRow, ModelCallRow, PathStateRow, PieceRow, TurnRow, UtcDateTime, table
 
 _t = table(TurnRow).c
 _c = table(ModelCallRow).c
 _m = table(MessageRow).c
 
-IN_FLIGHT = _t.status.in_(("pending", "streaming"))
+LIVE = text(IN_FLIGHT)  # IN with values would be written anew at every execution
 OURS = (
     (_t.tenant == bindparam("of_tenant"))
     & (_t.session_id == bindparam("of_session"))
     & (_t.seq == bindparam("of_seq"))
     & (_t.attempt == bindparam("of_attempt"))
 )
-HELD = OURS & (_t.lease_owner == bindparam("of_owner")) & IN_FLIGHT
+HELD = OURS & (_t.lease_owner == bindparam("of_owner")) & LIVE
 
 # Leases run by the database's clock where all machines share it.
 _UNTIL: dict[str, Any] = {

@@ -40,7 +40,7 @@ class ScriptedModel:
         with self._lock:
             self._replies.extend(replies)
 
-    def open(self, endpoint: Endpoint, request: WireRequest) -> ScriptedAnswer:
+    def open(self, endpoint: Endpoint, request: WireRequest) -> ScriptedAnswer:  # noqa: ARG002 - the seam's
         """Answer ``request`` from the script."""
         asked = json.loads(request.body)
         with self._lock:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection
-
 from roleplay.domain.conversation import Delta, Turn
 from roleplay.domain.endpoint import Endpoint
+from roleplay.store import Connection
 from roleplay.wire.request import WireRequest
 
 T = TypeVar("T")

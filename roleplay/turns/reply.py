@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-
-from sqlalchemy import Connection
+from datetime import datetime
 
 from roleplay.chat.retry import pause_before_next
-from roleplay.domain.conversation import Delta, DeltaKind, Turn, TurnStatus
+from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, Turn, TurnStatus
 from roleplay.errors import ChatError, ChatUnavailableError, ConflictError, RoleplayError, StoreError
-from roleplay.store import rescue, transcript
+from roleplay.store import Connection, rescue, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
 from roleplay.turns.effects import Claimed, Course, Emit, Interrupt, Open, Pause, Receive, Release, Steps, Write
@@ -32,8 +31,12 @@ class Reply:
     scene: Scene
     plan: Plan
     claim: Claim
+    claimed_at: datetime
     so_far: str = ""
     call: NewCall = field(init=False)
+    call_at: datetime = field(init=False)
+    reply_at: datetime | None = field(init=False, default=None)
+    past_calls: list[ModelCall] = field(init=False, default_factory=list)
     decoder: ReplyDecoder | None = field(init=False, default=None)
     began: float = field(init=False, default=0.0)
     first_token_s: float | None = field(init=False, default=None)
@@ -42,7 +45,7 @@ class Reply:
     kept_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        self.call = self.claim.call
+        self.call, self.call_at = self.claim.call, self.claimed_at
 
     def course(self) -> Course:
         """Make attempts until one gives the reply, the policy is used up, or the caller wants no more."""
@@ -116,6 +119,7 @@ class Reply:
         if not (yield Write(lambda db: store.flush(db, self._hold, reply, first=first, lease=lease, at=at))):
             raise self._taken_over()
         self.kept_chars, self.kept_at = length, now
+        self.reply_at = self.reply_at or at
 
     def _pause(self, error: ChatError, started: float) -> float | None:
         if self.decoder is not None and (self.decoder.speech or (self.plan.stream and self.decoder.reasoning)):
@@ -135,10 +139,11 @@ class Reply:
         lease, at = lease_of(self.scene), self.scene.ports.now()
         if not (yield Write(lambda db: store.next_attempt(db, self._hold, ended, call, lease=lease, at=at))):
             raise self._taken_over()
-        self.call = call
+        self.past_calls.append(self.call.ended(ended[1], self.call_at))
+        self.call, self.call_at = call, at
 
     def _finish(self, error: BaseException | None) -> Course:
-        """End the turn in the database and read it back as it is stored.
+        """End the turn in the database and give it as a later read does.
 
         Where another process took it over, only the text and usage of this attempt are kept, and ``ConflictError`` is
         raised.
@@ -149,23 +154,30 @@ class Reply:
         else:
             status = TurnStatus.INTERRUPTED if speech or not isinstance(error, ChatError) else TurnStatus.FAILED
         reply = self._message() if speech or self.so_far else None
-        ended = self.call.id, self._ending(error)
+        ending = self._ending(error)
+        ended = self.call.id, ending
         turn, hold, at = self.claim.turn, self._hold, self.scene.ports.now()
         moves = error is None and turn.moves_head and turn.reply_seq is not None
         head = (turn.from_head, turn.reply_seq) if moves and turn.reply_seq is not None else None
         flushed = self.kept_chars > 0
 
-        def work(db: Connection) -> Turn | None:
+        alone = self.claim.human is not None
+
+        def work(db: Connection) -> Turn | bool:
             held = store.finish(db, hold, status, ended, reply=reply, flushed=flushed, head=head, at=at)
             if not held:
                 rescue.keep_lost(db, hold, ended, reply, at=at)
-                return None
-            return transcript.by_id(db, self.scene.tenant, self.scene.session_id, turn.id)
+            return held and (alone or transcript.by_id(db, self.scene.tenant, self.scene.session_id, turn.id))
 
-        finished: Turn | None = yield Write(work)
-        if finished is None:
+        finished: Turn | bool = yield Write(work)
+        if finished is False:
             raise self._taken_over()
-        return finished
+        if isinstance(finished, Turn):
+            return finished
+        human = self.claim.human.written(turn.seq, self.claimed_at) if self.claim.human else None
+        said = reply.written(turn.seq, self.reply_at or at) if reply else None
+        calls = [*self.past_calls, self.call.ended(ending, self.call_at)]
+        return turn.ended(self.scene.session_id, status, (human, said), calls, (self.claimed_at, at))
 
     def _taken_over(self) -> ConflictError:
         return ConflictError("another process took over this turn", turn_id=self.claim.turn.id)

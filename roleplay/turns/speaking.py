@@ -136,7 +136,7 @@ def _speak(
         claim = claim_of(scene, made, Terms(key, digest, metadata, moves_head=free))
         at = scene.ports.now()
         if (yield Write(lambda db, new=claim, at=at: store.claim(db, scene.tenant, scene.session_id, new, at))):
-            return (yield from Reply(scene, made, claim, wish.so_far).course())
+            return (yield from Reply(scene, made, claim, at, wish.so_far).course())
         if options.on_conflict == "wait":
             yield Pause(scene.ports.draw() * LONGEST_LOOK_S)
     raise ConflictError("the session is being changed by others", expected=seen)

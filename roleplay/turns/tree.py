@@ -9,11 +9,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
-from sqlalchemy import Connection
-
 from roleplay.domain.conversation import Turn, TurnStatus
 from roleplay.errors import ConflictError, InvalidInputError
-from roleplay.store import moves, rescue, sessions, transcript
+from roleplay.store import Connection, moves, rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import NewMessage, NewTurn
 from roleplay.turns.effects import Read, Steps, Write

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, NamedTuple
+from unicodedata import category
 
 from roleplay.domain.context import ContextMessage, DialectDemands, Role
 from roleplay.domain.endpoint import Dialect
@@ -78,7 +79,7 @@ def _parted(messages: Sequence[ContextMessage]) -> tuple[list[ContextMessage], l
 
 
 def _clean(message: ContextMessage) -> ContextMessage:
-    name = _CONTROL.sub(" ", message.name).strip()
+    name = _clean_name(message.name)
     if not name:
         raise InvalidInputError("name", f"is blank in a {message.role} message")
     text = message.text
@@ -86,6 +87,14 @@ def _clean(message: ContextMessage) -> ContextMessage:
         text = without_thinking(text)
         text = text if text.strip() else _ONLY_THOUGHT
     return ContextMessage(message.role, name, text)
+
+
+def _clean_name(name: str) -> str:
+    """A name as every server takes it: blanks of any kind are plain ones, what cannot be seen is left out."""
+    name = _CONTROL.sub(" ", name)
+    if not name.isprintable():
+        name = "".join(" " if char.isspace() else char for char in name if category(char) != "Cf")
+    return name.strip()
 
 
 def _blocks(history: list[ContextMessage]) -> list[_Block]:

@@ -45,7 +45,7 @@ with Roleplay.open(url, model=Endpoint("MiniMax-M2.7"), chat=model) as rp:
 
 @pytest.mark.parametrize(("how", "status"), [("pending", TurnStatus.FAILED), ("streaming", TurnStatus.INTERRUPTED)])
 def test_a_dead_process_blocks_nobody(database_url: str, scripted: Scripted, how: str, status: TurnStatus) -> None:
-    """The turn of a process that died is ended by the next send on the same host, and keeps the text that was stored."""
+    """The turn of a process that died is ended by the next send on its host, and keeps the text that was stored."""
     model = scripted("Here.")
     with Roleplay.open(database_url, model=MODEL, chat=model) as rp:
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])

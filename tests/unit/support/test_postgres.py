@@ -16,12 +16,11 @@ from sqlalchemy.pool import NullPool
 from tests.support.postgres import (
     DURABLE,
     FAST,
-    PostgresError,
     PostgresServer,
-    find_programs,
     shared_directory,
     shared_postgres,
 )
+from tests.support.postgres_programs import PostgresError, find_programs
 
 #: Seconds for a keeper to notice that its clients have gone and to clear up.
 CLEAR_SECONDS = 10.0

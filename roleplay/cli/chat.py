@@ -1,0 +1,198 @@
+"""A chat: opening it, whose lines it takes, and what is told at its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from roleplay.cli import opening, show, who
+from roleplay.cli.commands import Commands, Quit, is_command, unslashed
+from roleplay.cli.conversation import Conversation, Manner
+from roleplay.cli.exits import ExitCode, complain, safe, sentence
+from roleplay.cli.interrupts import Brake, BrakedTransport
+from roleplay.domain.conversation import TurnStatus
+from roleplay.domain.persona import Persona, StoredPersona
+from roleplay.engine import Roleplay
+from roleplay.errors import InvalidInputError, RoleplayError
+from roleplay.session import ChatSession
+from roleplay.turns import checked
+
+RECALLED = 3
+TOY_NOTICE = "No API key is set, so {model} speaks, a toy on this machine: it shows the engine and not the wit."
+TOY_FAREWELL = """\
+that was the toy. For a model with wit, set one of these and go on:
+  MiniMax  export MINIMAX_API_KEY=...
+  Ollama   export ROLEPLAY_BASE_URL=http://127.0.0.1:11434/v1 ROLEPLAY_MODEL=llama3.2 ROLEPLAY_WINDOW_TOKENS=8192
+  vLLM     export ROLEPLAY_BASE_URL=http://127.0.0.1:8000/v1 ROLEPLAY_MODEL=NAME_SERVED ROLEPLAY_WINDOW_TOKENS=32768"""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for on the command line. ``messages`` are said in order; without any, lines are read."""
+
+    who: str | None = None
+    go_on: bool = False
+    messages: tuple[str, ...] = ()
+    played_as: str | None = None
+    scene: str | None = None
+    db: str | None = None
+    model: str | None = None
+    as_json: bool = False
+    stream: bool = True
+
+
+@dataclass(frozen=True)
+class Begin:
+    """What a chat begins with, found and not yet written: whom with, as whom."""
+
+    target: who.Going | who.Beginning
+    user: StoredPersona | Persona | None
+
+
+def chat(wish: Wish) -> ExitCode:
+    """Hold the chat that was asked for. What can be refused is refused before anything is written or started."""
+    for text in wish.messages:
+        checked(text)
+    where = opening.place(wish.db)
+    alone = wish.who is None and not wish.go_on
+    endpoint = None if alone and not sys.stdin.isatty() else opening.model_for(wish.model)
+    with opening.database(where) as database:
+        begin = _begin(opening.offstage(database), wish)
+        lines = _lines(wish)
+        with opening.speaking(endpoint) as (model, transport):
+            brake = Brake()
+            rp = Roleplay(database, BrakedTransport(transport, brake), endpoint=model)
+            if endpoint is None:
+                show.note(TOY_NOTICE.format(model=model.model), style=show.WARN)
+            session, new = _session(rp, begin, wish)
+            talk = Conversation(rp, session, brake, Manner(stream=wish.stream, as_json=wish.as_json))
+            _open_scene(talk, wish, new=new)
+            code = _talk(talk, wish, lines)
+            if not wish.as_json:
+                _farewell(talk, where, toy=endpoint is None)
+    return code
+
+
+def _begin(rp: Roleplay, wish: Wish) -> Begin:
+    found = who.find(rp, wish.who) if wish.who is not None else None
+    target = who.last_session(rp, found) if wish.go_on else found or who.choose(rp)
+    for option, value in (("--as", wish.played_as), ("--scene", wish.scene)):
+        if value is not None and isinstance(target, who.Going):
+            raise InvalidInputError(
+                option, "belongs to a new session, and this one has begun", allowed="with a PERSONA"
+            )
+    user = who.find_persona(rp, wish.played_as) if wish.played_as is not None else None
+    return Begin(target, user)
+
+
+def _session(rp: Roleplay, begin: Begin, wish: Wish) -> tuple[ChatSession, bool]:
+    if isinstance(begin.target, who.Going):
+        return rp.sessions.get(begin.target.session_id), False
+    played = _stored(rp, begin.target.persona)
+    user = _stored(rp, begin.user) if begin.user is not None else None
+    return rp.sessions.create(cast=[played], user=user, scene=wish.scene or ""), True
+
+
+def _stored(rp: Roleplay, persona: StoredPersona | Persona) -> StoredPersona:
+    return rp.personas.put(persona) if isinstance(persona, Persona) else persona
+
+
+def _lines(wish: Wish) -> Iterator[str] | None:
+    """Give the lines to say: those of ``-m``, or those piped in; ``None`` where a person types.
+
+    A pipe is read up to its first line here, so that an empty one is refused with nothing written.
+    """
+    if wish.messages:
+        return iter(wish.messages)
+    if sys.stdin.isatty():
+        return None
+    lines = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+    first = next(lines, None)
+    if first is None:
+        raise InvalidInputError("text", "is blank", allowed="at least one line with a visible character")
+    return _chain(first, lines)
+
+
+def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _open_scene(talk: Conversation, wish: Wish, *, new: bool) -> None:
+    """Show how a chat begins: the greeting of a new one, the last turns of one that goes on."""
+    if wish.as_json:
+        return
+    if new:
+        talk.show_last(1)
+    elif not wish.messages and sys.stdin.isatty():
+        show.note(show.heading(talk.info))
+        talk.show_last(RECALLED)
+
+
+def _talk(talk: Conversation, wish: Wish, lines: Iterator[str] | None) -> ExitCode:
+    commands = Commands(talk)
+    if lines is None:
+        _typed(talk, commands)
+        return ExitCode.OK
+    for text in lines:
+        if not wish.messages and is_command(text):
+            with suppress(Quit):
+                commands.do(text)
+                continue
+            break
+        turn = talk.say(text if wish.messages else unslashed(text))
+        if turn.status is TurnStatus.INTERRUPTED:
+            return ExitCode.INTERRUPTED
+    return ExitCode.OK
+
+
+def _typed(talk: Conversation, commands: Commands) -> None:
+    """Take lines from a person until the end of input; an error is told and the chat goes on."""
+    show.note("/help tells what else you can do; Ctrl-C ends a reply, Ctrl-D the chat")
+    prompt = _Prompt(talk.info.human.display_name)
+    while True:
+        try:
+            text = prompt.ask()
+            if is_command(text):
+                commands.do(text)
+            elif text.strip():
+                talk.say(unslashed(text))
+        except KeyboardInterrupt:
+            show.note("\nCtrl-D or /quit ends the chat")
+        except RoleplayError as error:
+            complain(sentence(error))
+        except EOFError:
+            show.note("")  # the end of input leaves the cursor behind the prompt
+            return
+        except Quit:
+            return
+
+
+class _Prompt:
+    """Asks a person for a line, with the name that they play."""
+
+    def __init__(self, name: str) -> None:
+        self._words = f"{safe(name)}: "
+        with suppress(ImportError):
+            import readline  # noqa: PLC0415 - editing of lines, where the machine has it
+
+            readline.parse_and_bind("set enable-bracketed-paste off")
+
+    def ask(self) -> str:
+        """Give the next line. Raises ``EOFError`` at the end."""
+        if sys.stdout.isatty():
+            return input(self._words)
+        sys.stderr.write(self._words)
+        sys.stderr.flush()
+        if not (line := sys.stdin.readline()):
+            raise EOFError
+        return line.rstrip("\r\n")
+
+
+def _farewell(talk: Conversation, where: opening.Place, *, toy: bool) -> None:
+    show.note(f"stored in {where.shown} · session {show.short_id(talk.rp, talk.session.id)}")
+    show.note(f"go on: roleplay chat --continue{where.flag}")
+    if toy:
+        show.note(TOY_FAREWELL)

@@ -1,0 +1,287 @@
+"""The commands and their options, and how the program begins and ends. What a command does stands in its own module."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from roleplay.cli.exits import ExitCode, complain, epilog, exit_code, sentence
+from roleplay.errors import RoleplayError
+from roleplay.settings import wants_traces
+
+app = typer.Typer(
+    name="roleplay",
+    help="Role-play conversations that last. Without a command: go on where you were, or choose whom to talk to.",
+    epilog=epilog(),
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+persona_app = typer.Typer(help="Personas: add them from files, list them, show them.", rich_markup_mode=None)
+session_app = typer.Typer(help="Stored sessions: list them, show them.", rich_markup_mode=None)
+db_app = typer.Typer(help="The database's schema: upgrade it, check it.", rich_markup_mode=None)
+app.add_typer(persona_app, name="persona")
+app.add_typer(session_app, name="session")
+app.add_typer(db_app, name="db")
+
+Db = Annotated[
+    str | None,
+    typer.Option(
+        "--db", metavar="URL", help="Database: a URL or a SQLite file. Else ROLEPLAY_DB, else roleplay.db in your data."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for a script to read.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="At most so many.")]
+Before = Annotated[str | None, typer.Option("--before", metavar="CURSOR", help="Older ones: 'older' of the last page.")]
+
+
+class By(StrEnum):
+    """What usage is added up by."""
+
+    MODEL = "model"
+    SESSION = "session"
+    DAY = "day"
+
+
+@dataclass
+class Run:
+    """What was said before the command's name."""
+
+    db: str | None = None
+    traces: bool = False
+
+
+@app.callback(invoke_without_command=True)
+def alone(
+    context: typer.Context,
+    db: Db = None,
+    *,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error came from (or ROLEPLAY_DEBUG=1).")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Go on where you were, or choose whom to talk to."""
+    run: Run = context.obj
+    run.db, run.traces = db, debug or run.traces
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"roleplay-engine {installed('roleplay-engine')}")
+    elif context.invoked_subcommand is None:
+        from roleplay.cli import chat as room
+
+        _end(room.chat(room.Wish(db=db)))
+
+
+@app.command()
+def chat(
+    context: typer.Context,
+    who: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PERSONA|SESSION]", help="A persona's key, id or file (YAML, JSON), or a session's id."
+        ),
+    ] = None,
+    *,
+    go_on: Annotated[
+        bool, typer.Option("--continue", "-c", help="Go on with the last session, of PERSONA if given.")
+    ] = False,
+    message: Annotated[
+        list[str] | None,
+        typer.Option("--message", "-m", metavar="TEXT", help="Say this and end; may be given again, said in order."),
+    ] = None,
+    played_as: Annotated[str | None, typer.Option("--as", metavar="PERSONA", help="Whom you play.")] = None,
+    scene: Annotated[
+        str | None, typer.Option("--scene", metavar="TEXT", help="Where a new session takes place.")
+    ] = None,
+    db: Db = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="Another model than ROLEPLAY_MODEL.")
+    ] = None,
+    as_json: AsJson = False,
+    stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show a reply as it comes.")] = True,
+) -> None:
+    """Talk with a persona. Lines that are piped in are said one by one; /help inside tells more."""
+    from roleplay.cli import chat as room
+
+    wish = room.Wish(
+        who=who,
+        go_on=go_on,
+        messages=tuple(message or ()),
+        played_as=played_as,
+        scene=scene,
+        db=_db(context, db),
+        model=model,
+        as_json=as_json,
+        stream=stream,
+    )
+    _end(room.chat(wish))
+
+
+@persona_app.command("add")
+def persona_add(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Persona files: YAML or JSON.")],
+    db: Db = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Put personas from files into the database; a changed one becomes a new version."""
+    from roleplay.cli import personas
+
+    personas.add(files, _db(context, db), as_json=as_json)
+
+
+@persona_app.command("list")
+def persona_list(
+    context: typer.Context, db: Db = None, limit: Limit = 50, before: Before = None, *, as_json: AsJson = False
+) -> None:
+    """List the personas, lately changed first."""
+    from roleplay.cli import personas
+
+    personas.show_list(_db(context, db), limit=limit, before=before, as_json=as_json)
+
+
+@persona_app.command("show")
+def persona_show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Key, id or the beginning of an id.")],
+    version: Annotated[int | None, typer.Option("--version", min=1, help="An older version.")] = None,
+    db: Db = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show a persona as YAML, which 'persona add' takes again."""
+    from roleplay.cli import personas
+
+    personas.show_one(name, _db(context, db), version=version, as_json=as_json)
+
+
+@session_app.command("list")
+def session_list(
+    context: typer.Context,
+    owner: Annotated[str | None, typer.Option("--owner", help="Only this owner's.")] = None,
+    db: Db = None,
+    limit: Limit = 50,
+    before: Before = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List the sessions, lately used first."""
+    from roleplay.cli import sessions
+
+    sessions.show_list(_db(context, db), owner=owner, limit=limit, before=before, as_json=as_json)
+
+
+@session_app.command("show")
+def session_show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="ID", help="A session's id or the beginning of it.")],
+    db: Db = None,
+    limit: Limit = 50,
+    before: Before = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show a session's turns with what they cost, oldest first."""
+    from roleplay.cli import sessions
+
+    sessions.show_one(name, _db(context, db), limit=limit, before=before, as_json=as_json)
+
+
+@app.command()
+def usage(
+    context: typer.Context,
+    by: Annotated[By, typer.Option("--by", help="What to add up by; days are UTC.")] = By.MODEL,
+    db: Db = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Add up what the model calls cost, in tokens as the service reported them."""
+    from roleplay.cli import sessions
+
+    sessions.show_usage(_db(context, db), by=by.value, as_json=as_json)
+
+
+@db_app.command("upgrade")
+def db_upgrade(context: typer.Context, db: Db = None, *, as_json: AsJson = False) -> None:
+    """Bring the schema to this version's revision."""
+    from roleplay.cli import database
+
+    database.upgrade(_db(context, db), as_json=as_json)
+
+
+@db_app.command("check")
+def db_check(context: typer.Context, db: Db = None, *, as_json: AsJson = False) -> None:
+    """Tell whether the schema is this version's; changes nothing."""
+    from roleplay.cli import database
+
+    database.check(_db(context, db), as_json=as_json)
+
+
+def _db(context: typer.Context, db: str | None) -> str | None:
+    run: Run = context.obj
+    return db or run.db
+
+
+def _end(code: ExitCode) -> None:
+    if code is not ExitCode.OK:
+        raise typer.Exit(code)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit code; errors become one line on standard error."""
+    run = Run(traces=wants_traces(os.environ))
+    try:
+        _bear_any_text(sys.stdin, sys.stdout)
+        ended = app(args=list(arguments), prog_name="roleplay", standalone_mode=False, obj=run)
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # typer makes the second of the first
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads what is left
+        return ExitCode.PIPE_CLOSED
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last place: whatever it is becomes one line and an exit code
+        if run.traces:
+            traceback.print_exc()
+        return _told(error)
+    return int(ended or ExitCode.OK)
+
+
+def _told(error: Exception) -> ExitCode:
+    if isinstance(error, RoleplayError):
+        complain(sentence(error))
+        return exit_code(error)
+    if isinstance(error, typer.TyperException):
+        path = getattr(getattr(error, "ctx", None), "command_path", "roleplay")
+        complain(f"{error.format_message()} Try: {path} --help")
+        return ExitCode.USAGE
+    if isinstance(error, typer.Abort):
+        return ExitCode.INTERRUPTED
+    complain(f"unexpected {type(error).__name__}: {error}; run again with 'roleplay --debug ...' to see where")
+    return ExitCode.UNEXPECTED
+
+
+def _bear_any_text(stdin: TextIO, stdout: TextIO) -> None:
+    """Let a character that a stream cannot carry spoil that character only, not the command."""
+    for stream, errors in ((stdin, "surrogateescape"), (stdout, "replace")):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors=errors)
+
+
+def run() -> None:
+    """Run the program: the console script's way in."""
+    sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

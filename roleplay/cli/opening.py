@@ -1,0 +1,165 @@
+"""Which database and which model a command works with, and opening them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from roleplay.chat.transport import Transport
+from roleplay.cli import toy
+from roleplay.domain.endpoint import DEFAULT_MODEL, Endpoint
+from roleplay.engine import Roleplay
+from roleplay.errors import InvalidInputError, NotFoundError, SettingsError
+from roleplay.settings import data_folder, database_named, has_model, resolve
+from roleplay.store import schema
+from roleplay.store.database import Database
+from roleplay.wire.request import WireRequest
+
+SQLITE = "sqlite:///"
+FILE_NAME = "roleplay.db"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where conversations are stored. ``shown`` is safe to print; ``flag`` is what a next command needs to find it."""
+
+    url: str
+    shown: str
+    flag: str
+    chosen: bool
+
+    @property
+    def file(self) -> Path | None:
+        """The file of a SQLite database, ``None`` for others."""
+        return _file(self.url)
+
+
+class NoModel:
+    """The transport of commands that speak to no model."""
+
+    def open(self, endpoint: Endpoint, request: WireRequest) -> NoReturn:  # noqa: ARG002 - a transport is given them
+        """Refuse: a command that shows what is stored asks no model."""
+        raise SettingsError("this command speaks to no model")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def place(db: str | None) -> Place:
+    """Tell where the database is: ``db``, else ``ROLEPLAY_DB``, else a file in the user's data; creates nothing."""
+    named = db or database_named(os.environ)
+    if named is None:
+        path = data_folder(os.environ) / FILE_NAME
+        return Place(f"{SQLITE}{path}", str(path), "", chosen=False)
+    if "://" not in named:
+        if "?" in named:
+            raise InvalidInputError(
+                "db", "the file's name holds a question mark", allowed="a URL, or a path without one"
+            )
+        url, again = f"{SQLITE}{Path(named).expanduser()}", named
+    else:
+        url, again = named, named if named.startswith("sqlite") else _without_password(named)
+    file = _file(url)
+    return Place(url, str(file.absolute()) if file else again, f" --db {again}" if db else "", chosen=True)
+
+
+def _file(url: str) -> Path | None:
+    path = url.removeprefix(SQLITE).partition("?")[0]
+    return Path(path) if url.startswith(SQLITE) and path not in {"", ":memory:"} else None
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    return f"{parts.scheme}://{login.partition(':')[0]}{at}{host}{parts.path}"
+
+
+@contextmanager
+def database(where: Place) -> Iterator[Database]:
+    """Open the database with a schema of this version; a SQLite file is made when there is none."""
+    make_folder(where)
+    opened = Database.open(where.url)
+    try:
+        schema.prepare(opened)
+        yield opened
+    finally:
+        opened.close()
+
+
+def make_folder(where: Place) -> None:
+    """Make the folder of our own database, for its owner alone; a folder that was named must be there."""
+    if where.file is None:
+        return
+    folder = where.file.absolute().parent
+    if where.chosen:
+        if not folder.is_dir():
+            raise NotFoundError("folder", str(folder), hint="make it, or choose another place with --db")
+        return
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise SettingsError(f"cannot make {folder} ({reason}); choose a place with --db or ROLEPLAY_DB") from error
+
+
+@contextmanager
+def stored(db: str | None, *, to_write: bool = False) -> Iterator[Roleplay]:
+    """Open what is stored, for a command that speaks to no model.
+
+    Raises ``NotFoundError`` for a file that was named and does not exist, unless the command is one ``to_write``.
+    """
+    where = place(db)
+    if where.chosen and not to_write and where.file is not None and not where.file.exists():
+        raise NotFoundError("database", where.shown, hint="check --db or ROLEPLAY_DB; roleplay chat makes a new one")
+    with database(where) as opened:
+        yield offstage(opened)
+
+
+def offstage(opened: Database) -> Roleplay:
+    """Give the engine over ``opened`` with no model behind it."""
+    return Roleplay(opened, NoModel(), endpoint=Endpoint(DEFAULT_MODEL))
+
+
+def model_for(name: str | None) -> Endpoint | None:
+    """Tell which model to speak to, ``None`` for the local toy. Starts nothing.
+
+    Raises ``SettingsError`` when the environment names no model and the toy is not installed.
+    """
+    if name is not None or has_model(os.environ):
+        return resolve(name, os.environ)
+    if not toy.toy_available():
+        raise SettingsError(
+            "no model to speak to: export MINIMAX_API_KEY=..., or get a small local model with: " + toy.INSTALL
+        )
+    return None
+
+
+@contextmanager
+def speaking(endpoint: Endpoint | None) -> Iterator[tuple[Endpoint, Transport]]:
+    """Give the model to speak to and what carries words there; ``None`` starts the toy and ends it afterwards."""
+    from roleplay.chat.sync import RequestsTransport  # noqa: PLC0415 - loaded when a model is spoken to
+
+    transport = RequestsTransport()
+    try:
+        if endpoint is not None:
+            yield endpoint, transport
+            return
+        with toy.start_toy() as server:
+            yield _at(server), transport
+    finally:
+        transport.close()
+
+
+def _at(server: toy.ToyServer) -> Endpoint:
+    return Endpoint(
+        server.model,
+        base_url=server.base_url,
+        api_key=server.api_key,
+        window_tokens=server.window_tokens,
+        max_output_tokens=server.max_output_tokens,
+    )
