@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from roleplay.errors import SettingsError
 from roleplay.store.database import POSTGRES_OPTIONS, Database, postgres_url, store_error
 
 T = TypeVar("T")
@@ -127,7 +127,11 @@ class AsyncPostgres:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._engine: AsyncEngine = create_async_engine(postgres_url(database.engine.url), **POSTGRES_OPTIONS)
+        try:
+            from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - needs the extra
+        except ImportError:
+            raise SettingsError("asyncio needs an extra: pip install 'roleplay-engine[async]'") from None
+        self._engine = create_async_engine(postgres_url(database.engine.url), **POSTGRES_OPTIONS)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` on a pooled connection."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Interval, bindparam, func, insert, or_, text, update
+from sqlalchemy import Connection, Interval, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.conversation import TurnStatus
@@ -73,6 +73,7 @@ _STREAMING = {
     name: update(table(TurnRow)).where(HELD).values(status="streaming", lease_until=until)
     for name, until in _UNTIL.items()
 }
+_IS_HELD = select(_t.seq).where(HELD)
 END_TURN = update(table(TurnRow)).where(HELD).values(status=bindparam("ending"), ended_at=bindparam("at"), lease_until=None)
 _END_CALL = (
     update(table(ModelCallRow))
@@ -203,11 +204,18 @@ def finish(
 
 
 def write_reply(connection: Connection, hold: Hold, reply: NewMessage, *, first: bool, at: datetime) -> None:
-    """Insert a reply, or give the one that is there its new text."""
-    if first:
+    """Insert a reply, or give the one that is there its new text. ``first``: it is certainly not there."""
+    if first or not _reworded(connection, hold, reply):
         add_message(connection, hold.tenant, hold.session_id, hold.turn_seq, reply, at)
-        return
-    connection.execute(
+
+
+def is_held(connection: Connection, hold: Hold) -> bool:
+    """Whether the turn is in flight, at this attempt, in these hands."""
+    return connection.execute(_IS_HELD, hold.where()).first() is not None
+
+
+def _reworded(connection: Connection, hold: Hold, reply: NewMessage) -> bool:
+    done = connection.execute(
         _RETEXT,
         {
             "of_tenant": hold.tenant,
@@ -218,6 +226,7 @@ def write_reply(connection: Connection, hold: Hold, reply: NewMessage, *, first:
             "new_repaired": reply.repaired,
         },
     )
+    return done.rowcount == 1
 
 
 def end_call(connection: Connection, hold: Hold, call_id: str, ending: CallEnding) -> None:

@@ -58,7 +58,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     budget = settings.budget_tokens or scene.budget_tokens or _budget(endpoint, asked)
     needs = demands(endpoint.dialect)
     start, _ = ground.inherited(known.sheet.seat)
-    past, hidden = history.Path((), ()), ()
+    past = history.Path((), ())
     if ground.before is not None:
         before = ground.before
         past = yield Read(
@@ -72,11 +72,10 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
                 per_message=needs.per_message_tokens,
             )
         )
-    hidden = past.hidden
     lines: list[Line] = [*past.lines, ground.line]
     sheet = known.sheet.with_wish(wish.hint, wish.so_far, words_for(wish.so_far), counter, needs)
     draft = build(
-        sheet, lines, hidden=hidden, budget_tokens=budget, window_start=start, counter=counter, demands=needs
+        sheet, lines, hidden=past.hidden, budget_tokens=budget, window_start=start, counter=counter, demands=needs
     )
     body = encode_request(endpoint.dialect, draft.messages, asked)
     return Plan(ground, known.stage, draft, asked, body, stream)

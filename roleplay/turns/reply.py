@@ -13,7 +13,7 @@ from roleplay.errors import ChatError, ChatUnavailableError, ConflictError, Role
 from roleplay.store import Connection, rescue, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
-from roleplay.turns.effects import Claimed, Course, Emit, Interrupt, Open, Pause, Receive, Release, Steps, Write
+from roleplay.turns.effects import Claimed, Course, Emit, Interrupt, Open, Pause, Read, Receive, Release, Steps, Write
 from roleplay.turns.plan import Plan, lease_of
 from roleplay.turns.scene import Scene
 from roleplay.wire.reply import ReplyDecoder, Said
@@ -42,6 +42,7 @@ class Reply:
     first_token_s: float | None = field(init=False, default=None)
     speech_chars: int = field(init=False, default=0)
     kept_chars: int = field(init=False, default=0)
+    kept: bool = field(init=False, default=False)
     kept_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
@@ -114,8 +115,9 @@ class Reply:
         late = now - self.kept_at >= FLUSH_S and length > self.kept_chars * FLUSH_GROWTH
         if not (doubled or late):
             return
-        reply, first = self._message(), self.kept_chars == 0
+        reply, first = self._message(), not self.kept
         lease, at = lease_of(self.scene), self.scene.ports.now()
+        self.kept = True  # from here on it may be there, whatever becomes of this step
         if not (yield Write(lambda db: store.flush(db, self._hold, reply, first=first, lease=lease, at=at))):
             raise self._taken_over()
         self.kept_chars, self.kept_at = length, now
@@ -137,7 +139,14 @@ class Reply:
         ended = self.call.id, self._ending(error)
         call = replace(self.call, id=self.scene.ports.new_id(), attempt=self.call.attempt + 1)
         lease, at = lease_of(self.scene), self.scene.ports.now()
-        if not (yield Write(lambda db: store.next_attempt(db, self._hold, ended, call, lease=lease, at=at))):
+        hold = self._hold
+        try:
+            held = yield Write(lambda db: store.next_attempt(db, hold, ended, call, lease=lease, at=at))
+        except BaseException:
+            if (yield Read(lambda db: store.is_held(db, replace(hold, attempt=call.attempt)))):
+                self.call, self.call_at = call, at
+            raise
+        if not held:
             raise self._taken_over()
         self.past_calls.append(self.call.ended(ended[1], self.call_at))
         self.call, self.call_at = call, at
@@ -159,7 +168,7 @@ class Reply:
         turn, hold, at = self.claim.turn, self._hold, self.scene.ports.now()
         moves = error is None and turn.moves_head and turn.reply_seq is not None
         head = (turn.from_head, turn.reply_seq) if moves and turn.reply_seq is not None else None
-        flushed = self.kept_chars > 0
+        flushed = self.kept
 
         alone = self.claim.human is not None
 

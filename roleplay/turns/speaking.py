@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import datetime
 
 from roleplay.domain.conversation import Delta, Turn, TurnStatus
 from roleplay.domain.settings import TurnOptions
 from roleplay.domain.values import TEXT_LIMIT, text_problem
-from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError
+from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, StoreError
 from roleplay.store import rescue, sessions, transcript
 from roleplay.store import turns as store
+from roleplay.store.entries import Claim, Hold
 from roleplay.turns.effects import Claimed, Course, Emit, Pause, Read, Steps, Write
 from roleplay.turns.ground import (
     FIRST_LOOK_S,
@@ -135,11 +137,24 @@ def _speak(
         key = options.idempotency_key if digest is not None else None
         claim = claim_of(scene, made, Terms(key, digest, metadata, moves_head=free))
         at = scene.ports.now()
-        if (yield Write(lambda db, new=claim, at=at: store.claim(db, scene.tenant, scene.session_id, new, at))):
+        if (yield from _claimed(scene, claim, at)):
             return (yield from Reply(scene, made, claim, at, wish.so_far).course())
         if options.on_conflict == "wait":
             yield Pause(scene.ports.draw() * LONGEST_LOOK_S)
     raise ConflictError("the session is being changed by others", expected=seen)
+
+
+def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
+    """Write a claim; says whether it stands. A caller who leaves meanwhile leaves no turn in flight behind."""
+    try:
+        return (yield Write(lambda db: store.claim(db, scene.tenant, scene.session_id, claim, at)))
+    except (GeneratorExit, StoreError):
+        raise
+    except BaseException:
+        turn = claim.turn
+        hold = Hold(scene.tenant, scene.session_id, turn.seq, turn.attempt, turn.lease_owner or "")
+        yield Write(lambda db: rescue.recover(db, hold, at=at))
+        raise
 
 
 def _body_digest(asked: dict[str, str | None], options: TurnOptions) -> str:
