@@ -1,19 +1,19 @@
-"""Talk with a persona from the terminal; run it again and the conversation goes on. Needs MINIMAX_API_KEY."""
+"""Talk with a lighthouse keeper; run it again and the talk goes on. Needs MINIMAX_API_KEY; an empty line ends it."""
 
 from roleplay import Persona, Roleplay
 
+KEEPER = Persona(
+    "Old Bram",
+    "{{char}} keeps the lighthouse at Skerry Point. Gruff, kind, sure that the sea is listening.",
+    greetings=["Mind the third step, {{user}}, it remembers the flood. What brings you up here?"],
+    key="lighthouse-keeper",
+)
 with Roleplay.open("sqlite:///lighthouse.db") as rp:
-    keeper = rp.personas.put(
-        Persona(
-            "Old Bram",
-            "{{char}} keeps the lighthouse at Skerry Point. Gruff, kind, sure that the sea is listening.",
-            greetings=["Mind the third step, {{user}}, it remembers the flood. What brings you up here?"],
-            key="lighthouse-keeper",
-        )
-    )
-    stored = list(rp.sessions.list(limit=1))
-    session = rp.sessions.get(stored[0].id) if stored else rp.sessions.create(cast=[keeper])
-    print("\n".join(f"{turn.reply.name}: {turn.reply.text}" for turn in session.turns(limit=3) if turn.reply))
-    while words := input("You: "):
+    last = rp.sessions.list(limit=1).items
+    session = rp.sessions.get(last[0].id) if last else rp.sessions.create(cast=[rp.personas.put(KEEPER)])
+    print(*(f"{turn.reply.name}: {turn.reply.text}" for turn in session.turns(limit=3) if turn.reply), sep="\n")
+    while words := input("\nYou: "):
         with session.stream(words) as reply:
-            print(*(delta.text for delta in reply if delta.kind == "speech"), sep="")
+            for delta in reply:
+                if delta.kind == "speech":
+                    print(delta.text, end="", flush=True)

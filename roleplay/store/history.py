@@ -19,32 +19,33 @@ def _walk(dialect: str) -> Select[Any]:
     """Walk from ``head`` to its parents until the running sum of tokens passes ``cap`` or ``start`` is reached.
 
     PostgreSQL takes each step as a lateral look-up of one row; left to itself it may scan the session for each.
+    SQLite compares each step's tenant with the walk's; were it compared with the value, SQLite, once it has statistics,
+    would first read the whole table into a Bloom filter.
     """
     message = table(MessageRow)
     per_message: Any = bindparam("per_message", type_=Integer)
     here = (message.c.tenant == bindparam("tenant")) & (message.c.session_id == bindparam("session"))
     wanted = [message.c[name] for name in _WANTED]
     walk = (
-        select(*wanted, (message.c.tokens + per_message).label("total"))
+        select(*wanted, (message.c.tokens + per_message).label("total"), message.c.tenant)
         .where(here, message.c.seq == bindparam("head"))
         .cte("walk", recursive=True)
     )
     more = (walk.c.total <= bindparam("cap")) & (walk.c.seq > bindparam("start"))
     step = message.alias("step")
     found = (
-        (step.c.tenant == bindparam("tenant"))
+        (step.c.tenant == walk.c.tenant)
         & (step.c.session_id == bindparam("session"))
         & (step.c.seq == walk.c.parent_seq)
     )
+    source: Any = step
     if dialect == "postgresql":
-        row = select(*(step.c[name] for name in _WANTED)).where(found).limit(literal_column("1")).lateral("row")
-        joined = select(*(row.c[name] for name in _WANTED), walk.c.total + row.c.tokens + per_message).select_from(
-            walk.join(row, true())
-        )
-    else:
-        joined = select(*(step.c[name] for name in _WANTED), walk.c.total + step.c.tokens + per_message).select_from(
-            walk.join(step, found)
-        )
+        columns = (step.c[name] for name in (*_WANTED, "tenant"))
+        source = select(*columns).where(found).limit(literal_column("1")).lateral("row")
+    total = walk.c.total + source.c.tokens + per_message
+    joined = select(*(source.c[name] for name in _WANTED), total, source.c.tenant).select_from(
+        walk.join(source, true() if dialect == "postgresql" else found)
+    )
     walk = walk.union_all(joined.where(more))
     return select(*(walk.c[name] for name in _WANTED))
 

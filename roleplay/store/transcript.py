@@ -1,4 +1,4 @@
-"""Turns read back along a path, a page in two statements."""
+"""Turns read back along a path, a page in three statements."""
 
 from __future__ import annotations
 
@@ -67,21 +67,23 @@ _WHOLE = (
 
 
 def _path() -> Any:
+    """Walk from a turn to its parents; each step's tenant is compared with the walk's, as in ``history``, for SQLite."""
     start = (
-        select(_turns.c.seq, _turns.c.parent_turn, literal(1, Integer).label("taken"))
+        select(_turns.c.seq, _turns.c.parent_turn, _turns.c.tenant, literal(1, Integer).label("taken"))
         .where(_here(_turns), _turns.c.seq == bindparam("from_turn"))
         .cte("path", recursive=True)
     )
     step = _turns.alias("step")
     path = start.union_all(
-        select(step.c.seq, step.c.parent_turn, start.c.taken + 1)
-        .join(start, _here(step) & (step.c.seq == start.c.parent_turn))
-        .where(start.c.taken < bindparam("limit"))
+        select(step.c.seq, step.c.parent_turn, step.c.tenant, start.c.taken + 1)
+        .join(start, (step.c.tenant == start.c.tenant) & (step.c.seq == start.c.parent_turn))
+        .where(step.c.session_id == bindparam("session"), start.c.taken < bindparam("limit"))
     )
-    return _WHOLE.join(path, path.c.seq == _turns.c.seq).order_by(_turns.c.seq.desc())
+    return select(path.c.seq)
 
 
 _PATH = _path()
+_THESE = _WHOLE.where(_turns.c.seq.in_(bindparam("turns", expanding=True))).order_by(_turns.c.seq.desc())
 _BY_ID = _WHOLE.where(_turns.c.id == bindparam("turn"))
 _BY_KEY = _WHOLE.where(_turns.c.idempotency_key == bindparam("key"))
 def _unresolved(under: Any) -> Any:
@@ -144,8 +146,11 @@ def _place(cursor: str) -> int:
 def path(connection: Connection, tenant: str, session_id: str, *, from_turn: int, limit: int) -> list[Turn]:
     """Give at most ``limit`` turns of the path that ends in ``from_turn``, newest first."""
     where = {"tenant": tenant, "session": session_id}
-    rows = connection.execute(_PATH, where | {"from_turn": from_turn, "limit": limit}).all()
-    by_turn = calls.of_turns(connection, tenant, session_id, [row.seq for row in rows])
+    found = connection.execute(_PATH, where | {"from_turn": from_turn, "limit": limit}).scalars().all()
+    if not found:
+        return []
+    rows = connection.execute(_THESE, where | {"turns": found}).all()  # joined to the walk, they would all be read
+    by_turn = calls.of_turns(connection, tenant, session_id, found)
     return [_turn(row, by_turn[row.seq]) for row in rows]
 
 

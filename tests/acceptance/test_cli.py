@@ -26,7 +26,7 @@ import pytest
 from roleplay import Persona, Roleplay
 from roleplay.testing import ScriptedModel, Simulator
 from roleplay.testing.simulator.faults import SlowDrip
-from tests.conftest import KEY
+from tests.conftest import KEY, Ledger
 
 PROGRAM = [sys.executable, "-m", "roleplay.cli.main"]
 OWNS_TERMINAL = (
@@ -181,6 +181,29 @@ def test_a_conversation_goes_on_in_a_new_process(run: Run, simulator: Simulator)
     ]
 
 
+def test_the_twenty_line_program_holds_a_conversation_that_goes_on(
+    surroundings: dict[str, str], tmp_path: Path, simulator: Simulator, ledger: Ledger
+) -> None:
+    """It greets, streams a reply, and the second run shows what was said."""
+    ledger.urls.append(f"sqlite:///{tmp_path / 'lighthouse.db'}")
+    program = Path(__file__).parents[2] / "examples" / "twenty_lines.py"
+    assert len(program.read_text(encoding="utf-8").splitlines()) <= 20
+    simulator.say("Fog by nine.")
+    for typed in ("What of the weather?\n\n", "\n"):
+        ended = subprocess.run(
+            [sys.executable, str(program)],
+            input=typed,
+            env=surroundings,
+            cwd=tmp_path,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+            check=True,
+        )
+        assert ended.stdout.startswith("Old Bram: Mind the third step, User")
+        assert "Fog by nine." in ended.stdout
+
+
 def test_a_person_chooses_talks_interrupts_and_leaves(
     terminal: Callable[..., Terminal], simulator: Simulator, sqlite_url: str
 ) -> None:
@@ -210,6 +233,7 @@ def test_a_person_chooses_talks_interrupts_and_leaves(
     assert status == "interrupted"
     assert 0 < len(str(text)) < 300
 
+    time.sleep(0.2)  # the prompt is there a moment before the signal is listened for
     screen.type("\x03")
     screen.until("Ctrl-D or /quit ends the chat")
     screen.type("/nonsense\n")

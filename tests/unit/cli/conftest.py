@@ -42,8 +42,11 @@ def command(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: object, typed: bytes = b"") -> Ended:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed), encoding="utf-8"))
+    def run(*arguments: object, typed: bytes = b"", terminal: bool = False) -> Ended:
+        stdin = io.TextIOWrapper(io.BytesIO(typed), encoding="utf-8")
+        for stream in (stdin, sys.stdout):
+            monkeypatch.setattr(stream, "isatty", lambda: terminal, raising=False)
+        monkeypatch.setattr(sys, "stdin", stdin)
         code = main([str(one) for one in arguments])
         out, err = capsys.readouterr()
         return Ended(code, out, err)

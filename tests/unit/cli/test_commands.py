@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -214,3 +215,49 @@ def test_without_colours_the_terminal_gets_plain_text(monkeypatch: pytest.Monkey
     assert console(sys.stdout).color_system is None
     monkeypatch.delenv("NO_COLOR")
     assert console(sys.stdout).color_system is not None
+
+
+def test_a_terminal_gets_headings_and_columns(command: Command, persona_file: Path) -> None:
+    """What a pipe gets as tabs, a person gets as a table."""
+    command("persona", "add", persona_file)
+    shown = re.sub(r"\x1b\[[\d;]*m", "", command("persona", "list", terminal=True).out)
+    assert re.search(r"key +name +version +id +about", shown)
+    assert re.search(r"zhuge-liang +Zhuge Liang +1 +", shown)
+    assert "\t" not in shown
+    assert "name: Zhuge Liang\n" in command("persona", "show", "zhuge-liang", terminal=True).out
+
+
+def test_a_person_types_and_errors_do_not_end_the_chat(spoken: Command, simulator: Simulator) -> None:
+    """Blank lines ask again, an error is one line, the end of input ends well."""
+    simulator.next(InsufficientBalance())
+    typed = b"1\n\n/nonsense\nhello\n/usage\n"
+    ended = spoken(typed=typed, terminal=True)
+    assert ended.code == 0
+    assert "number [1]: " in ended.out
+    assert [line.split(":")[0] for line in ended.err.splitlines() if line.startswith("roleplay")] == ["roleplay"] * 2
+    again = spoken("chat", "-c", typed=b"/quit\n", terminal=True)
+    assert "Marta Quill's reply: failed" in again.out
+
+
+@pytest.mark.parametrize("answer", [b"9\n", b"x\n", b"0\n"])
+def test_a_number_that_was_not_offered_is_refused(spoken: Command, answer: bytes) -> None:
+    """Nothing is begun by mistake."""
+    ended = spoken("chat", typed=answer, terminal=True)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "number: is " in ended.err
+
+
+def test_whom_you_play_may_be_a_file_and_must_exist(spoken: Command, persona_file: Path, simulator: Simulator) -> None:
+    """A file, a stored persona or an example; another name is not found, and nothing is begun."""
+    assert spoken("chat", "innkeeper", "--as", "nobody", "-m", "a").code == 4
+    assert json.loads(spoken("session", "list", "--json").out)["items"] == []
+    assert spoken("chat", "innkeeper", "--as", persona_file, "-m", "a").code == 0
+    assert simulator.requests[-1].json["messages"][1]["name"] == "Zhuge Liang"
+    assert spoken("chat", "innkeeper", "--as", "zhuge-liang", "-m", "b").code == 0
+
+
+def test_a_pipe_without_a_word_is_refused(spoken: Command) -> None:
+    """Nothing is begun for it."""
+    ended = spoken("chat", "innkeeper", typed=b" \n\n")
+    assert (ended.code, ended.out) == (2, "")
+    assert json.loads(spoken("session", "list", "--json").out)["items"] == []

@@ -1,0 +1,238 @@
+"""A turn costs the same however long its session is: statements and rows are counted, and plans are looked at.
+
+Three sessions of 10, 1,000 and 100,000 messages lie among 200 others in one database.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.engine import make_url
+
+from roleplay import ChatSession, Endpoint, Persona, Roleplay, SessionSettings
+from roleplay.store import schema
+from roleplay.store.database import Database
+from roleplay.testing import ScriptedModel
+
+SIZES = (10, 1_000, 100_000)
+OTHERS = 200
+BUDGET_TOKENS = 800
+GROWING = ("roleplay_turns", "roleplay_messages", "roleplay_model_calls", "roleplay_pieces", "roleplay_path_states")
+# What a turn in the middle of a session does; a change here is a change of what every turn costs.
+STATEMENTS = {"sqlite": 12, "postgresql": 13}
+
+SERIES = {
+    "sqlite": "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :most) ",
+    "postgresql": "WITH n AS (SELECT generate_series(1, :most) AS n) ",
+}
+TURNS = """
+INSERT INTO roleplay_turns (session_id, seq, tenant, id, parent_turn, from_head, moves_head, kind, round, ordinal,
+    speaker, revision, attempt, status, human_seq, reply_seq, created_at, ended_at)
+{series} SELECT :session, n, s.tenant, 'turn-' || n, CASE WHEN n > 1 THEN n - 1 END, CASE WHEN n > 1 THEN 2 * n - 2 END,
+    {true}, 'reply', n, 1, 1, 1, 1, 'completed', 2 * n - 1, 2 * n, s.created_at, s.created_at
+FROM n, roleplay_sessions AS s WHERE s.id = :session AND s.tenant = :tenant
+"""
+MESSAGES = """
+INSERT INTO roleplay_messages (session_id, seq, tenant, parent_seq, turn_seq, role, seat, name, text, tokens, counter,
+    depth, human_ordinal, model_ordinal, repaired, created_at)
+{series} SELECT :session, n, s.tenant, CASE WHEN n > 1 THEN n - 1 END, (n + 1) / 2,
+    CASE WHEN n % 2 = 1 THEN 'user' ELSE 'assistant' END, 1 + n % 2, CASE WHEN n % 2 = 1 THEN 'User' ELSE 'Nova' END,
+    'What was said as number ' || n, 9, 'estimate-1', n, (n + 1) / 2, n / 2, {false}, s.created_at
+FROM n, roleplay_sessions AS s WHERE s.id = :session AND s.tenant = :tenant
+"""
+HEAD = """
+UPDATE roleplay_sessions SET head_seq = :most, last_seq = :most, last_turn = :most / 2
+WHERE id = :session AND tenant = :tenant
+"""
+
+
+class Seen(NamedTuple):
+    """A statement that ran, with its values."""
+
+    sql: str
+    values: Any
+
+
+class Crowd:
+    """The database with its long sessions among many others."""
+
+    def __init__(self, url: str) -> None:
+        settings = SessionSettings(budget_tokens=BUDGET_TOKENS)
+        self.url = url
+        self.rp = Roleplay.open(url, model=Endpoint("MiniMax-M2.7"), chat=ScriptedModel(), settings=settings)
+        self.database: Database = self.rp._backstage.database
+        self.nova = self.rp.personas.put(Persona("Nova", "A pilot.", key="nova"))
+        for _ in range(OTHERS):
+            self.grow(self.rp.sessions.create(cast=[self.nova]), 20)
+        if self.database.dialect == "postgresql":
+            self.database.write(lambda db: db.execute(text("ANALYZE /* tenant: all */")))  # stale as soon as more comes
+        self.sessions = {size: self.rp.sessions.create(cast=[self.nova]) for size in SIZES}
+        for size, session in self.sessions.items():
+            self.grow(session, size)
+
+    def grow(self, session: ChatSession, messages: int) -> None:
+        """Give a new session so many messages, in turns of two, as sends would have."""
+        dialect = self.database.dialect
+        flags = {"true": "1", "false": "0"} if dialect == "sqlite" else {"true": "true", "false": "false"}
+
+        def work(db: Connection) -> None:
+            for sql, most in ((TURNS, messages // 2), (MESSAGES, messages), (HEAD, messages)):
+                words = sql.format(series=SERIES[dialect], **flags)
+                db.execute(text(words), {"session": session.id, "tenant": "default", "most": most})
+
+        self.database.write(work)
+
+    def turn(self, size: int) -> list[Seen]:
+        """What one send does in a session that was already spoken in."""
+        with watched() as seen:
+            self.sessions[size].send("And then, so that the line is of no other length?")
+        return seen
+
+
+@contextmanager
+def watched() -> Iterator[list[Seen]]:
+    """Collect every statement that runs."""
+    seen: list[Seen] = []
+
+    def look(_c: Connection, _cursor: object, sql: str, values: Any, *_rest: object) -> None:
+        seen.append(Seen(sql, values))
+
+    event.listen(Engine, "before_cursor_execute", look)
+    yield seen
+    event.remove(Engine, "before_cursor_execute", look)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def crowd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
+    """The crowd in a database of each kind in turn, in which every session was spoken in once since it was filled."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('crowd') / 'crowd.db'}"
+    else:
+        url = request.getfixturevalue("postgres").clone("current")
+    one = Crowd(url)
+    assert schema.revision(one.database) == schema.HEAD
+    for size in SIZES:
+        one.turn(size)
+    yield one
+    one.rp.close()
+
+
+def fetched(database: Database, seen: Seen) -> int:
+    """How many rows a query gives; it is asked again, and what a turn adds is behind what it asked for."""
+    if not seen.sql.lstrip().upper().startswith(("SELECT", "WITH")):
+        return 0
+    return len(database.read(lambda db: db.exec_driver_sql(seen.sql, seen.values).all()))
+
+
+def test_a_turn_costs_the_same(crowd: Crowd) -> None:
+    """The statements of a turn are the same at every length, exactly as many as are written here, and so are its rows."""
+    turns = {size: crowd.turn(size) for size in SIZES}
+    shapes = {size: [one.sql for one in seen] for size, seen in turns.items()}
+    assert shapes[1_000] == shapes[100_000]
+    assert shapes[10] == shapes[1_000]
+    assert len(shapes[10]) == STATEMENTS[crowd.database.dialect], "\n\n".join(shapes[10])
+    rows = {size: [fetched(crowd.database, one) for one in seen] for size, seen in turns.items()}
+    assert rows[1_000] == rows[100_000]
+    assert max(rows[100_000]) <= BUDGET_TOKENS // 10
+    assert sum(rows[10]) <= sum(rows[1_000])
+
+
+def test_no_value_is_written_into_a_statement(crowd: Crowd) -> None:
+    """Ids and texts travel beside the statements, so that these are parsed and planned once."""
+    session = crowd.sessions[10]
+    assert not any(session.id in one.sql or "no other length" in one.sql for one in crowd.turn(10))
+
+
+def sqlite_plan(database: Database, seen: Seen) -> list[str]:
+    """What SQLite says it would do."""
+    rows = database.read(lambda db: db.exec_driver_sql(f"EXPLAIN QUERY PLAN {seen.sql}", seen.values).all())
+    return [row[3] for row in rows]
+
+
+def postgres_plan(url: str, seen: Seen) -> list[dict[str, Any]]:
+    """Every node of the plan that PostgreSQL makes."""
+    parts = make_url(url)
+    address = {"user": parts.username, "dbname": parts.database, **parts.query}
+    with psycopg.connect(**address, cursor_factory=psycopg.ClientCursor) as connection:
+        found = connection.execute(f"EXPLAIN (FORMAT JSON) {seen.sql}", seen.values).fetchone()  # type: ignore[arg-type]
+        assert found is not None
+        connection.rollback()
+    todo, nodes = [found[0][0]["Plan"]], []
+    while todo:
+        nodes.append(todo.pop())
+        todo += nodes[-1].get("Plans", [])
+    return nodes
+
+
+def scans(crowd: Crowd) -> list[str]:
+    """Every place where a turn in the longest session would read or sort more than it looks up."""
+    found = []
+    for seen in crowd.turn(100_000):
+        if "set_config" in seen.sql:
+            continue
+        if crowd.database.dialect == "sqlite":
+            aliases = {alias or name for name, alias in re.findall(r"(roleplay_\w+)(?: AS (\w+))?", seen.sql)}
+            found += [
+                f"{line}: {seen.sql}"
+                for line in sqlite_plan(crowd.database, seen)
+                if (line.startswith("SCAN ") and line.split()[1] in aliases) or "TEMP B-TREE" in line
+            ]
+        else:
+            found += [
+                f"{json.dumps(node)[:300]}: {seen.sql}"
+                for node in postgres_plan(crowd.url, seen)
+                if node["Node Type"] == "Sort" or ("Seq Scan" in node["Node Type"] and node["Relation Name"] in GROWING)
+            ]
+    return found
+
+
+def test_nothing_is_scanned(crowd: Crowd) -> None:
+    """No statement of a turn scans or sorts a table that grows, with statistics that are stale and that are fresh."""
+    assert scans(crowd) == []
+    crowd.database.write(lambda db: db.execute(text("ANALYZE /* tenant: all */")))
+    assert scans(crowd) == []
+
+
+def test_the_walk_looks_up_each_step(crowd: Crowd) -> None:
+    """The walk back through history takes each step by the primary key, whatever the statistics say."""
+    [walk] = [seen for seen in crowd.turn(100_000) if "RECURSIVE" in seen.sql]
+    if crowd.database.dialect == "sqlite":
+        steps = [line for line in sqlite_plan(crowd.database, walk) if "SEARCH" in line]
+        assert len(steps) == 2
+        assert all("(session_id=? AND seq=?)" in line for line in steps)
+        return
+    nodes = [node for node in postgres_plan(crowd.url, walk) if node.get("Relation Name") == "roleplay_messages"]
+    assert [node["Node Type"] for node in nodes] == ["Index Scan"] * 2
+    assert {node["Index Name"] for node in nodes} == {"pk_roleplay_messages"}
+    assert all("seq" in node["Index Cond"] for node in nodes)
+
+
+def test_the_work_of_sqlite_is_the_same(crowd: Crowd) -> None:
+    """SQLite takes about as many steps inside for a turn at any length."""
+    if crowd.database.dialect != "sqlite":
+        return
+    steps = {}
+    for size in SIZES[1:]:
+        count = 0
+
+        def tick() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        def hook(dbapi: Any, _record: object, _proxy: object, tick: Any = tick) -> None:
+            dbapi.set_progress_handler(tick, 10)
+
+        event.listen(crowd.database.engine, "checkout", hook)
+        crowd.turn(size)
+        event.remove(crowd.database.engine, "checkout", hook)
+        steps[size] = count
+    assert steps[1_000] > 50
+    assert steps[100_000] < 1.2 * steps[1_000], steps
