@@ -141,9 +141,7 @@ class AsyncSessions:
         found = await self._backstage.run(courses.get_session(self._company, session_id, owner))
         return AsyncChatSession(self._backstage, found)
 
-    async def list(
-        self, *, owner: str | None = None, limit: int = 50, before: str | None = None
-    ) -> Page[SessionInfo]:
+    async def list(self, *, owner: str | None = None, limit: int = 50, before: str | None = None) -> Page[SessionInfo]:
         """As ``Sessions.list``."""
         return await self._backstage.run(courses.list_sessions(self._company, owner, limit, before))
 

@@ -51,15 +51,15 @@ class Sheet(NamedTuple):
     post_history: Rendered | None
     wish: tuple[Rendered, ...] = ()
 
-    def with_wish(
-        self, hint: str, so_far: str, words: Words, counter: Counter, demands: DialectDemands
-    ) -> Sheet:
+    def with_wish(self, hint: str, so_far: str, words: Words, counter: Counter, demands: DialectDemands) -> Sheet:
         """Give the sheet of one reply that goes on from the text ``so_far``, or is given a ``hint``; both are required."""
         if not (hint or so_far):
             return self
 
         def piece(section: Section, role: Role, text: str) -> Rendered:
-            return Rendered(section, role, self.char, text, message_tokens(counter.count(text), self.char, counter, demands))
+            return Rendered(
+                section, role, self.char, text, message_tokens(counter.count(text), self.char, counter, demands)
+            )
 
         wish = []
         if so_far:
@@ -95,10 +95,7 @@ def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet
     )
     examples = []
     for dialogue in persona.examples:
-        lines = [
-            piece(Section.EXAMPLES, *_voice(line.speaker, casting), line.text)
-            for line in dialogue.lines
-        ]
+        lines = [piece(Section.EXAMPLES, *_voice(line.speaker, casting), line.text) for line in dialogue.lines]
         examples.append(tuple(line for line in lines if line is not None))
     return Sheet(
         seat=casting.seat,

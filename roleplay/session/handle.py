@@ -184,17 +184,13 @@ class AsyncChatSession:
         course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
         return await AsyncReplyStream(self._backstage, course).begin()
 
-    async def retry(
-        self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS
-    ) -> AsyncReplyStream:
+    async def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.retry``."""
         return await AsyncReplyStream(
             self._backstage, speaking.retry(self._scene, turn_id, options, stream=True)
         ).begin()
 
-    async def resume(
-        self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS
-    ) -> AsyncReplyStream:
+    async def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.resume``."""
         return await AsyncReplyStream(
             self._backstage, speaking.resume(self._scene, turn_id, options, stream=True)

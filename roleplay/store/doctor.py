@@ -87,8 +87,8 @@ _MENDS: dict[str, str] = {
         " WHERE m.session_id = roleplay_sessions.id AND m.tenant = roleplay_sessions.tenant)"
     ),
     "unended call": (
-        "UPDATE roleplay_model_calls SET error = '{\"slug\": \"lost\", \"message\": \"the end of this call was lost\","
-        " \"retryable\": true}' WHERE tenant = :tenant AND total_s IS NULL AND error IS NULL AND turn_seq IN"
+        'UPDATE roleplay_model_calls SET error = \'{"slug": "lost", "message": "the end of this call was lost",'
+        ' "retryable": true}\' WHERE tenant = :tenant AND total_s IS NULL AND error IS NULL AND turn_seq IN'
         " (SELECT t.seq FROM roleplay_turns t WHERE t.session_id = roleplay_model_calls.session_id"
         " AND t.tenant = roleplay_model_calls.tenant AND t.status IN ('completed', 'interrupted', 'failed'))"
     ),

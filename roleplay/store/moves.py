@@ -37,9 +37,7 @@ _INSERT = insert(table(HeadMoveRow)).from_select(
 )
 _LATEST = (
     select(_h.version, _h.from_seq, _h.to_seq, _h.cause, _h.undoes)
-    .where(
-        _h.tenant == bindparam("tenant"), _h.session_id == bindparam("session"), _h.version < bindparam("below")
-    )
+    .where(_h.tenant == bindparam("tenant"), _h.session_id == bindparam("session"), _h.version < bindparam("below"))
     .order_by(_h.version.desc())
     .limit(1)
 )

@@ -29,9 +29,9 @@ _EXPIRED: dict[str, Any] = {
     "postgresql": _t.lease_until <= func.now(),
 }
 _HOLDERS: dict[str, Select[Any]] = {
-    name: select(
-        _t.session_id, _t.id, _t.seq, _t.attempt, _t.lease_owner, expired.label("expired")
-    ).where(_t.tenant == bindparam("tenant"), LIVE)
+    name: select(_t.session_id, _t.id, _t.seq, _t.attempt, _t.lease_owner, expired.label("expired")).where(
+        _t.tenant == bindparam("tenant"), LIVE
+    )
     for name, expired in _EXPIRED.items()
 }
 _HOLDER = {
@@ -213,9 +213,7 @@ def accept(connection: Connection, tenant: str, session_id: str, turn_seq: int) 
     connection.execute(_ACCEPT, where)
 
 
-def told(
-    connection: Connection, tenant: str, session_id: str, turn_id: str | None, default: int | None
-) -> Told:
+def told(connection: Connection, tenant: str, session_id: str, turn_id: str | None, default: int | None) -> Told:
     """Read a turn by its id, or by the number ``default`` when no id is given.
 
     Raises ``NotFoundError``, and ``InvalidInputError`` when there is neither.

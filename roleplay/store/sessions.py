@@ -88,9 +88,7 @@ _CAST = (
     select(_p.seat, _p.played_by, _q.display_name, _q.persona_id, _q.persona_version)
     .join(
         _newest_seat,
-        (_p.seat == _newest_seat.c.seat)
-        & (_p.tenant == bindparam("tenant"))
-        & (_p.session_id == bindparam("session")),
+        (_p.seat == _newest_seat.c.seat) & (_p.tenant == bindparam("tenant")) & (_p.session_id == bindparam("session")),
     )
     .join(
         table(ParticipantRevisionRow),

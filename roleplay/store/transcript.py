@@ -86,6 +86,8 @@ _PATH = _path()
 _THESE = _WHOLE.where(_turns.c.seq.in_(bindparam("turns", expanding=True))).order_by(_turns.c.seq.desc())
 _BY_ID = _WHOLE.where(_turns.c.id == bindparam("turn"))
 _BY_KEY = _WHOLE.where(_turns.c.idempotency_key == bindparam("key"))
+
+
 def _unresolved(under: Any) -> Any:
     return select(func.max(_turns.c.seq)).where(
         _here(_turns),
@@ -156,7 +158,9 @@ def path(connection: Connection, tenant: str, session_id: str, *, from_turn: int
 
 def tips(connection: Connection, tenant: str, session_id: str) -> list[Turn]:
     """Give the last turn of each branch, newest first, ``BRANCHES_LIMIT`` at most. Reads every turn: a report."""
-    return _whole(connection, tenant, session_id, connection.execute(_TIPS, {"tenant": tenant, "session": session_id}).all())
+    return _whole(
+        connection, tenant, session_id, connection.execute(_TIPS, {"tenant": tenant, "session": session_id}).all()
+    )
 
 
 def variants(connection: Connection, tenant: str, session_id: str, turn_id: str) -> list[Turn]:

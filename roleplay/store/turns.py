@@ -16,7 +16,16 @@ from roleplay.domain.conversation import TurnStatus
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage, NewTurn, columns
 from roleplay.store.moves import move_head
 from roleplay.store.sessions import ADVANCE
-from roleplay.store.tables import IN_FLIGHT, MessageRow, ModelCallRow, PathStateRow, PieceRow, TurnRow, UtcDateTime, table
+from roleplay.store.tables import (
+    IN_FLIGHT,
+    MessageRow,
+    ModelCallRow,
+    PathStateRow,
+    PieceRow,
+    TurnRow,
+    UtcDateTime,
+    table,
+)
 
 _t = table(TurnRow).c
 _c = table(ModelCallRow).c
@@ -74,7 +83,9 @@ _STREAMING = {
     for name, until in _UNTIL.items()
 }
 _IS_HELD = select(_t.seq).where(HELD)
-END_TURN = update(table(TurnRow)).where(HELD).values(status=bindparam("ending"), ended_at=bindparam("at"), lease_until=None)
+END_TURN = (
+    update(table(TurnRow)).where(HELD).values(status=bindparam("ending"), ended_at=bindparam("at"), lease_until=None)
+)
 _END_CALL = (
     update(table(ModelCallRow))
     .where(

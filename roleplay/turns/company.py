@@ -80,9 +80,7 @@ def put_persona(company: Company, persona: Persona, persona_id: str | None) -> S
     """Store a persona."""
     at, fresh = company.ports.now(), company.ports.new_id()
     return (
-        yield Write(
-            lambda db: personas.put(db, company.tenant, persona, persona_id=persona_id, new_id=fresh, at=at)
-        )
+        yield Write(lambda db: personas.put(db, company.tenant, persona, persona_id=persona_id, new_id=fresh, at=at))
     )
 
 
@@ -161,9 +159,7 @@ def get_session(company: Company, session_id: str, owner: str | None) -> Steps[S
 def list_sessions(company: Company, owner: str | None, limit: int, before: str | None) -> Steps[Page[SessionInfo]]:
     """Read a page of sessions."""
     check_limit(limit)
-    return (
-        yield Read(lambda db: sessions.list_page(db, company.tenant, owner=owner, limit=limit, before=before))
-    )
+    return (yield Read(lambda db: sessions.list_page(db, company.tenant, owner=owner, limit=limit, before=before)))
 
 
 def usage_report(company: Company, by: calls.UsageKey) -> Steps[Sequence[calls.UsageTotal]]:

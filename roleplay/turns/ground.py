@@ -82,7 +82,9 @@ def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool) -> Ground:
     Raises ``InvalidInputError`` for a turn that answers nobody, such as a greeting.
     """
     if told.human_seq is None or told.human_text is None:
-        raise InvalidInputError("turn_id", f"is a {told.kind}, which answers no line", allowed="a turn with a human line")
+        raise InvalidInputError(
+            "turn_id", f"is a {told.kind}, which answers no line", allowed="a turn with a human line"
+        )
     line = Line(
         told.human_seq, told.seq, told.human_seat or 0, told.human_name or "", told.human_text, told.human_tokens or 0
     )

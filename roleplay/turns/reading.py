@@ -18,9 +18,7 @@ def info(scene: Scene) -> Steps[SessionInfo]:
 def turns(scene: Scene, before: str | None, limit: int) -> Steps[Page[Turn]]:
     """Read a page of the active path."""
     check_limit(limit)
-    return (
-        yield Read(lambda db: transcript.page(db, scene.tenant, scene.session_id, before=before, limit=limit))
-    )
+    return (yield Read(lambda db: transcript.page(db, scene.tenant, scene.session_id, before=before, limit=limit)))
 
 
 def turn(scene: Scene, turn_id: str) -> Steps[Turn]:
