@@ -1,6 +1,7 @@
 """Role-play conversations that last."""
 
-from roleplay.chat.transport import Answer, Transport
+from roleplay.aio import AsyncRoleplay
+from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
 from roleplay.context.counting import Counter, EstimatingCounter
 from roleplay.domain.context import ContextMessage, ContextReport, Role, SectionReport
 from roleplay.domain.conversation import (
@@ -40,12 +41,18 @@ from roleplay.errors import (
     SettingsError,
     StoreError,
 )
-from roleplay.session import ChatSession, Preview, ReplyStream
+from roleplay.session import AsyncChatSession, AsyncReplyStream, ChatSession, Preview, ReplyStream
 from roleplay.store.calls import UsageTotal
 from roleplay.store.database import Database
+from roleplay.store.doctor import Finding
 
 __all__ = [
     "Answer",
+    "AsyncAnswer",
+    "AsyncChatSession",
+    "AsyncReplyStream",
+    "AsyncRoleplay",
+    "AsyncTransport",
     "BadReplyError",
     "BaseResp",
     "BudgetError",
@@ -70,6 +77,7 @@ __all__ = [
     "EstimatingCounter",
     "ExampleDialogue",
     "ExampleLine",
+    "Finding",
     "IdempotencyError",
     "InvalidInputError",
     "Message",

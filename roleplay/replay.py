@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 from roleplay.context.emit import emit
 from roleplay.domain.endpoint import Dialect
 from roleplay.errors import StoreError
-from roleplay.session import Backstage
+from roleplay.session.drive import AsyncBackstage, Backstage
 from roleplay.store import Connection, calls, history
+from roleplay.turns.effects import Read, Steps
 from roleplay.wire.request import RECIPE_VERSION, encode_request
 
 
@@ -27,24 +28,49 @@ class Replay:
         Only emission and dialect run: nothing is counted, drawn or read from a clock. Raises ``NotFoundError``, and
         ``StoreError`` when the rows do not give the request that was sent.
         """
-        return self._backstage.database.read(lambda db: _rebuild(db, self._tenant, session_id, call_id))
+        return self._backstage.run(_request(self._tenant, session_id, call_id))
 
     def verify(self) -> Iterator[tuple[str, str]]:
         """Rebuild every call of the tenant and yield (session id, call id) of each that came out as it was sent.
 
         Raises ``StoreError`` at the first that does not.
         """
-        for session_id, call_id in self._backstage.database.read(lambda db: calls.all_ids(db, self._tenant)):
+        for session_id, call_id in self._backstage.run(_all_calls(self._tenant)):
             self.request(session_id, call_id)
             yield session_id, call_id
+
+
+class AsyncReplay:
+    """``Replay`` for asyncio."""
+
+    def __init__(self, backstage: AsyncBackstage, tenant: str) -> None:
+        self._backstage = backstage
+        self._tenant = tenant
+
+    async def request(self, session_id: str, call_id: str) -> bytes:
+        """As ``Replay.request``."""
+        return await self._backstage.run(_request(self._tenant, session_id, call_id))
+
+    async def verify(self) -> AsyncIterator[tuple[str, str]]:
+        """As ``Replay.verify``."""
+        for session_id, call_id in await self._backstage.run(_all_calls(self._tenant)):
+            await self.request(session_id, call_id)
+            yield session_id, call_id
+
+
+def _request(tenant: str, session_id: str, call_id: str) -> Steps[bytes]:
+    return (yield Read(lambda db: _rebuild(db, tenant, session_id, call_id)))
+
+
+def _all_calls(tenant: str) -> Steps[list[tuple[str, str]]]:
+    return (yield Read(lambda db: calls.all_ids(db, tenant)))
 
 
 def _rebuild(connection: Connection, tenant: str, session_id: str, call_id: str) -> bytes:
     origin = calls.origin(connection, tenant, session_id, call_id)
     if origin.recipe_version != RECIPE_VERSION:
         raise StoreError(f"model call {call_id} has recipe version {origin.recipe_version}, which is not known here")
-    first, last, _ = origin.recipe.history
-    lines = history.span(connection, tenant, session_id, first=first, last=last)
+    lines = history.span(connection, tenant, session_id, origin.recipe.history)
     messages = emit(origin.recipe, origin.texts, lines)
     body = encode_request(Dialect(origin.dialect), messages, json.loads(origin.parameters))
     if hashlib.sha256(body).hexdigest() != origin.request_digest:

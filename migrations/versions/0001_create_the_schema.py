@@ -353,6 +353,7 @@ def upgrade() -> None:
         sa.Column("human_ordinal", sa.Integer(), nullable=False),
         sa.Column("model_ordinal", sa.Integer(), nullable=False),
         sa.Column("repaired", sa.Boolean(), nullable=False),
+        sa.Column("hidden", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("role IN ('user', 'assistant')", name=op.f("ck_roleplay_messages_role")),
         sa.CheckConstraint("depth = human_ordinal + model_ordinal", name=op.f("ck_roleplay_messages_ordinals_add_up")),
@@ -461,8 +462,15 @@ def upgrade() -> None:
         sa.Column("from_seq", sa.Integer(), nullable=True),
         sa.Column("to_seq", sa.Integer(), nullable=True),
         sa.Column("cause", sa.String(length=32), nullable=False),
+        sa.Column("undoes", sa.Integer(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("cause IN ('greeting', 'reply')", name=op.f("ck_roleplay_head_moves_cause")),
+        sa.CheckConstraint(
+            "(cause = 'undo') = (undoes IS NOT NULL)", name=op.f("ck_roleplay_head_moves_undo_names_a_move")
+        ),
+        sa.CheckConstraint(
+            "cause IN ('greeting', 'reply', 'accept', 'choose', 'rewind', 'fork', 'edit', 'undo')",
+            name=op.f("ck_roleplay_head_moves_cause"),
+        ),
         sa.ForeignKeyConstraint(
             ["session_id", "from_seq"],
             ["roleplay_messages.session_id", "roleplay_messages.seq"],

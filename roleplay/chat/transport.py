@@ -40,3 +40,34 @@ class Transport(Protocol):
     def close(self) -> None:
         """Close pooled connections."""
         ...
+
+
+class AsyncAnswer(Protocol):
+    """``Answer`` for asyncio."""
+
+    status: int
+    content_type: str
+
+    async def read(self) -> bytes:
+        """As ``Answer.read``."""
+        ...
+
+    async def release(self) -> None:
+        """As ``Answer.release``."""
+        ...
+
+    async def close(self) -> None:
+        """As ``Answer.close``."""
+        ...
+
+
+class AsyncTransport(Protocol):
+    """``Transport`` for asyncio."""
+
+    async def open(self, endpoint: Endpoint, request: WireRequest) -> AsyncAnswer:
+        """As ``Transport.open``."""
+        ...
+
+    async def close(self) -> None:
+        """As ``Transport.close``."""
+        ...

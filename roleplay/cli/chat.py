@@ -17,7 +17,7 @@ from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.engine import Roleplay
 from roleplay.errors import InvalidInputError, RoleplayError
 from roleplay.session import ChatSession
-from roleplay.turns import checked
+from roleplay.turns.speaking import checked
 
 RECALLED = 3
 TOY_NOTICE = "No API key is set, so {model} speaks, a toy on this machine: it shows the engine and not the wit."

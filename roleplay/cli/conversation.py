@@ -10,7 +10,7 @@ from roleplay.domain.conversation import DeltaKind, SessionInfo, Turn
 from roleplay.engine import Roleplay
 from roleplay.errors import RoleplayError
 from roleplay.session import ChatSession, ReplyStream
-from roleplay.turns import Interrupt
+from roleplay.turns.effects import Interrupt
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from roleplay.chat.transport import Answer, Transport
 from roleplay.domain.endpoint import Endpoint
-from roleplay.turns import Interrupt
+from roleplay.turns.effects import Interrupt
 from roleplay.wire.request import WireRequest
 
 

@@ -46,13 +46,14 @@ def build(
     sheet: Sheet,
     lines: Sequence[Line],
     *,
+    hidden: Sequence[int] = (),
     budget_tokens: int,
     window_start: int,
     counter: Counter,
     demands: DialectDemands,
 ) -> Draft:
     """Build the context whose newest line is the last of ``lines`` (oldest first, back to ``window_start`` or to where
-    they exceed the budget).
+    they exceed the budget). ``hidden`` are the messages between them that are left out.
 
     Claim order: the dialect's fixed cost, system, user persona, scene and newest line, which are required; then the
     post-history instruction and the note; then example dialogues, whole, in at most half of what is left; then history,
@@ -66,6 +67,8 @@ def build(
     for piece in sheet.front:
         ledger.require(piece.section, piece.tokens)
     ledger.require(Section.NEWEST, costs[-1])
+    for piece in sheet.wish:
+        ledger.require(piece.section, piece.tokens)
     ledger.check_required()
     post = ledger.take(Section.POST_HISTORY, sheet.post_history)
     note = ledger.take(Section.NOTE, sheet.note)
@@ -73,12 +76,12 @@ def build(
     first = ledger.take_history(past, costs[:-1])
     kept = [*past[first:], newest]
     moved = first > 0
-    texts = {digest(piece.text): piece.text for piece in (*sheet.front, *examples, *note, *post)}
+    texts = {digest(piece.text): piece.text for piece in (*sheet.front, *examples, *note, *sheet.wish, *post)}
     recipe = Recipe(
         front=tuple(_piece(piece) for piece in (*sheet.front, *examples)),
-        history=Span(kept[0].seq, newest.seq, sheet.seat),
+        history=Span(kept[0].seq, newest.seq, sheet.seat, tuple(seq for seq in hidden if seq > kept[0].seq)),
         insertions=tuple(Insertion(NOTE_DEPTH, _piece(piece)) for piece in note),
-        tail=tuple(_piece(piece) for piece in post),
+        tail=tuple(_piece(piece) for piece in (*sheet.wish, *post)),
     )
     report = ContextReport(
         budget_tokens=budget_tokens,
@@ -109,7 +112,11 @@ class _Ledger:
 
     def require(self, section: Section, tokens: int) -> None:
         self.left -= tokens
-        self._report(section, (tokens, 1), (tokens, 1), "required", required=True)
+        before = self.reports.get(section)
+        if before is not None:
+            tokens += before.claimed_tokens
+        items = 1 if before is None else before.claimed_items + 1
+        self._report(section, (tokens, items), (tokens, items), "required", required=True)
 
     def check_required(self) -> None:
         if self.left < 0:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from roleplay.context.counting import Counter, name_tokens
+from roleplay.context.language import Words
 from roleplay.context.macros import expand
 from roleplay.domain.context import DialectDemands, Role, Section
 from roleplay.domain.persona import CHAR, USER, Persona
@@ -42,10 +43,31 @@ class Sheet(NamedTuple):
     """The rendered pieces of a context beside its history. ``examples`` are whole dialogues."""
 
     seat: int
+    char: str
+    user: str
     front: tuple[Rendered, ...]
     examples: tuple[tuple[Rendered, ...], ...]
     note: Rendered | None
     post_history: Rendered | None
+    wish: tuple[Rendered, ...] = ()
+
+    def with_wish(self, hint: str, so_far: str, words: Words, counter: Counter, demands: DialectDemands) -> Sheet:
+        """Give the sheet of one reply that goes on from the text ``so_far``, or is given a ``hint``; both are required."""
+        if not (hint or so_far):
+            return self
+
+        def piece(section: Section, role: Role, text: str) -> Rendered:
+            return Rendered(
+                section, role, self.char, text, message_tokens(counter.count(text), self.char, counter, demands)
+            )
+
+        wish = []
+        if so_far:
+            wish.append(piece(Section.SO_FAR, Role.ASSISTANT, so_far))
+            wish.append(piece(Section.SO_FAR, Role.USER, words.go_on)._replace(name=self.user))
+        if hint:
+            wish.append(piece(Section.HINT, Role.SYSTEM, hint))
+        return self._replace(wish=tuple(wish))
 
 
 def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet:
@@ -73,13 +95,12 @@ def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet
     )
     examples = []
     for dialogue in persona.examples:
-        lines = [
-            piece(Section.EXAMPLES, *_voice(line.speaker, casting), line.text)
-            for line in dialogue.lines
-        ]
+        lines = [piece(Section.EXAMPLES, *_voice(line.speaker, casting), line.text) for line in dialogue.lines]
         examples.append(tuple(line for line in lines if line is not None))
     return Sheet(
         seat=casting.seat,
+        char=casting.char,
+        user=casting.user,
         front=tuple(one for one in front if one is not None),
         examples=tuple(dialogue for dialogue in examples if dialogue),
         note=piece(Section.NOTE, Role.SYSTEM, casting.char, persona.note),

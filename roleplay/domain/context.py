@@ -31,6 +31,8 @@ class Section(StrEnum):
     HISTORY = "history"
     NOTE = "note"
     NEWEST = "newest"
+    SO_FAR = "so_far"
+    HINT = "hint"
     POST_HISTORY = "post_history"
 
 
@@ -68,11 +70,15 @@ class Piece(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The history of a recipe: the path from ``first`` to ``last``, both included, seen from ``seat``."""
+    """The history of a recipe: the path from ``first`` to ``last``, both included, seen from ``seat``.
+
+    ``hidden`` are the messages on it that were hidden then.
+    """
 
     first: int
     last: int
     seat: int
+    hidden: tuple[int, ...] = ()
 
 
 class Insertion(NamedTuple):

@@ -59,7 +59,7 @@ class Message(Value):
     """One utterance. ``seq`` orders it in its session; ``parent_seq`` is the utterance before it on its path.
 
     ``tokens`` counts the bare text by ``counter``. ``repaired`` marks a model's text that held a NUL or a broken
-    character, which was replaced.
+    character, which was replaced; ``hidden`` one that contexts leave out.
     """
 
     seq: int
@@ -72,6 +72,7 @@ class Message(Value):
     tokens: int
     counter: str
     repaired: bool
+    hidden: bool
     created_at: Utc
 
 

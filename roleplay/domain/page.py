@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from roleplay.domain.values import Value
 
 T = TypeVar("T")
+PAGE_LIMIT = 500
 
 
 class Page(Value, Generic[T]):

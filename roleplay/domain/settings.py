@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from roleplay.domain.values import Input, Key, Metadata
@@ -31,9 +33,15 @@ class SessionSettings(Input):
 class TurnOptions(Input):
     """What holds for one turn. ``idempotency_key``: the same key and arguments give the same turn, once.
     ``metadata``: the caller's own, small, never sent to the model.
+
+    ``on_conflict`` says what happens while another turn runs on the session: ``reject`` raises ``ConflictError``,
+    ``wait`` waits for at most ``wait_s`` seconds, ``fork`` speaks beside it, on a branch that the session does not
+    stand on. It is decided before the model is called.
     """
 
     idempotency_key: Key | None = None
+    on_conflict: Literal["reject", "wait", "fork"] = "reject"
+    wait_s: float = Field(30.0, ge=0, le=3600, description="seconds, at most 3600")
     sampling: Sampling = Sampling()
     metadata: Metadata = {}
 

@@ -39,11 +39,7 @@ _PIECES = select(_p.digest, _p.text).where(
     _p.session_id == bindparam("session"),
     _p.digest.in_(bindparam("digests", expanding=True)),
 )
-_IDS = (
-    select(_c.session_id, _c.id)
-    .where(_c.tenant == bindparam("tenant"))
-    .order_by(_c.session_id, _c.id)
-)
+_IDS = select(_c.session_id, _c.id).where(_c.tenant == bindparam("tenant")).order_by(_c.session_id, _c.id)
 _AMOUNTS = (
     "prompt_tokens",
     "completion_tokens",

@@ -151,17 +151,22 @@ def _set_up_sqlite(dbapi: sqlite3.Connection, _record: object) -> None:
     cursor.close()
 
 
+POSTGRES_OPTIONS: dict[str, Any] = {
+    "hide_parameters": True,
+    "pool_pre_ping": True,
+    "pool_size": 8,
+    "max_overflow": 24,
+    "connect_args": {"prepare_threshold": None},  # works behind a transaction-pooling proxy
+}
+
+
+def postgres_url(url: URL) -> URL:
+    """Name psycopg as the driver where the URL names none."""
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
 def _postgresql(url: URL) -> Engine:
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
     try:
-        return create_engine(
-            url,
-            hide_parameters=True,
-            pool_pre_ping=True,
-            pool_size=8,
-            max_overflow=24,
-            connect_args={"prepare_threshold": None},  # works behind a transaction-pooling proxy
-        )
+        return create_engine(postgres_url(url), **POSTGRES_OPTIONS)
     except (ModuleNotFoundError, NoSuchModuleError):
         raise SettingsError("PostgreSQL needs a driver: pip install 'roleplay-engine[postgres]'") from None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Integer, Select, bindparam, literal_column, select, text, true
+from sqlalchemy import Connection, Integer, Row, Select, bindparam, literal_column, select, text, true
 
-from roleplay.domain.context import Line
+from roleplay.domain.context import Line, Span
 from roleplay.store.tables import MessageRow, table
 
 _NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")
-_WANTED = ("seq", "parent_seq", "turn_seq", "seat", "name", "text", "tokens")
+_WANTED = ("seq", "parent_seq", "turn_seq", "seat", "name", "text", "tokens", "hidden")
 
 
 @cache
@@ -50,31 +50,39 @@ def _walk(dialect: str) -> Select[Any]:
     return select(*(walk.c[name] for name in _WANTED))
 
 
+class Path(NamedTuple):
+    """A stretch of a path, oldest first: its visible lines, and the numbers of the hidden ones between them."""
+
+    lines: tuple[Line, ...]
+    hidden: tuple[int, ...]
+
+
 def path_back(
     connection: Connection, tenant: str, session_id: str, *, head: int, start: int, cap: int, per_message: int
-) -> list[Line]:
+) -> Path:
     """Give the path that ends in ``head``, oldest first, in one statement.
 
     It reaches back to message ``start`` (0: to the root) or to the first message with which the stored tokens, plus
     ``per_message`` for each, exceed ``cap``; that message is the oldest given.
     """
+    rows = _rows(connection, tenant, session_id, head=head, start=start, cap=cap, per_message=per_message)
+    visible = tuple(_line(row) for row in rows if not row[7])
+    return Path(visible, tuple(row[0] for row in rows if row[7]))
+
+
+def _rows(connection: Connection, tenant: str, session_id: str, **bounds: int) -> list[Row[Any]]:
     if connection.dialect.name == "postgresql":
         connection.execute(_NO_JIT)
-    where = {
-        "tenant": tenant,
-        "session": session_id,
-        "head": head,
-        "start": start,
-        "cap": cap,
-        "per_message": per_message,
-    }
-    rows = connection.execute(_walk(connection.dialect.name), where).all()
-    lines = [Line(row[0], row[2], row[3], row[4], row[5], row[6]) for row in rows]
-    lines.sort()
-    return lines
+    rows = connection.execute(_walk(connection.dialect.name), {"tenant": tenant, "session": session_id} | bounds).all()
+    return sorted(rows, key=lambda row: int(row[0]))
 
 
-def span(connection: Connection, tenant: str, session_id: str, *, first: int, last: int) -> list[Line]:
-    """Give the path from ``first`` to ``last``, both included, oldest first; for rebuilding a request."""
+def _line(row: Row[Any]) -> Line:
+    return Line(row[0], row[2], row[3], row[4], row[5], row[6])
+
+
+def span(connection: Connection, tenant: str, session_id: str, wanted: Span) -> list[Line]:
+    """Give the lines of a recipe's history, oldest first; for rebuilding a request. What is hidden now does not matter."""
     unbounded = 2**31 - 1
-    return path_back(connection, tenant, session_id, head=last, start=first, cap=unbounded, per_message=0)
+    rows = _rows(connection, tenant, session_id, head=wanted.last, start=wanted.first, cap=unbounded, per_message=0)
+    return [_line(row) for row in rows if row[0] not in wanted.hidden]

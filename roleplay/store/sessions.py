@@ -88,9 +88,7 @@ _CAST = (
     select(_p.seat, _p.played_by, _q.display_name, _q.persona_id, _q.persona_version)
     .join(
         _newest_seat,
-        (_p.seat == _newest_seat.c.seat)
-        & (_p.tenant == bindparam("tenant"))
-        & (_p.session_id == bindparam("session")),
+        (_p.seat == _newest_seat.c.seat) & (_p.tenant == bindparam("tenant")) & (_p.session_id == bindparam("session")),
     )
     .join(
         table(ParticipantRevisionRow),
@@ -120,6 +118,14 @@ ADVANCE = (
         last_turn_at=bindparam("at"),
     )
 )
+
+
+_GIVE_OUT = (
+    update(table(SessionRow))
+    .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"))
+    .values(last_seq=bindparam("seq_now"), last_turn=bindparam("turn_now"))
+)
+_LOCK = select(_s.id).where(_HERE).with_for_update()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +180,18 @@ def stand(connection: Connection, tenant: str, session_id: str) -> Stand:
     values: list[Any] = list(row)
     values[6:9] = [number or 0 for number in values[6:9]]
     return Stand(*values)
+
+
+def lock(connection: Connection, tenant: str, session_id: str) -> None:
+    """Let nobody else change this session until the transaction ends. On SQLite the writer is alone already."""
+    if connection.execute(_LOCK, {"tenant": tenant, "session": session_id}).first() is None:
+        raise NotFoundError("session", session_id)
+
+
+def give_out(connection: Connection, tenant: str, session_id: str, *, last_seq: int, last_turn: int) -> None:
+    """Note the highest numbers given out, under ``lock``."""
+    where = {"of_tenant": tenant, "of_session": session_id}
+    connection.execute(_GIVE_OUT, where | {"seq_now": last_seq, "turn_now": last_turn})
 
 
 def stage(connection: Connection, tenant: str, session_id: str, revision: int) -> Stage:

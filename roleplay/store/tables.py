@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 IN_FLIGHT = "status IN ('pending', 'streaming')"
+CAUSES = ("greeting", "reply", "accept", "choose", "rewind", "fork", "edit", "undo")
 ON_HEAD = f"{IN_FLIGHT} AND moves_head"
 
 
@@ -364,17 +365,19 @@ class MessageRow(Base):
     human_ordinal: Mapped[Number]
     model_ordinal: Mapped[Number]
     repaired: Mapped[Flag]
+    hidden: Mapped[Flag]
     created_at: Mapped[Moment]
 
 
 class HeadMoveRow(Base):
-    """Every move of a session's head; ``version`` is the session's version that the move made."""
+    """Every move of a session's head; ``version`` is the session's version that the move made, ``undoes`` another's."""
 
     __tablename__ = "roleplay_head_moves"
     __table_args__ = _of_session(
         _in_session("messages", "from_seq", "seq"),
         _in_session("messages", "to_seq", "seq"),
-        CheckConstraint("cause IN ('greeting', 'reply')", "cause"),
+        CheckConstraint(f"cause IN ({', '.join(repr(one) for one in CAUSES)})", "cause"),
+        CheckConstraint("(cause = 'undo') = (undoes IS NOT NULL)", "undo_names_a_move"),
     )
     session_id: Mapped[Id] = mapped_column(primary_key=True)
     version: Mapped[Number] = mapped_column(primary_key=True)
@@ -382,6 +385,7 @@ class HeadMoveRow(Base):
     from_seq: Mapped[Number | None]
     to_seq: Mapped[Number | None]
     cause: Mapped[Word]
+    undoes: Mapped[Number | None]
     created_at: Mapped[Moment]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Integer, Row, bindparam, case, func, literal, select
@@ -13,6 +14,7 @@ from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store import calls, sessions
 from roleplay.store.tables import MessageRow, TurnRow, table
 
+BRANCHES_LIMIT = 500
 _turns = table(TurnRow)
 _human = table(MessageRow).alias("human")
 _reply = table(MessageRow).alias("reply")
@@ -28,6 +30,7 @@ _MESSAGE = (
     "tokens",
     "counter",
     "repaired",
+    "hidden",
     "created_at",
 )
 
@@ -83,6 +86,8 @@ _PATH = _path()
 _THESE = _WHOLE.where(_turns.c.seq.in_(bindparam("turns", expanding=True))).order_by(_turns.c.seq.desc())
 _BY_ID = _WHOLE.where(_turns.c.id == bindparam("turn"))
 _BY_KEY = _WHOLE.where(_turns.c.idempotency_key == bindparam("key"))
+
+
 def _unresolved(under: Any) -> Any:
     return select(func.max(_turns.c.seq)).where(
         _here(_turns),
@@ -92,6 +97,26 @@ def _unresolved(under: Any) -> Any:
     )
 
 
+_child = _turns.alias("child")
+_TIPS = (
+    _WHOLE.where(
+        _turns.c.status == TurnStatus.COMPLETED.value,
+        ~select(_child.c.seq)
+        .where(
+            _here(_child),
+            _child.c.parent_turn == _turns.c.seq,
+            _child.c.status == TurnStatus.COMPLETED.value,
+        )
+        .exists(),
+    )
+    .order_by(_turns.c.seq.desc())
+    .limit(BRANCHES_LIMIT)
+)
+_VARIANTS = _WHOLE.where(
+    _turns.c.status == TurnStatus.COMPLETED.value,
+    func.coalesce(_turns.c.human_seq, 0) == bindparam("human"),
+    func.coalesce(_turns.c.parent_turn, 0) == bindparam("parent"),
+).order_by(_turns.c.seq)
 _UNRESOLVED = _unresolved(_turns.c.parent_turn == bindparam("head_turn"))
 _UNRESOLVED_AT_ROOT = _unresolved(_turns.c.parent_turn.is_(None))
 
@@ -128,6 +153,28 @@ def path(connection: Connection, tenant: str, session_id: str, *, from_turn: int
         return []
     rows = connection.execute(_THESE, where | {"turns": found}).all()  # joined to the walk, they would all be read
     by_turn = calls.of_turns(connection, tenant, session_id, found)
+    return [_turn(row, by_turn[row.seq]) for row in rows]
+
+
+def tips(connection: Connection, tenant: str, session_id: str) -> list[Turn]:
+    """Give the last turn of each branch, newest first, ``BRANCHES_LIMIT`` at most. Reads every turn: a report."""
+    return _whole(
+        connection, tenant, session_id, connection.execute(_TIPS, {"tenant": tenant, "session": session_id}).all()
+    )
+
+
+def variants(connection: Connection, tenant: str, session_id: str, turn_id: str) -> list[Turn]:
+    """Give all variants of a turn's reply, oldest first. Raises ``NotFoundError``."""
+    where = {"tenant": tenant, "session": session_id}
+    row = connection.execute(_BY_ID, where | {"turn": turn_id}).first()
+    if row is None:
+        raise NotFoundError("turn", turn_id)
+    beside = {"human": row.human_seq or 0, "parent": row.parent_turn or 0}
+    return _whole(connection, tenant, session_id, connection.execute(_VARIANTS, where | beside).all())
+
+
+def _whole(connection: Connection, tenant: str, session_id: str, rows: Sequence[Row[Any]]) -> list[Turn]:
+    by_turn = calls.of_turns(connection, tenant, session_id, [row.seq for row in rows])
     return [_turn(row, by_turn[row.seq]) for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""Turns: claim, next attempt, flush, finish, and reading them back.
+"""A turn in flight: claim, next attempt, flush, finish.
 
 Every function that changes a turn in flight names turn, attempt and owner, so that a process that lost its turn
 changes nothing of it.
@@ -6,36 +6,47 @@ changes nothing of it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, Interval, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
-from roleplay.domain.usage import BaseResp, Sensitivity, Usage
+from roleplay.domain.conversation import TurnStatus
+from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage, NewTurn, columns
+from roleplay.store.moves import move_head
 from roleplay.store.sessions import ADVANCE
 from roleplay.store.tables import (
     IN_FLIGHT,
-    HeadMoveRow,
     MessageRow,
     ModelCallRow,
     PathStateRow,
     PieceRow,
-    SessionRow,
     TurnRow,
+    UtcDateTime,
     table,
 )
 
 _t = table(TurnRow).c
 _c = table(ModelCallRow).c
 _m = table(MessageRow).c
-_s = table(SessionRow).c
 
+LIVE = text(IN_FLIGHT)  # IN with values would be written anew at every execution
+OURS = (
+    (_t.tenant == bindparam("of_tenant"))
+    & (_t.session_id == bindparam("of_session"))
+    & (_t.seq == bindparam("of_seq"))
+    & (_t.attempt == bindparam("of_attempt"))
+)
+HELD = OURS & (_t.lease_owner == bindparam("of_owner")) & LIVE
+
+# Leases run by the database's clock where all machines share it.
+_UNTIL: dict[str, Any] = {
+    "sqlite": bindparam("until", type_=UtcDateTime),
+    "postgresql": func.now() + bindparam("lease", type_=Interval),
+}
 _INSERT_TURN = insert(table(TurnRow))
+_INSERT_LEASED = {name: _INSERT_TURN.values(lease_until=until) for name, until in _UNTIL.items()}
 _INSERT_MESSAGE = insert(table(MessageRow))
 _INSERT_CALL = insert(table(ModelCallRow))
 _INSERT_STATE = insert(table(PathStateRow))
@@ -43,23 +54,46 @@ _INSERT_PIECES = {
     "sqlite": sqlite.insert(table(PieceRow)).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(table(PieceRow)).on_conflict_do_nothing(),
 }
-_MINE = (
-    (_t.tenant == bindparam("of_tenant"))
-    & (_t.session_id == bindparam("of_session"))
-    & (_t.seq == bindparam("of_seq"))
-    & (_t.attempt == bindparam("of_attempt"))
-    & (_t.lease_owner == bindparam("of_owner"))
-    & text(IN_FLIGHT)  # IN with values would be written anew at every execution
+_AGAIN = {
+    name: update(table(TurnRow))
+    .where(
+        _t.tenant == bindparam("of_tenant"),
+        _t.session_id == bindparam("of_session"),
+        _t.seq == bindparam("of_seq"),
+        or_(_t.status == "failed", _t.status == "interrupted"),
+    )
+    .values(
+        status="pending",
+        attempt=bindparam("new_attempt"),
+        reply_seq=bindparam("new_reply"),
+        from_head=bindparam("new_head"),
+        moves_head=bindparam("new_moves"),
+        lease_owner=bindparam("new_owner"),
+        lease_until=until,
+        ended_at=None,
+    )
+    for name, until in _UNTIL.items()
+}
+_NEXT_ATTEMPT = {
+    name: update(table(TurnRow)).where(HELD).values(attempt=_t.attempt + 1, lease_until=until)
+    for name, until in _UNTIL.items()
+}
+_STREAMING = {
+    name: update(table(TurnRow)).where(HELD).values(status="streaming", lease_until=until)
+    for name, until in _UNTIL.items()
+}
+_IS_HELD = select(_t.seq).where(HELD)
+END_TURN = (
+    update(table(TurnRow)).where(HELD).values(status=bindparam("ending"), ended_at=bindparam("at"), lease_until=None)
 )
-_END_TURN = (
-    update(table(TurnRow)).where(_MINE).values(status=bindparam("ending"), ended_at=bindparam("at"), lease_until=None)
-)
-_NEXT_ATTEMPT = update(table(TurnRow)).where(_MINE).values(attempt=_t.attempt + 1, lease_until=bindparam("until"))
-_STREAMING = update(table(TurnRow)).where(_MINE).values(status="streaming", lease_until=bindparam("until"))
-_END_CALL = update(table(ModelCallRow)).where(
-    _c.tenant == bindparam("of_tenant"),
-    _c.session_id == bindparam("of_session"),
-    _c.id == bindparam("of_call"),
+_END_CALL = (
+    update(table(ModelCallRow))
+    .where(
+        _c.tenant == bindparam("of_tenant"),
+        _c.session_id == bindparam("of_session"),
+        _c.id == bindparam("of_call"),
+    )
+    .values({name: bindparam(f"new_{name}") for name in CallEnding().values()})
 )
 _RETEXT = (
     update(table(MessageRow))
@@ -70,302 +104,12 @@ _RETEXT = (
     )
     .values(text=bindparam("new_text"), tokens=bindparam("new_tokens"), repaired=bindparam("new_repaired"))
 )
-_MOVE_HEAD = (
-    update(table(SessionRow))
-    .where(
-        _s.tenant == bindparam("of_tenant"),
-        _s.id == bindparam("of_session"),
-        func.coalesce(_s.head_seq, 0) == bindparam("from_head"),
-    )
-    .values(head_seq=bindparam("to_head"), version=_s.version + 1, last_turn_at=bindparam("at"))
-)
-_INSERT_MOVE = insert(table(HeadMoveRow)).from_select(
-    ["session_id", "version", "tenant", "from_seq", "to_seq", "cause", "created_at"],
-    select(
-        _s.id,
-        _s.version,
-        _s.tenant,
-        bindparam("from_seq", type_=_s.head_seq.type),
-        bindparam("to_seq", type_=_s.head_seq.type),
-        bindparam("cause", type_=table(HeadMoveRow).c.cause.type),
-        bindparam("at", type_=_s.created_at.type),
-    ).where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session")),
-)
-
-
-_HOLDER = select(_t.seq, _t.attempt, _t.lease_owner, _t.lease_until).where(
-    _t.tenant == bindparam("tenant"),
-    _t.session_id == bindparam("session"),
-    _t.id == bindparam("turn"),
-    _t.status.in_(("pending", "streaming")),
-)
-_REPLY_TEXT = (
-    select(_m.text)
-    .join(table(TurnRow), (_t.session_id == _m.session_id) & (_t.tenant == _m.tenant) & (_t.reply_seq == _m.seq))
-    .where(_MINE)
-)
-_END_LOST_CALL = (
-    update(table(ModelCallRow))
-    .where(
-        _c.tenant == bindparam("of_tenant"),
-        _c.session_id == bindparam("of_session"),
-        _c.turn_seq == bindparam("of_seq"),
-        _c.attempt == bindparam("of_attempt"),
-        _c.total_s.is_(None),
-    )
-    .values(error=bindparam("new_error"))
-)
-_LOST = json.dumps(
-    {
-        "slug": "lost",
-        "message": "the process that made this call ended before it did",
-        "retryable": True,
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class NewMessage:
-    """A message to write; field by field as ``domain.Message``."""
-
-    seq: int
-    parent_seq: int | None
-    role: str
-    seat: int
-    name: str
-    text: str
-    tokens: int
-    counter: str
-    depth: int
-    human_ordinal: int
-    model_ordinal: int
-    repaired: bool = False
-
-    def written(self, turn_seq: int, at: datetime) -> Message:
-        """Give the message that was written ``at``."""
-        return Message(
-            seq=self.seq,
-            parent_seq=self.parent_seq,
-            turn_seq=turn_seq,
-            role=self.role,
-            seat=self.seat,
-            name=self.name,
-            text=self.text,
-            tokens=self.tokens,
-            counter=self.counter,
-            repaired=self.repaired,
-            created_at=at,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class NewTurn:
-    """A turn to write; ``reply_seq`` is given out with it, its message comes when there is text."""
-
-    seq: int
-    id: str
-    parent_turn: int | None
-    from_head: int | None
-    kind: str
-    round: int
-    ordinal: int
-    speaker: int
-    revision: int
-    state_seq: int | None
-    status: str
-    human_seq: int | None
-    reply_seq: int | None
-    lease_owner: str | None = None
-    lease_until: datetime | None = None
-    idempotency_key: str | None = None
-    body_digest: str | None = None
-    metadata_json: str | None = None
-    attempt: int = 1
-    moves_head: bool = True
-
-    def ended(
-        self,
-        session_id: str,
-        status: TurnStatus,
-        messages: tuple[Message | None, Message | None],
-        calls: Sequence[ModelCall],
-        between: tuple[datetime, datetime],
-    ) -> Turn:
-        """Give the turn as it stands after ``finish``, human and reply in ``messages``. Its human line is its own, so
-        that its reply has no variants."""
-        human, reply = messages
-        began, ended = between
-        return Turn(
-            id=self.id,
-            session_id=session_id,
-            seq=self.seq,
-            kind=TurnKind(self.kind),
-            status=status,
-            round=self.round,
-            ordinal=self.ordinal,
-            attempt=calls[-1].attempt,
-            revision=self.revision,
-            human=human,
-            reply=reply,
-            variant=1,
-            variants=1,
-            calls=tuple(calls),
-            metadata=json.loads(self.metadata_json) if self.metadata_json else {},
-            created_at=began,
-            ended_at=ended,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Uttered:
-    """A turn that needed no model, with its one message."""
-
-    turn: NewTurn
-    message: NewMessage
-
-
-@dataclass(frozen=True, slots=True)
-class NewCall:
-    """A model call to write, before it is made."""
-
-    id: str
-    turn_seq: int
-    attempt: int
-    model_asked: str
-    host: str
-    dialect: str
-    streamed: bool
-    parameters: str
-    recipe_version: int
-    front_digest: str
-    recipe: str
-    request_digest: str
-    prompt_count: int
-    counter: str
-    purpose: str = "reply"
-
-    def ended(self, how: CallEnding, at: datetime) -> ModelCall:
-        """Give the call that was written ``at``, with its end."""
-        return ModelCall(
-            id=self.id,
-            turn_seq=self.turn_seq,
-            purpose=self.purpose,
-            attempt=self.attempt,
-            model_asked=self.model_asked,
-            model_answered=how.model_answered,
-            host=self.host,
-            dialect=self.dialect,
-            streamed=self.streamed,
-            parameters=json.loads(self.parameters),
-            request_digest=self.request_digest,
-            response_id=how.response_id,
-            response_created=how.response_created,
-            finish_reason=how.finish_reason,
-            usage=how.usage,
-            sensitivity=how.sensitivity,
-            base_resp=how.base_resp,
-            reasoning=how.reasoning,
-            error=None if how.error is None else json.loads(how.error),
-            first_token_s=how.first_token_s,
-            total_s=how.total_s,
-            created_at=at,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Everything that one claim writes. ``version`` and the counters are what the caller saw and what they become."""
-
-    version: int
-    last_seq: int
-    last_turn: int
-    turn: NewTurn
-    human: NewMessage | None
-    call: NewCall
-    state: str | None = None
-    pieces: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Proof of a turn in flight: which turn, which attempt, whose."""
-
-    tenant: str
-    session_id: str
-    turn_seq: int
-    attempt: int
-    owner: str
-
-    def where(self) -> dict[str, Any]:
-        return {
-            "of_tenant": self.tenant,
-            "of_session": self.session_id,
-            "of_seq": self.turn_seq,
-            "of_attempt": self.attempt,
-            "of_owner": self.owner,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who holds a turn in flight and how long its lease still lasts."""
-
-    turn_seq: int
-    attempt: int
-    owner: str
-    lease_until: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CallEnding:
-    """How a model call ended: what the service said of it, the error as JSON, seconds from sending."""
-
-    model_answered: str | None = None
-    response_id: str | None = None
-    response_created: int | None = None
-    finish_reason: str | None = None
-    usage: Usage = Usage()
-    sensitivity: Sensitivity = Sensitivity()
-    base_resp: BaseResp | None = None
-    reasoning: str | None = None
-    error: str | None = None
-    first_token_s: float | None = None
-    total_s: float = 0.0
-
-    def values(self) -> dict[str, Any]:
-        return {
-            "model_answered": self.model_answered,
-            "response_id": self.response_id,
-            "response_created": self.response_created,
-            "finish_reason": self.finish_reason,
-            **dict(self.usage),
-            **dict(self.sensitivity),
-            "base_status": self.base_resp.status_code if self.base_resp else None,
-            "base_message": self.base_resp.status_msg if self.base_resp else None,
-            "reasoning": self.reasoning,
-            "error": self.error,
-            "first_token_s": self.first_token_s,
-            "total_s": self.total_s,
-        }
-
-
-_END_CALL = _END_CALL.values({name: bindparam(f"new_{name}") for name in CallEnding().values()})
 
 
 def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: datetime) -> bool:
     """Write a turn before its model call. Gives ``False``, having written nothing, when the session moved on."""
-    advanced = connection.execute(
-        ADVANCE,
-        {
-            "of_tenant": tenant,
-            "of_session": session_id,
-            "was": new.version,
-            "seq_now": new.last_seq,
-            "turn_now": new.last_turn,
-            "at": at,
-        },
-    )
-    if advanced.rowcount != 1:
+    advance = {"was": new.version, "seq_now": new.last_seq, "turn_now": new.last_turn, "at": at}
+    if connection.execute(ADVANCE, advance | {"of_tenant": tenant, "of_session": session_id}).rowcount != 1:
         return False
     plain = {"tenant": tenant, "session_id": session_id}
     if new.pieces:
@@ -373,17 +117,40 @@ def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: 
         connection.execute(_INSERT_PIECES[connection.dialect.name], rows)
     if new.state is not None:
         connection.execute(_INSERT_STATE, plain | {"seq": new.turn.seq, "state": new.state})
-    add_turn(connection, tenant, session_id, new.turn, at)
+    if new.again:
+        _claim_again(connection, tenant, session_id, new, at)
+    else:
+        row = columns(new.turn) | plain | {"created_at": at, "ended_at": None}
+        leased = _INSERT_LEASED[connection.dialect.name]
+        connection.execute(leased, row | _until(connection, at, new.lease))
     if new.human is not None:
         add_message(connection, tenant, session_id, new.turn.seq, new.human, at)
     add_call(connection, tenant, session_id, new.call, at)
     return True
 
 
+def _claim_again(connection: Connection, tenant: str, session_id: str, new: Claim, at: datetime) -> None:
+    """Put a turn that failed or was interrupted in flight again. The version that moved with it guards the rest."""
+    turn = new.turn
+    connection.execute(
+        _AGAIN[connection.dialect.name],
+        {
+            "of_tenant": tenant,
+            "of_session": session_id,
+            "of_seq": turn.seq,
+            "new_attempt": turn.attempt,
+            "new_reply": turn.reply_seq,
+            "new_head": turn.from_head,
+            "new_moves": turn.moves_head,
+            "new_owner": turn.lease_owner,
+        }
+        | _until(connection, at, new.lease),
+    )
+
+
 def add_turn(connection: Connection, tenant: str, session_id: str, turn: NewTurn, at: datetime) -> None:
-    """Insert one turn; one that is not in flight has ended at ``at``."""
-    ended = None if TurnStatus(turn.status).in_flight else at
-    row = _row(turn) | {"tenant": tenant, "session_id": session_id, "created_at": at, "ended_at": ended}
+    """Insert one turn that needs no model and has ended at ``at``."""
+    row = columns(turn) | {"tenant": tenant, "session_id": session_id, "created_at": at, "ended_at": at}
     connection.execute(_INSERT_TURN, row)
 
 
@@ -391,33 +158,33 @@ def add_message(
     connection: Connection, tenant: str, session_id: str, turn_seq: int, message: NewMessage, at: datetime
 ) -> None:
     """Insert one message of a turn."""
-    row = _row(message) | {"tenant": tenant, "session_id": session_id, "turn_seq": turn_seq, "created_at": at}
+    row = columns(message) | {"tenant": tenant, "session_id": session_id, "turn_seq": turn_seq, "created_at": at}
     connection.execute(_INSERT_MESSAGE, row)
 
 
 def add_call(connection: Connection, tenant: str, session_id: str, call: NewCall, at: datetime) -> None:
     """Insert one model call, still running."""
-    connection.execute(_INSERT_CALL, _row(call) | {"tenant": tenant, "session_id": session_id, "created_at": at})
+    connection.execute(_INSERT_CALL, columns(call) | {"tenant": tenant, "session_id": session_id, "created_at": at})
 
 
 def next_attempt(
-    connection: Connection, hold: Hold, ended: tuple[str, CallEnding], call: NewCall, *, until: datetime, at: datetime
+    connection: Connection, hold: Hold, ended: tuple[str, CallEnding], call: NewCall, *, lease: timedelta, at: datetime
 ) -> bool:
     """End one call of a turn and begin the next. ``False``, having changed nothing, when the turn is not held."""
-    if connection.execute(_NEXT_ATTEMPT, hold.where() | {"until": until}).rowcount != 1:
+    if not _still_held(connection, _NEXT_ATTEMPT, hold, lease, at):
         return False
-    _end_call(connection, hold, *ended)
+    end_call(connection, hold, *ended)
     add_call(connection, hold.tenant, hold.session_id, call, at)
     return True
 
 
 def flush(
-    connection: Connection, hold: Hold, reply: NewMessage, *, first: bool, until: datetime, at: datetime
+    connection: Connection, hold: Hold, reply: NewMessage, *, first: bool, lease: timedelta, at: datetime
 ) -> bool:
     """Keep the text of a stream so far and renew the lease. ``False`` when the turn is not held."""
-    if connection.execute(_STREAMING, hold.where() | {"until": until}).rowcount != 1:
+    if not _still_held(connection, _STREAMING, hold, lease, at):
         return False
-    _write_reply(connection, hold, reply, first=first, at=at)
+    write_reply(connection, hold, reply, first=first, at=at)
     return True
 
 
@@ -437,61 +204,29 @@ def finish(
     The head moves only when it still stands where the claim saw it. ``False``, having changed nothing, when the turn is
     not held any more.
     """
-    if connection.execute(_END_TURN, hold.where() | {"ending": status.value, "at": at}).rowcount != 1:
+    if connection.execute(END_TURN, hold.where() | {"ending": status.value, "at": at}).rowcount != 1:
         return False
     if reply is not None:
-        _write_reply(connection, hold, reply, first=not flushed, at=at)
-    _end_call(connection, hold, *ended)
+        write_reply(connection, hold, reply, first=not flushed, at=at)
+    end_call(connection, hold, *ended)
     if head is not None:
         move_head(connection, hold.tenant, hold.session_id, head, cause="reply", at=at)
     return True
 
 
-def move_head(
-    connection: Connection,
-    tenant: str,
-    session_id: str,
-    move: tuple[int | None, int],
-    *,
-    cause: str,
-    at: datetime,
-) -> bool:
-    """Move a session's head and record the move, when it stands where ``move`` begins; says whether it did."""
-    came_from, to = move
-    where = {"of_tenant": tenant, "of_session": session_id, "at": at}
-    moved = connection.execute(_MOVE_HEAD, where | {"from_head": came_from or 0, "to_head": to})
-    if moved.rowcount != 1:
-        return False
-    connection.execute(_INSERT_MOVE, where | {"from_seq": came_from, "to_seq": to, "cause": cause})
-    return True
-
-
-def holder(connection: Connection, tenant: str, session_id: str, turn_id: str) -> Holder | None:
-    """Give who holds a turn in flight, or ``None`` when it is in flight no more."""
-    where = {"tenant": tenant, "session": session_id, "turn": turn_id}
-    row = connection.execute(_HOLDER, where).first()
-    return None if row is None else Holder(*row)
-
-
-def recover(connection: Connection, hold: Hold, *, at: datetime) -> bool:
-    """End a turn whose owner is gone: interrupted when some of its text was kept, else failed.
-
-    ``False``, having changed nothing, when somebody else ended it first.
-    """
-    where = hold.where()
-    text = connection.execute(_REPLY_TEXT, where).scalar()
-    status = TurnStatus.INTERRUPTED if text else TurnStatus.FAILED
-    if connection.execute(_END_TURN, where | {"ending": status.value, "at": at}).rowcount != 1:
-        return False
-    connection.execute(_END_LOST_CALL, where | {"new_error": _LOST})
-    return True
-
-
-def _write_reply(connection: Connection, hold: Hold, reply: NewMessage, *, first: bool, at: datetime) -> None:
-    if first:
+def write_reply(connection: Connection, hold: Hold, reply: NewMessage, *, first: bool, at: datetime) -> None:
+    """Insert a reply, or give the one that is there its new text. ``first``: it is certainly not there."""
+    if first or not _reworded(connection, hold, reply):
         add_message(connection, hold.tenant, hold.session_id, hold.turn_seq, reply, at)
-        return
-    connection.execute(
+
+
+def is_held(connection: Connection, hold: Hold) -> bool:
+    """Whether the turn is in flight, at this attempt, in these hands."""
+    return connection.execute(_IS_HELD, hold.where()).first() is not None
+
+
+def _reworded(connection: Connection, hold: Hold, reply: NewMessage) -> bool:
+    done = connection.execute(
         _RETEXT,
         {
             "of_tenant": hold.tenant,
@@ -502,12 +237,19 @@ def _write_reply(connection: Connection, hold: Hold, reply: NewMessage, *, first
             "new_repaired": reply.repaired,
         },
     )
+    return done.rowcount == 1
 
 
-def _end_call(connection: Connection, hold: Hold, call_id: str, ending: CallEnding) -> None:
+def end_call(connection: Connection, hold: Hold, call_id: str, ending: CallEnding) -> None:
+    """Write how a call ended."""
     where = {"of_tenant": hold.tenant, "of_session": hold.session_id, "of_call": call_id}
     connection.execute(_END_CALL, where | {f"new_{name}": value for name, value in ending.values().items()})
 
 
-def _row(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__slots__}
+def _still_held(connection: Connection, statements: dict[str, Any], hold: Hold, lease: timedelta, at: datetime) -> bool:
+    done = connection.execute(statements[connection.dialect.name], hold.where() | _until(connection, at, lease))
+    return done.rowcount == 1
+
+
+def _until(connection: Connection, at: datetime, lease: timedelta) -> dict[str, Any]:
+    return {"lease": lease} if connection.dialect.name == "postgresql" else {"until": at + lease}

@@ -74,13 +74,14 @@ def test_a_living_process_keeps_its_turn(database_url: str, scripted: Scripted) 
 
 
 def test_a_turn_that_was_taken_over_changes_nothing(database_url: str, scripted: Scripted) -> None:
-    """When another process has ended the turn, its first owner is told and what stands is left as it is."""
+    """When another process has ended the turn, its first owner is told; its text is kept, and nothing else changes."""
     with Roleplay.open(database_url, model=MODEL, chat=scripted("One.")) as rp:
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
         with pytest.raises(ConflictError), session.stream("First.") as reply:
             end_by_hand(database_url)
             list(reply)
-        assert session.turn(reply.turn_id).status is TurnStatus.FAILED
+        kept = session.turn(reply.turn_id)
+        assert (kept.status, kept.reply.text, kept.usage.total_tokens) == (TurnStatus.INTERRUPTED, "One.", 2)
         assert session.info().head_seq is None
 
 

@@ -10,7 +10,7 @@ import pytest
 from roleplay import ChatSession, Endpoint, Persona, Roleplay, TurnStatus
 from roleplay.cli.interrupts import Brake, BrakedTransport
 from roleplay.testing import ScriptedModel
-from roleplay.turns import Interrupt
+from roleplay.turns.effects import Interrupt
 from roleplay.wire.request import WireRequest
 
 

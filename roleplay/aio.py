@@ -1,0 +1,164 @@
+"""AsyncRoleplay: the front door for asyncio. Every door does what its twin's in ``Roleplay`` does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from roleplay.chat.transport import AsyncTransport
+from roleplay.context.counting import Counter, EstimatingCounter
+from roleplay.domain.conversation import SessionInfo
+from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.page import Page
+from roleplay.domain.persona import Persona, StoredPersona
+from roleplay.domain.settings import SessionSettings
+from roleplay.domain.values import Metadata
+from roleplay.engine import DEFAULT_SETTINGS, GRACE_S, NO_METADATA, opened, ports
+from roleplay.replay import AsyncReplay
+from roleplay.session.drive import AsyncBackstage
+from roleplay.session.handle import AsyncChatSession
+from roleplay.settings import resolve
+from roleplay.store import schema
+from roleplay.store.aio import AsyncDatabase, open_async
+from roleplay.store.calls import UsageKey, UsageTotal
+from roleplay.store.doctor import Finding
+from roleplay.turns import company as courses
+from roleplay.turns.company import Company, Opening
+
+
+class AsyncRoleplay:
+    """``Roleplay`` for asyncio, on one event loop: ``rp = await AsyncRoleplay.open(url)``, then ``async with rp:``."""
+
+    def __init__(
+        self,
+        database: AsyncDatabase,
+        chat: AsyncTransport,
+        *,
+        endpoint: Endpoint,
+        tenant: str = "default",
+        settings: SessionSettings = DEFAULT_SETTINGS,
+        counter: Counter | None = None,
+    ) -> None:
+        company = Company(tenant, endpoint, settings, counter or EstimatingCounter(), ports())
+        self._backstage = AsyncBackstage(database, chat)
+        self._company = company
+        self._owned: list[Callable[[], Awaitable[None]]] = []
+        self.endpoint = endpoint
+        self.personas = AsyncPersonas(self._backstage, company)
+        self.sessions = AsyncSessions(self._backstage, company)
+        self.usage = AsyncUsageReports(self._backstage, company)
+        self.replay = AsyncReplay(self._backstage, tenant)
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        model: str | Endpoint | None = None,
+        tenant: str = "default",
+        settings: SessionSettings = DEFAULT_SETTINGS,
+        chat: AsyncTransport | None = None,
+        migrate: schema.Migrate | None = None,
+    ) -> Self:
+        """As ``Roleplay.open``."""
+        endpoint = resolve(model, os.environ, needs_key=chat is None)
+        database = open_async(await asyncio.to_thread(opened, url, migrate))
+        transport = chat or _httpx_transport()
+        engine = cls(database, transport, endpoint=endpoint, tenant=tenant, settings=settings)
+        engine._owned = [database.close] if chat is not None else [transport.close, database.close]
+        return engine
+
+    async def recover(self) -> Sequence[str]:
+        """As ``Roleplay.recover``."""
+        return await self._backstage.run(courses.recover(self._company))
+
+    async def doctor(self, *, repair: bool = False) -> Sequence[Finding]:
+        """As ``Roleplay.doctor``."""
+        return await self._backstage.run(courses.doctor(self._company, repair=repair))
+
+    async def close(self, *, grace_s: float = GRACE_S) -> None:
+        """As ``Roleplay.close``."""
+        await self._backstage.shut(grace_s)
+        for close in self._owned:
+            await close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close(grace_s=GRACE_S if error is None else 0)
+
+
+class AsyncPersonas:
+    """``Personas`` for asyncio."""
+
+    def __init__(self, backstage: AsyncBackstage, company: Company) -> None:
+        self._backstage = backstage
+        self._company = company
+
+    async def put(self, persona: Persona, *, persona_id: str | None = None) -> StoredPersona:
+        """As ``Personas.put``."""
+        return await self._backstage.run(courses.put_persona(self._company, persona, persona_id))
+
+    async def get(self, name: str, *, version: int | None = None) -> StoredPersona:
+        """As ``Personas.get``."""
+        return await self._backstage.run(courses.get_persona(self._company, name, version))
+
+    async def list(self, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
+        """As ``Personas.list``."""
+        return await self._backstage.run(courses.list_personas(self._company, limit, before))
+
+
+class AsyncSessions:
+    """``Sessions`` for asyncio."""
+
+    def __init__(self, backstage: AsyncBackstage, company: Company) -> None:
+        self._backstage = backstage
+        self._company = company
+
+    async def create(
+        self,
+        *,
+        cast: Sequence[StoredPersona | str],
+        user: StoredPersona | str | None = None,
+        scene: str = "",
+        settings: SessionSettings = DEFAULT_SETTINGS,
+        owner: str | None = None,
+        metadata: Metadata = NO_METADATA,
+    ) -> AsyncChatSession:
+        """As ``Sessions.create``."""
+        opening = Opening(cast, user, scene, settings, owner, metadata)
+        created = await self._backstage.run(courses.create_session(self._company, opening))
+        return AsyncChatSession(self._backstage, created)
+
+    async def get(self, session_id: str, *, owner: str | None = None) -> AsyncChatSession:
+        """As ``Sessions.get``."""
+        found = await self._backstage.run(courses.get_session(self._company, session_id, owner))
+        return AsyncChatSession(self._backstage, found)
+
+    async def list(self, *, owner: str | None = None, limit: int = 50, before: str | None = None) -> Page[SessionInfo]:
+        """As ``Sessions.list``."""
+        return await self._backstage.run(courses.list_sessions(self._company, owner, limit, before))
+
+
+class AsyncUsageReports:
+    """``UsageReports`` for asyncio."""
+
+    def __init__(self, backstage: AsyncBackstage, company: Company) -> None:
+        self._backstage = backstage
+        self._company = company
+
+    async def report(self, *, by: UsageKey = "model") -> Sequence[UsageTotal]:
+        """As ``UsageReports.report``."""
+        return await self._backstage.run(courses.usage_report(self._company, by))
+
+
+def _httpx_transport() -> AsyncTransport:
+    from roleplay.chat.aio import HttpxTransport  # noqa: PLC0415 - loaded when a model is spoken to
+
+    return HttpxTransport()

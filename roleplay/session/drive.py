@@ -1,0 +1,348 @@
+"""The two shells: each performs the effects of one course until it has ended, and decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
+from roleplay.domain.conversation import Delta
+from roleplay.errors import ConflictError
+from roleplay.store.aio import AsyncDatabase
+from roleplay.store.database import Database
+from roleplay.turns.effects import (
+    Claimed,
+    Effect,
+    Emit,
+    Interrupt,
+    Open,
+    Pause,
+    Read,
+    Receive,
+    Release,
+    Steps,
+    Write,
+)
+
+T = TypeVar("T")
+
+
+class _Course(Generic[T]):
+    """A course with the effect that it waits for. How the effect is performed is the shell's business."""
+
+    def __init__(self, steps: Steps[T]) -> None:
+        self._steps = steps
+        self.effect: Effect | None = None
+        self.result: T | None = None
+        self.ended = False
+        self._advance(lambda: next(steps))
+
+    def send(self, value: Any) -> None:
+        self._advance(lambda: self._steps.send(value))
+
+    def throw(self, error: BaseException) -> None:
+        self._advance(lambda: self._steps.throw(error))
+
+    def _advance(self, step: Callable[[], Effect]) -> None:
+        try:
+            self.effect = step()
+        except StopIteration as stop:
+            self.ended, self.result = True, stop.value
+        except BaseException:
+            self.ended = True
+            raise
+
+
+class Backstage:
+    """What the handles of one engine share: the database, the network, and which courses are on."""
+
+    def __init__(self, database: Database, transport: Transport) -> None:
+        self.database = database
+        self.transport = transport
+        self._on: set[Drive[Any]] = set()
+        self._changed = threading.Condition()
+        self._closing = False
+
+    def run(self, steps: Steps[T]) -> T:
+        """Perform a course from beginning to end and give its result."""
+        return Drive(self, steps).to_end()
+
+    def enter(self, drive: Drive[Any]) -> None:
+        """Note a course that is on. Raises ``ConflictError`` once the engine closes."""
+        with self._changed:
+            if self._closing:
+                raise ConflictError("the engine is closed")
+            self._on.add(drive)
+
+    def leave(self, drive: Drive[Any]) -> None:
+        """Note that a course has ended."""
+        with self._changed:
+            self._on.discard(drive)
+            self._changed.notify_all()
+
+    def shut(self, grace_s: float) -> None:
+        """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""
+        with self._changed:
+            self._closing = True
+            self._changed.wait_for(lambda: not self._on, grace_s)
+            left = list(self._on)
+        for drive in left:
+            drive.stop()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._on, grace_s + 1)
+
+
+class Drive(Generic[T]):
+    """Performs the effects of one course, blocking."""
+
+    def __init__(self, backstage: Backstage, steps: Steps[T]) -> None:
+        self._backstage = backstage
+        self._answer: Answer | None = None
+        self._stopped = False
+        backstage.enter(self)
+        try:
+            self._course = _Course(steps)
+        except BaseException:
+            backstage.leave(self)
+            raise
+        self._note_end()
+
+    @property
+    def ended(self) -> bool:
+        return self._course.ended
+
+    @property
+    def result(self) -> T | None:
+        return self._course.result
+
+    def until_emit(self) -> Delta | Claimed | None:
+        """Perform effects until something is handed to the caller; ``None`` when the course has ended."""
+        while not self._course.ended:
+            effect = self._course.effect
+            if isinstance(effect, Emit):
+                self._step(lambda: self._course.send(None))
+                return effect.what
+            self._perform(effect)
+        return None
+
+    def to_end(self) -> T:
+        """Perform everything that is left and give the course's result."""
+        while not self._course.ended:
+            self.until_emit()
+        return self._course.result  # type: ignore[return-value]
+
+    def throw(self, error: BaseException) -> None:
+        """Let the course know that its caller has gone or failed; it then ends the turn properly."""
+        if not self._course.ended:
+            self._step(lambda: self._course.throw(error))
+
+    def stop(self) -> None:
+        """From another thread: end the reply at the next chance, and wake whoever waits for it."""
+        self._stopped = True
+        answer = self._answer
+        if answer is not None:
+            answer.close()
+
+    def _perform(self, effect: Effect | None) -> None:
+        try:
+            if self._stopped and isinstance(effect, Open | Receive | Pause):
+                raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
+            result = self._do(effect)
+        except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, Ctrl-C too
+            failure = Interrupt() if self._stopped and isinstance(error, Exception) else error
+            self.throw(failure)
+        else:
+            self._step(lambda: self._course.send(result))
+
+    def _step(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        finally:
+            self._note_end()
+
+    def _note_end(self) -> None:
+        if self._course.ended:
+            if self._answer is not None:
+                self._answer.close()
+            self._backstage.leave(self)
+
+    def _do(self, effect: Effect | None) -> Any:
+        match effect:
+            case Read(work):
+                return self._backstage.database.read(work)
+            case Write(work):
+                return self._backstage.database.write(work)
+            case Open(endpoint, request):
+                self._answer = self._backstage.transport.open(endpoint, request)
+                return self._answer.status, self._answer.content_type
+            case Receive():
+                assert self._answer is not None
+                return self._answer.read()
+            case Release():
+                if self._answer is not None:
+                    self._answer.release()
+            case Pause(seconds):
+                time.sleep(seconds)
+        return None
+
+
+class AsyncBackstage:
+    """What the asyncio handles of one engine share."""
+
+    def __init__(self, database: AsyncDatabase, transport: AsyncTransport) -> None:
+        self.database = database
+        self.transport = transport
+        self._on: dict[AsyncDrive[Any], asyncio.Task[Any] | None] = {}
+        self._closing = False
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Perform a course from beginning to end and give its result."""
+        return await AsyncDrive(self, steps).to_end()
+
+    def enter(self, drive: AsyncDrive[Any]) -> None:
+        """Note a course that is on. Raises ``ConflictError`` once the engine closes."""
+        if self._closing:
+            raise ConflictError("the engine is closed")
+        self._on[drive] = None
+
+    def leave(self, drive: AsyncDrive[Any]) -> None:
+        """Note that a course has ended."""
+        self._on.pop(drive, None)
+
+    async def shut(self, grace_s: float) -> None:
+        """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""
+        self._closing = True
+        await self._quiet(grace_s)
+        for drive in list(self._on):
+            drive.stop()
+        await self._quiet(grace_s + 1)
+
+    async def _quiet(self, patience_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + patience_s
+        while self._on and loop.time() < give_up:
+            await asyncio.sleep(0.01)
+
+
+class AsyncDrive(Generic[T]):
+    """Performs the effects of one course, awaiting."""
+
+    def __init__(self, backstage: AsyncBackstage, steps: Steps[T]) -> None:
+        self._backstage = backstage
+        self._answer: AsyncAnswer | None = None
+        self._stopped = False
+        self._waiting: asyncio.Future[Any] | None = None
+        backstage.enter(self)
+        try:
+            self._course = _Course(steps)
+        except BaseException:
+            backstage.leave(self)
+            raise
+        if self._course.ended:
+            backstage.leave(self)
+
+    @property
+    def ended(self) -> bool:
+        return self._course.ended
+
+    @property
+    def result(self) -> T | None:
+        return self._course.result
+
+    async def until_emit(self) -> Delta | Claimed | None:
+        """Perform effects until something is handed to the caller; ``None`` when the course has ended."""
+        while not self._course.ended:
+            effect = self._course.effect
+            if isinstance(effect, Emit):
+                await self._step(lambda: self._course.send(None))
+                return effect.what
+            await self._perform(effect)
+        return None
+
+    async def to_end(self) -> T:
+        """Perform everything that is left and give the course's result."""
+        while not self._course.ended:
+            await self.until_emit()
+        return self._course.result  # type: ignore[return-value]
+
+    async def throw(self, error: BaseException) -> None:
+        """Let the course know that its caller has gone or failed; it then ends the turn properly."""
+        if not self._course.ended:
+            await self._step(lambda: self._course.throw(error))
+
+    def stop(self) -> None:
+        """End the reply at the next chance, and wake whoever waits for it."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _perform(self, effect: Effect | None) -> None:
+        try:
+            if self._stopped and isinstance(effect, Open | Receive | Pause):
+                raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
+            result = await self._do(effect)
+        except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, cancellation too
+            stopped = self._stopped and isinstance(error, Exception | asyncio.CancelledError)
+            await self.throw(Interrupt() if stopped else error)
+        else:
+            await self._step(lambda: self._course.send(result))
+
+    async def _step(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        finally:
+            if self._course.ended:
+                self._backstage.leave(self)
+                if self._answer is not None:
+                    await _sheltered(self._answer.close())
+
+    async def _do(self, effect: Effect | None) -> Any:
+        match effect:
+            case Read(work):
+                return await self._backstage.database.read(work)
+            case Write(work):
+                return await _sheltered(self._backstage.database.write(work))
+            case Open(endpoint, request):
+                self._answer = await self._stoppable(self._backstage.transport.open(endpoint, request))
+                return self._answer.status, self._answer.content_type
+            case Receive():
+                assert self._answer is not None
+                return await self._stoppable(self._answer.read())
+            case Release():
+                if self._answer is not None:
+                    await self._answer.release()
+            case Pause(seconds):
+                await self._stoppable(asyncio.sleep(seconds))
+        return None
+
+    async def _stoppable(self, work: Any) -> Any:
+        """Wait for something that ``stop`` may cut short."""
+        self._waiting = task = asyncio.ensure_future(work)
+        try:
+            return await task
+        finally:
+            self._waiting = None
+            if not task.done():
+                task.cancel()
+
+
+async def _sheltered(work: Any) -> Any:
+    """Finish ``work`` even when the task is cancelled meanwhile, and only then let the cancellation go on."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except BaseException:  # noqa: BLE001, S110 - it is the task's, and given below
+            pass
+    if cancelled is not None:
+        task.exception()  # seen; the cancellation goes first
+        raise cancelled
+    return task.result()

@@ -1,0 +1,257 @@
+"""A session's handle, for both shells. The two classes have the same doors; a test compares their signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from roleplay.domain.context import ContextMessage, ContextReport
+from roleplay.domain.conversation import SessionInfo, Turn
+from roleplay.domain.page import Page
+from roleplay.domain.settings import DEFAULT_OPTIONS, TurnOptions
+from roleplay.domain.values import Value
+from roleplay.session.drive import AsyncBackstage, Backstage
+from roleplay.session.stream import AsyncReplyStream, ReplyStream
+from roleplay.turns import reading, speaking, tree
+from roleplay.turns.plan import Plan
+from roleplay.turns.scene import Scene
+
+
+class Preview(Value):
+    """What would be sent, and why. ``messages`` are (role, name, text) before the dialect writes them; ``body`` is the
+    request, byte for byte."""
+
+    report: ContextReport
+    messages: tuple[ContextMessage, ...]
+    body: bytes
+
+
+def _preview(plan: Plan) -> Preview:
+    return Preview(report=plan.draft.report, messages=tuple(plan.draft.messages), body=plan.body)
+
+
+class ChatSession:
+    """A stored conversation. The handle holds an id and no history; it may be shared by threads.
+
+    What speaks (``send``, ``stream``, ``regenerate``, ``retry``, ``resume``) raises, with nothing written:
+    ``InvalidInputError``, ``NotFoundError``, ``BudgetError``, and ``ConflictError`` while another turn runs on this
+    session, unless ``TurnOptions(on_conflict=...)`` says otherwise. It raises ``ChatError`` when the service failed: the
+    turn is stored as failed, or as interrupted with the text that came; its id is the error's ``turn_id``, and the
+    session goes on from where it stood.
+    """
+
+    def __init__(self, backstage: Backstage, scene: Scene) -> None:
+        self._backstage = backstage
+        self._scene = scene
+        self.tree = Tree(backstage, scene)
+
+    @property
+    def id(self) -> str:
+        return self._scene.session_id
+
+    def __repr__(self) -> str:
+        return f"ChatSession({self.id!r})"
+
+    def info(self) -> SessionInfo:
+        """Read the session as it stands. Raises ``NotFoundError``."""
+        return self._backstage.run(reading.info(self._scene))
+
+    def send(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
+        """Say ``text`` and wait for the whole reply."""
+        return self._backstage.run(speaking.send(self._scene, text, options, stream=False))
+
+    def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
+        """Say ``text`` and give the reply as it comes. What can be known is raised before anything is iterated; an
+        error in mid-reply is raised by the iteration."""
+        return ReplyStream(self._backstage, speaking.send(self._scene, text, options, stream=True))
+
+    def regenerate(
+        self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
+    ) -> ReplyStream:
+        """Give another variant of a turn's reply (the head's without an id) as it comes, and stand on it.
+
+        ``hint`` is an instruction for this variant alone. The other variants stay, each with its usage.
+        """
+        course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
+        return ReplyStream(self._backstage, course)
+
+    def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
+        """Make another attempt at a turn that failed or was interrupted (the last one without an id)."""
+        return ReplyStream(self._backstage, speaking.retry(self._scene, turn_id, options, stream=True))
+
+    def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
+        """Let the model go on from the text of an interrupted turn; only what is new comes from the stream."""
+        return ReplyStream(self._backstage, speaking.resume(self._scene, turn_id, options, stream=True))
+
+    def accept(self, turn_id: str) -> Turn:
+        """Take an interrupted turn as it is: its text becomes the reply, and the session stands on it."""
+        return self._backstage.run(tree.accept(self._scene, turn_id))
+
+    def preview(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
+        """Give what ``send`` would send and why; calls nothing, writes nothing."""
+        return _preview(self._backstage.run(speaking.preview(self._scene, text, options)))
+
+    def turns(self, *, before: str | None = None, limit: int = 50) -> Page[Turn]:
+        """Give a page of the active path, oldest first; the newest page unless ``before`` is a page's ``older``.
+
+        The newest page ends with the last attempt after the path when it has not become a reply: failed, interrupted
+        or still in flight, as its ``status`` says. Raises ``NotFoundError`` and ``InvalidInputError``.
+        """
+        return self._backstage.run(reading.turns(self._scene, before, limit))
+
+    def turn(self, turn_id: str) -> Turn:
+        """Give one turn, on the active path or not. Raises ``NotFoundError``."""
+        return self._backstage.run(reading.turn(self._scene, turn_id))
+
+
+class Tree:
+    """The message tree of a session: where it stands, and the branches beside. O(1) rows each; nothing is copied.
+
+    Raises ``NotFoundError``, ``InvalidInputError``, and ``ConflictError`` while a turn runs on the head.
+    """
+
+    def __init__(self, backstage: Backstage, scene: Scene) -> None:
+        self._backstage = backstage
+        self._scene = scene
+
+    def choose(self, turn_id: str) -> Turn:
+        """Stand on a turn that is complete, such as another variant of a reply or the tip of another branch."""
+        return self._backstage.run(tree.choose(self._scene, turn_id))
+
+    def fork(self, turn_id: str) -> Turn:
+        """Stand on an earlier turn, so that the next line begins a branch of its own; what followed stays."""
+        return self._backstage.run(tree.fork(self._scene, turn_id))
+
+    def rewind(self, turns: int = 1) -> Turn | None:
+        """Step back over the last ``turns`` turns; gives the turn stood on then, ``None`` before the first."""
+        return self._backstage.run(tree.rewind(self._scene, turns))
+
+    def edit(self, turn_id: str, text: str) -> Turn:
+        """Give a reply other words, as a new variant beside it, and stand on it."""
+        return self._backstage.run(tree.edit(self._scene, turn_id, text))
+
+    def hide(self, turn_id: str) -> Turn:
+        """Leave a turn out of contexts from now on; it stays in the transcript, marked."""
+        return self._backstage.run(tree.hide(self._scene, turn_id, hidden=True))
+
+    def show(self, turn_id: str) -> Turn:
+        """Take a hidden turn into contexts again."""
+        return self._backstage.run(tree.hide(self._scene, turn_id, hidden=False))
+
+    def undo(self) -> Turn | None:
+        """Take back the last move of the session that was not taken back yet; gives the turn stood on then."""
+        return self._backstage.run(tree.undo(self._scene))
+
+    def branches(self) -> Sequence[Turn]:
+        """Give the last turn of every branch, newest first."""
+        return self._backstage.run(tree.branches(self._scene))
+
+    def variants(self, turn_id: str) -> Sequence[Turn]:
+        """Give all variants of a turn's reply, oldest first."""
+        return self._backstage.run(tree.variants(self._scene, turn_id))
+
+
+class AsyncChatSession:
+    """``ChatSession`` for asyncio; every door does what its twin's does."""
+
+    def __init__(self, backstage: AsyncBackstage, scene: Scene) -> None:
+        self._backstage = backstage
+        self._scene = scene
+        self.tree = AsyncTree(backstage, scene)
+
+    @property
+    def id(self) -> str:
+        return self._scene.session_id
+
+    def __repr__(self) -> str:
+        return f"AsyncChatSession({self.id!r})"
+
+    async def info(self) -> SessionInfo:
+        """As ``ChatSession.info``."""
+        return await self._backstage.run(reading.info(self._scene))
+
+    async def send(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
+        """As ``ChatSession.send``."""
+        return await self._backstage.run(speaking.send(self._scene, text, options, stream=False))
+
+    async def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
+        """As ``ChatSession.stream``."""
+        return await AsyncReplyStream(self._backstage, speaking.send(self._scene, text, options, stream=True)).begin()
+
+    async def regenerate(
+        self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
+    ) -> AsyncReplyStream:
+        """As ``ChatSession.regenerate``."""
+        course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
+        return await AsyncReplyStream(self._backstage, course).begin()
+
+    async def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
+        """As ``ChatSession.retry``."""
+        return await AsyncReplyStream(
+            self._backstage, speaking.retry(self._scene, turn_id, options, stream=True)
+        ).begin()
+
+    async def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
+        """As ``ChatSession.resume``."""
+        return await AsyncReplyStream(
+            self._backstage, speaking.resume(self._scene, turn_id, options, stream=True)
+        ).begin()
+
+    async def accept(self, turn_id: str) -> Turn:
+        """As ``ChatSession.accept``."""
+        return await self._backstage.run(tree.accept(self._scene, turn_id))
+
+    async def preview(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
+        """As ``ChatSession.preview``."""
+        return _preview(await self._backstage.run(speaking.preview(self._scene, text, options)))
+
+    async def turns(self, *, before: str | None = None, limit: int = 50) -> Page[Turn]:
+        """As ``ChatSession.turns``."""
+        return await self._backstage.run(reading.turns(self._scene, before, limit))
+
+    async def turn(self, turn_id: str) -> Turn:
+        """As ``ChatSession.turn``."""
+        return await self._backstage.run(reading.turn(self._scene, turn_id))
+
+
+class AsyncTree:
+    """``Tree`` for asyncio; every door does what its twin's does."""
+
+    def __init__(self, backstage: AsyncBackstage, scene: Scene) -> None:
+        self._backstage = backstage
+        self._scene = scene
+
+    async def choose(self, turn_id: str) -> Turn:
+        """As ``Tree.choose``."""
+        return await self._backstage.run(tree.choose(self._scene, turn_id))
+
+    async def fork(self, turn_id: str) -> Turn:
+        """As ``Tree.fork``."""
+        return await self._backstage.run(tree.fork(self._scene, turn_id))
+
+    async def rewind(self, turns: int = 1) -> Turn | None:
+        """As ``Tree.rewind``."""
+        return await self._backstage.run(tree.rewind(self._scene, turns))
+
+    async def edit(self, turn_id: str, text: str) -> Turn:
+        """As ``Tree.edit``."""
+        return await self._backstage.run(tree.edit(self._scene, turn_id, text))
+
+    async def hide(self, turn_id: str) -> Turn:
+        """As ``Tree.hide``."""
+        return await self._backstage.run(tree.hide(self._scene, turn_id, hidden=True))
+
+    async def show(self, turn_id: str) -> Turn:
+        """As ``Tree.show``."""
+        return await self._backstage.run(tree.hide(self._scene, turn_id, hidden=False))
+
+    async def undo(self) -> Turn | None:
+        """As ``Tree.undo``."""
+        return await self._backstage.run(tree.undo(self._scene))
+
+    async def branches(self) -> Sequence[Turn]:
+        """As ``Tree.branches``."""
+        return await self._backstage.run(tree.branches(self._scene))
+
+    async def variants(self, turn_id: str) -> Sequence[Turn]:
+        """As ``Tree.variants``."""
+        return await self._backstage.run(tree.variants(self._scene, turn_id))

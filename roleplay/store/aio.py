@@ -1,0 +1,166 @@
+"""Databases for asyncio: the same work on the same statements, without a blocked event loop.
+
+SQLite has one writer: a thread of its own takes whatever is waiting and commits it together, so that a thousand streams
+share a disk sync instead of queueing for a thousand. PostgreSQL is spoken to by asyncio itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from roleplay.errors import SettingsError
+from roleplay.store.database import POSTGRES_OPTIONS, Database, postgres_url, store_error
+
+T = TypeVar("T")
+READERS = 3
+GROUP_LIMIT = 256
+
+
+class AsyncDatabase(Protocol):
+    """Short transactions, awaited."""
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction that only reads and give its result. Raises ``StoreError``."""
+        ...
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction and commit it; its result is given after the commit. Raises ``StoreError``.
+
+        ``work`` may run more than once; what it wrote counts once.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what is waiting and close."""
+        ...
+
+
+def open_async(database: Database) -> AsyncDatabase:
+    """Give the asyncio face of a database that was opened and whose schema was checked."""
+    return AsyncPostgres(database) if database.dialect == "postgresql" else AsyncSqlite(database)
+
+
+class _Job(NamedTuple):
+    work: Callable[[Connection], Any]
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
+class _Outcome(NamedTuple):
+    job: _Job
+    result: Any
+    error: BaseException | None
+
+
+class AsyncSqlite:
+    """SQLite: one writer thread that commits in groups, a few readers beside it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="roleplay-reader")
+        self._waiting: deque[_Job] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._writer = threading.Thread(target=self._write_groups, name="roleplay-writer", daemon=True)
+        self._writer.start()
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a reader thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._database.read, work)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Hand ``work`` to the writer thread and wait until it is committed."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        with self._wake:
+            self._waiting.append(_Job(work, future, loop))
+            self._wake.notify()
+        return await future
+
+    async def close(self) -> None:
+        """Finish what is waiting and end the threads."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._writer.join)
+        self._readers.shutdown()
+        self._database.close()
+
+    def _write_groups(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._closing:
+                    self._wake.wait()
+                if not self._waiting:
+                    return
+                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), GROUP_LIMIT))]
+            self._tell(self._commit(group))
+
+    def _commit(self, group: Sequence[_Job]) -> list[_Outcome]:
+        """Commit a group together; when one of them fails, nothing of the group stays, and each is done by itself."""
+        try:
+            results = self._database.write(lambda connection: [job.work(connection) for job in group])
+        except BaseException as error:  # noqa: BLE001 - handed to the caller that waits for it
+            if len(group) == 1:
+                return [_Outcome(group[0], None, error)]
+            return [outcome for job in group for outcome in self._commit([job])]
+        return [_Outcome(job, result, None) for job, result in zip(group, results, strict=True)]
+
+    @staticmethod
+    def _tell(outcomes: Sequence[_Outcome]) -> None:
+        for loop in {outcome.job.loop for outcome in outcomes}:
+            mine = [outcome for outcome in outcomes if outcome.job.loop is loop]
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_settle, mine)
+
+
+class AsyncPostgres:
+    """PostgreSQL through psycopg's asyncio side."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        try:
+            from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - needs the extra
+        except ImportError:
+            raise SettingsError("asyncio needs an extra: pip install 'roleplay-engine[async]'") from None
+        self._engine = create_async_engine(postgres_url(database.engine.url), **POSTGRES_OPTIONS)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` on a pooled connection."""
+        return await self._run(work)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` on a pooled connection and commit it."""
+        return await self._run(work)
+
+    async def close(self) -> None:
+        """Close the pooled connections."""
+        await self._engine.dispose()
+        self._database.close()
+
+    async def _run(self, work: Callable[[Connection], T]) -> T:
+        try:
+            async with self._engine.connect() as connection:
+                result = await connection.run_sync(work)
+                await connection.commit()
+                return result
+        except SQLAlchemyError as error:
+            raise store_error(error) from error
+
+
+def _settle(outcomes: Sequence[_Outcome]) -> None:
+    for job, result, error in outcomes:
+        if job.future.done():
+            continue  # its caller was cancelled; what it asked for is committed all the same
+        if error is None:
+            job.future.set_result(result)
+        else:
+            job.future.set_exception(error)

@@ -1,0 +1,240 @@
+"""What a turn writes, as plain values: messages, turns, calls, how a call ended, and the proof of who holds a turn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
+from roleplay.domain.usage import BaseResp, Sensitivity, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to write; field by field as ``domain.Message``."""
+
+    seq: int
+    parent_seq: int | None
+    role: str
+    seat: int
+    name: str
+    text: str
+    tokens: int
+    counter: str
+    depth: int
+    human_ordinal: int
+    model_ordinal: int
+    repaired: bool = False
+    hidden: bool = False
+
+    def written(self, turn_seq: int, at: datetime) -> Message:
+        """Give the message that was written ``at``."""
+        return Message(
+            seq=self.seq,
+            parent_seq=self.parent_seq,
+            turn_seq=turn_seq,
+            role=self.role,
+            seat=self.seat,
+            name=self.name,
+            text=self.text,
+            tokens=self.tokens,
+            counter=self.counter,
+            repaired=self.repaired,
+            hidden=self.hidden,
+            created_at=at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewTurn:
+    """A turn to write; ``reply_seq`` is given out with it, its message comes when there is text."""
+
+    seq: int
+    id: str
+    parent_turn: int | None
+    from_head: int | None
+    kind: str
+    round: int
+    ordinal: int
+    speaker: int
+    revision: int
+    state_seq: int | None
+    status: str
+    human_seq: int | None
+    reply_seq: int | None
+    lease_owner: str | None = None
+    idempotency_key: str | None = None
+    body_digest: str | None = None
+    metadata_json: str | None = None
+    attempt: int = 1
+    moves_head: bool = True
+
+    def ended(
+        self,
+        session_id: str,
+        status: TurnStatus,
+        messages: tuple[Message | None, Message | None],
+        calls: Sequence[ModelCall],
+        between: tuple[datetime, datetime],
+    ) -> Turn:
+        """Give the turn as it stands after ``finish``, human and reply in ``messages``. Its human line is its own, so
+        that its reply has no variants."""
+        human, reply = messages
+        began, ended = between
+        return Turn(
+            id=self.id,
+            session_id=session_id,
+            seq=self.seq,
+            kind=TurnKind(self.kind),
+            status=status,
+            round=self.round,
+            ordinal=self.ordinal,
+            attempt=calls[-1].attempt,
+            revision=self.revision,
+            human=human,
+            reply=reply,
+            variant=1,
+            variants=1,
+            calls=tuple(calls),
+            metadata=json.loads(self.metadata_json) if self.metadata_json else {},
+            created_at=began,
+            ended_at=ended,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Uttered:
+    """A turn that needed no model, with its one message."""
+
+    turn: NewTurn
+    message: NewMessage
+
+
+@dataclass(frozen=True, slots=True)
+class NewCall:
+    """A model call to write, before it is made."""
+
+    id: str
+    turn_seq: int
+    attempt: int
+    model_asked: str
+    host: str
+    dialect: str
+    streamed: bool
+    parameters: str
+    recipe_version: int
+    front_digest: str
+    recipe: str
+    request_digest: str
+    prompt_count: int
+    counter: str
+    purpose: str = "reply"
+
+    def ended(self, how: CallEnding, at: datetime) -> ModelCall:
+        """Give the call that was written ``at``, with its end."""
+        return ModelCall(
+            id=self.id,
+            turn_seq=self.turn_seq,
+            purpose=self.purpose,
+            attempt=self.attempt,
+            model_asked=self.model_asked,
+            model_answered=how.model_answered,
+            host=self.host,
+            dialect=self.dialect,
+            streamed=self.streamed,
+            parameters=json.loads(self.parameters),
+            request_digest=self.request_digest,
+            response_id=how.response_id,
+            response_created=how.response_created,
+            finish_reason=how.finish_reason,
+            usage=how.usage,
+            sensitivity=how.sensitivity,
+            base_resp=how.base_resp,
+            reasoning=how.reasoning,
+            error=None if how.error is None else json.loads(how.error),
+            first_token_s=how.first_token_s,
+            total_s=how.total_s,
+            created_at=at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Everything that one claim writes. ``version`` is what the caller saw, the counters are what they become.
+
+    ``again``: ``turn`` is stored already and gets another attempt, with a new ``reply_seq``.
+    """
+
+    version: int
+    last_seq: int
+    last_turn: int
+    turn: NewTurn
+    human: NewMessage | None
+    call: NewCall
+    lease: timedelta
+    again: bool = False
+    state: str | None = None
+    pieces: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Proof of a turn in flight: which turn, which attempt, whose."""
+
+    tenant: str
+    session_id: str
+    turn_seq: int
+    attempt: int
+    owner: str
+
+    def where(self) -> dict[str, Any]:
+        """Give the parameters of statements that must touch this attempt alone."""
+        return {
+            "of_tenant": self.tenant,
+            "of_session": self.session_id,
+            "of_seq": self.turn_seq,
+            "of_attempt": self.attempt,
+            "of_owner": self.owner,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnding:
+    """How a model call ended: what the service said of it, the error as JSON, seconds from sending."""
+
+    model_answered: str | None = None
+    response_id: str | None = None
+    response_created: int | None = None
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    sensitivity: Sensitivity = Sensitivity()
+    base_resp: BaseResp | None = None
+    reasoning: str | None = None
+    error: str | None = None
+    first_token_s: float | None = None
+    total_s: float = 0.0
+
+    def values(self) -> dict[str, Any]:
+        """Give the columns of a call that its ending fills."""
+        return {
+            "model_answered": self.model_answered,
+            "response_id": self.response_id,
+            "response_created": self.response_created,
+            "finish_reason": self.finish_reason,
+            **dict(self.usage),
+            **dict(self.sensitivity),
+            "base_status": self.base_resp.status_code if self.base_resp else None,
+            "base_message": self.base_resp.status_msg if self.base_resp else None,
+            "reasoning": self.reasoning,
+            "error": self.error,
+            "first_token_s": self.first_token_s,
+            "total_s": self.total_s,
+        }
+
+
+def columns(value: Any) -> dict[str, Any]:
+    """Give one of the values above as the columns it fills."""
+    return {name: getattr(value, name) for name in value.__slots__}

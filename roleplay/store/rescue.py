@@ -1,0 +1,240 @@
+"""Turns that need another look: who holds them, what they were told, and what is kept when their owner is gone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, bindparam, func, literal, select, update
+
+from roleplay.domain.conversation import TurnStatus
+from roleplay.errors import InvalidInputError, NotFoundError
+from roleplay.store.entries import CallEnding, Hold, NewMessage
+from roleplay.store.tables import MessageRow, ModelCallRow, PathStateRow, TurnRow, UtcDateTime, table
+from roleplay.store.turns import END_TURN, HELD, LIVE, OURS, add_message, end_call
+
+_t = table(TurnRow).c
+_c = table(ModelCallRow).c
+_m = table(MessageRow).c
+_parent = table(TurnRow).alias("parent")
+_state = table(PathStateRow).c
+_human = table(MessageRow).alias("human")
+_reply = table(MessageRow).alias("reply")
+
+_EXPIRED: dict[str, Any] = {
+    "sqlite": _t.lease_until <= bindparam("at", type_=UtcDateTime),
+    "postgresql": _t.lease_until <= func.now(),
+}
+_HOLDERS: dict[str, Select[Any]] = {
+    name: select(_t.session_id, _t.id, _t.seq, _t.attempt, _t.lease_owner, expired.label("expired")).where(
+        _t.tenant == bindparam("tenant"), LIVE
+    )
+    for name, expired in _EXPIRED.items()
+}
+_HOLDER = {
+    name: holders.where(_t.session_id == bindparam("session"), _t.id == bindparam("turn"))
+    for name, holders in _HOLDERS.items()
+}
+_REPLY_TEXT = (
+    select(_m.text)
+    .join(table(TurnRow), (_t.session_id == _m.session_id) & (_t.tenant == _m.tenant) & (_t.reply_seq == _m.seq))
+    .where(HELD)
+)
+_END_LOST_CALL = (
+    update(table(ModelCallRow))
+    .where(
+        _c.tenant == bindparam("of_tenant"),
+        _c.session_id == bindparam("of_session"),
+        _c.turn_seq == bindparam("of_seq"),
+        _c.attempt == bindparam("of_attempt"),
+        _c.total_s.is_(None),
+    )
+    .values(error=bindparam("new_error"))
+)
+_LOST = json.dumps(
+    {"slug": "lost", "message": "the process that made this call ended before it did", "retryable": True}
+)
+_HAS_TEXT = update(table(TurnRow)).where(OURS, _t.status == "failed").values(status="interrupted")
+_ACCEPT = (
+    update(table(TurnRow))
+    .where(
+        _t.tenant == bindparam("of_tenant"),
+        _t.session_id == bindparam("of_session"),
+        _t.seq == bindparam("of_seq"),
+        _t.status == "interrupted",
+    )
+    .values(status="completed")
+)
+_MESSAGE_AT = select(literal(1)).where(
+    _m.tenant == bindparam("of_tenant"), _m.session_id == bindparam("of_session"), _m.seq == bindparam("of_message")
+)
+
+
+def _told(where: Any) -> Select[Any]:
+    return (
+        select(
+            _t.id,
+            _t.seq,
+            _t.kind,
+            _t.status,
+            _t.attempt,
+            _t.revision,
+            _t.round,
+            _t.speaker,
+            _t.parent_turn,
+            _t.from_head,
+            _t.human_seq,
+            _t.reply_seq,
+            _human.c.parent_seq.label("human_parent"),
+            _human.c.seat.label("human_seat"),
+            _human.c.name.label("human_name"),
+            _human.c.text.label("human_text"),
+            _human.c.tokens.label("human_tokens"),
+            _human.c.human_ordinal,
+            _human.c.model_ordinal,
+            _reply.c.text.label("reply_text"),
+            _reply.c.parent_seq.label("reply_parent"),
+            _parent.c.state_seq,
+            _state.state,
+        )
+        .outerjoin(_human, _beside(_human) & (_human.c.seq == _t.human_seq))
+        .outerjoin(_reply, _beside(_reply) & (_reply.c.seq == _t.reply_seq))
+        .outerjoin(_parent, _beside(_parent) & (_parent.c.seq == _t.parent_turn))
+        .outerjoin(
+            table(PathStateRow),
+            (_state.session_id == _t.session_id) & (_state.tenant == _t.tenant) & (_state.seq == _parent.c.state_seq),
+        )
+        .where(_t.tenant == bindparam("tenant"), _t.session_id == bindparam("session"), where)
+    )
+
+
+def _beside(other: Any) -> Any:
+    return (other.c.session_id == _t.session_id) & (other.c.tenant == _t.tenant)
+
+
+_TOLD_BY_ID = _told(_t.id == bindparam("turn"))
+_TOLD_BY_SEQ = _told(_t.seq == bindparam("seq"))
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a turn in flight, and whether the lease has run out."""
+
+    session_id: str
+    turn_id: str
+    turn_seq: int
+    attempt: int
+    owner: str
+    expired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A stored turn as another variant or attempt needs it: its place, its human line, its reply, and what its parent
+    handed on."""
+
+    id: str
+    seq: int
+    kind: str
+    status: str
+    attempt: int
+    revision: int
+    round: int
+    speaker: int
+    parent_turn: int | None
+    from_head: int | None
+    human_seq: int | None
+    reply_seq: int | None
+    human_parent: int | None
+    human_seat: int | None
+    human_name: str | None
+    human_text: str | None
+    human_tokens: int | None
+    human_ordinal: int | None
+    model_ordinal: int | None
+    reply_text: str | None
+    reply_parent: int | None
+    state_seq: int | None
+    state: str | None
+
+    @property
+    def tip(self) -> int | None:
+        """The last message of the turn."""
+        return self.reply_seq if self.reply_text is not None else self.human_seq
+
+
+def holder(connection: Connection, tenant: str, session_id: str, turn_id: str, at: datetime) -> Holder | None:
+    """Give who holds a turn in flight, or ``None`` when it is in flight no more."""
+    statement = _HOLDER[connection.dialect.name]
+    where = {"tenant": tenant, "session": session_id, "turn": turn_id} | _clock(connection, at)
+    row = connection.execute(statement, where).first()
+    return None if row is None else Holder(*row)
+
+
+def holders(connection: Connection, tenant: str, at: datetime) -> Sequence[Holder]:
+    """Give all turns of a tenant that are in flight."""
+    rows = connection.execute(_HOLDERS[connection.dialect.name], {"tenant": tenant} | _clock(connection, at))
+    return [Holder(*row) for row in rows]
+
+
+def recover(connection: Connection, hold: Hold, *, at: datetime) -> bool:
+    """End a turn whose owner is gone: interrupted when some of its text was kept, else failed.
+
+    ``False``, having changed nothing, when somebody else ended it first.
+    """
+    where = hold.where()
+    kept = connection.execute(_REPLY_TEXT, where).scalar()
+    status = TurnStatus.INTERRUPTED if kept else TurnStatus.FAILED
+    if connection.execute(END_TURN, where | {"ending": status.value, "at": at}).rowcount != 1:
+        return False
+    connection.execute(_END_LOST_CALL, _attempt(hold) | {"new_error": _LOST})
+    return True
+
+
+def keep_lost(
+    connection: Connection, hold: Hold, ended: tuple[str, CallEnding], reply: NewMessage | None, *, at: datetime
+) -> None:
+    """Keep the text and usage of an attempt whose turn was taken over; what the turn has become stays as it is."""
+    end_call(connection, hold, *ended)
+    if reply is None:
+        return
+    where = {"of_tenant": hold.tenant, "of_session": hold.session_id, "of_message": reply.seq}
+    if connection.execute(_MESSAGE_AT, where).first() is None:
+        add_message(connection, hold.tenant, hold.session_id, hold.turn_seq, reply, at)
+        connection.execute(_HAS_TEXT, _attempt(hold))
+
+
+def accept(connection: Connection, tenant: str, session_id: str, turn_seq: int) -> None:
+    """Call an interrupted turn complete."""
+    where = {"of_tenant": tenant, "of_session": session_id, "of_seq": turn_seq}
+    connection.execute(_ACCEPT, where)
+
+
+def told(connection: Connection, tenant: str, session_id: str, turn_id: str | None, default: int | None) -> Told:
+    """Read a turn by its id, or by the number ``default`` when no id is given.
+
+    Raises ``NotFoundError``, and ``InvalidInputError`` when there is neither.
+    """
+    where: dict[str, Any] = {"tenant": tenant, "session": session_id}
+    if turn_id is None and default is None:
+        raise InvalidInputError("turn_id", "is needed, since nothing was said yet")
+    by_id = turn_id is not None
+    row = connection.execute(
+        _TOLD_BY_ID if by_id else _TOLD_BY_SEQ, where | ({"turn": turn_id} if by_id else {"seq": default})
+    ).first()
+    if row is None:
+        raise NotFoundError("turn", str(turn_id or default))
+    return Told(*row)
+
+
+def _attempt(hold: Hold) -> dict[str, Any]:
+    where = hold.where()
+    del where["of_owner"]
+    return where
+
+
+def _clock(connection: Connection, at: datetime) -> dict[str, Any]:
+    return {} if connection.dialect.name == "postgresql" else {"at": at}

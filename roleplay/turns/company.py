@@ -1,0 +1,219 @@
+"""Courses of an engine: personas, sessions, usage, recovery. Both front doors run them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from roleplay.context.counting import Counter
+from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
+from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.page import Page
+from roleplay.domain.persona import Persona, StoredPersona
+from roleplay.domain.settings import SessionSettings
+from roleplay.domain.values import KEY_LIMIT, TEXT_LIMIT, Metadata, metadata_of, text_problem
+from roleplay.errors import InvalidInputError, NotFoundError
+from roleplay.store import Connection, calls, moves, personas, rescue, sessions
+from roleplay.store import turns as stored_turns
+from roleplay.store.doctor import Finding, examine, mend
+from roleplay.store.entries import Hold
+from roleplay.turns.effects import Ports, Read, Steps, Write
+from roleplay.turns.opening import greetings
+from roleplay.turns.reading import check_limit
+from roleplay.turns.scene import Rehearsed, Scene
+
+REHEARSED_LIMIT = 1024
+TENANT_LIMIT = 64
+
+
+class _Latest(dict[tuple[Any, ...], Rehearsed]):
+    """A dict that drops its oldest entries beyond a limit."""
+
+    def __setitem__(self, key: tuple[Any, ...], value: Rehearsed) -> None:
+        super().__setitem__(key, value)
+        while len(self) > REHEARSED_LIMIT:
+            self.pop(next(iter(self)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """What the doors of one engine share."""
+
+    tenant: str
+    endpoint: Endpoint
+    settings: SessionSettings
+    counter: Counter
+    ports: Ports
+    rehearsed: dict[tuple[Any, ...], Rehearsed] = field(default_factory=_Latest)
+
+    def __post_init__(self) -> None:
+        label("tenant", self.tenant, TENANT_LIMIT)
+
+    def scene(self, session_id: str) -> Scene:
+        """Give the scene of a session."""
+        return Scene(
+            tenant=self.tenant,
+            session_id=session_id,
+            endpoint=self.endpoint,
+            sampling=self.settings.sampling,
+            budget_tokens=self.settings.budget_tokens,
+            counter=self.counter,
+            ports=self.ports,
+            rehearsed=self.rehearsed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a session is created with; see ``Sessions.create``."""
+
+    cast: Sequence[StoredPersona | str]
+    user: StoredPersona | str | None
+    scene: str
+    settings: SessionSettings
+    owner: str | None
+    metadata: Metadata
+
+
+def put_persona(company: Company, persona: Persona, persona_id: str | None) -> Steps[StoredPersona]:
+    """Store a persona."""
+    at, fresh = company.ports.now(), company.ports.new_id()
+    return (
+        yield Write(lambda db: personas.put(db, company.tenant, persona, persona_id=persona_id, new_id=fresh, at=at))
+    )
+
+
+def get_persona(company: Company, name: str, version: int | None) -> Steps[StoredPersona]:
+    """Read a persona by key, id or unique beginning of an id."""
+    tenant = company.tenant
+
+    def work(db: Connection) -> StoredPersona:
+        found = personas.find(db, tenant, name)
+        if found is not None and version in {None, found.version}:
+            return found
+        persona_id = found.id if found else _only("persona", name, personas.ids_with_prefix(db, tenant, name))
+        return personas.get(db, tenant, persona_id, version=version)
+
+    return (yield Read(work))
+
+
+def list_personas(company: Company, limit: int, before: str | None) -> Steps[Page[StoredPersona]]:
+    """Read a page of personas."""
+    check_limit(limit)
+    return (yield Read(lambda db: personas.list_page(db, company.tenant, limit=limit, before=before)))
+
+
+def create_session(company: Company, opening: Opening) -> Steps[Scene]:
+    """Write a session with its greetings and give its scene."""
+    cast, scene = opening.cast, opening.scene
+    if len(cast) != 1:
+        raise InvalidInputError("cast", f"has {len(cast)} personas", allowed="one, played by the model")
+    if problem := "is too long" if len(scene) > TEXT_LIMIT else text_problem(scene):
+        raise InvalidInputError("scene", problem, allowed=f"at most {TEXT_LIMIT} characters")
+    model = yield from _persona(company, cast[0])
+    human = None if opening.user is None else (yield from _persona(company, opening.user))
+    now = company.ports.now()
+    info = SessionInfo(
+        id=company.ports.new_id(),
+        owner=None if opening.owner is None else label("owner", opening.owner, KEY_LIMIT),
+        scene=scene.strip(),
+        settings=opening.settings,
+        cast=(
+            _seat(1, PlayedBy.MODEL, model, model.persona.called),
+            _seat(2, PlayedBy.HUMAN, human, human.persona.called if human else "User"),
+        ),
+        metadata=metadata_of(opening.metadata),
+        version=1,
+        head_seq=None,
+        created_at=now,
+        last_turn_at=now,
+    )
+    uttered = greetings(info, model.persona, company.counter, company.ports.new_id)
+    tenant = company.tenant
+
+    def work(db: Connection) -> None:
+        sessions.create(db, tenant, info, messages=len(uttered))
+        for one in uttered:
+            stored_turns.add_turn(db, tenant, info.id, one.turn, now)
+            stored_turns.add_message(db, tenant, info.id, one.turn.seq, one.message, now)
+        if uttered:
+            moves.move_head(db, tenant, info.id, (None, 1), cause="greeting", at=now)
+
+    yield Write(work)
+    return company.scene(info.id)
+
+
+def get_session(company: Company, session_id: str, owner: str | None) -> Steps[Scene]:
+    """Find a session by id or unique beginning of an id and give its scene."""
+    tenant = company.tenant
+
+    def work(db: Connection) -> str:
+        whole = _only("session", session_id, sessions.ids_with_prefix(db, tenant, session_id))
+        return sessions.get(db, tenant, whole, owner=owner).id
+
+    found: str = yield Read(work)
+    return company.scene(found)
+
+
+def list_sessions(company: Company, owner: str | None, limit: int, before: str | None) -> Steps[Page[SessionInfo]]:
+    """Read a page of sessions."""
+    check_limit(limit)
+    return (yield Read(lambda db: sessions.list_page(db, company.tenant, owner=owner, limit=limit, before=before)))
+
+
+def usage_report(company: Company, by: calls.UsageKey) -> Steps[Sequence[calls.UsageTotal]]:
+    """Add up what calls cost."""
+    if by not in {"model", "session", "day"}:
+        raise InvalidInputError("by", f"is {by!r}", allowed="model, session, day")
+    return (yield Read(lambda db: calls.totals(db, company.tenant, by)))
+
+
+def recover(company: Company) -> Steps[Sequence[str]]:
+    """End every turn in flight whose owner is gone or whose lease has run out; give their ids."""
+    at, tenant = company.ports.now(), company.tenant
+    held: Sequence[rescue.Holder] = yield Read(lambda db: rescue.holders(db, tenant, at))
+    ended = []
+    for one in held:
+        if one.expired or company.ports.is_gone(one.owner):
+            hold = Hold(tenant, one.session_id, one.turn_seq, one.attempt, one.owner)
+            if (yield Write(lambda db, hold=hold: rescue.recover(db, hold, at=at))):
+                ended.append(one.turn_id)
+    return ended
+
+
+def doctor(company: Company, *, repair: bool) -> Steps[Sequence[Finding]]:
+    """Check every row of the tenant, and mend what can be mended."""
+    if repair:
+        yield from recover(company)
+        return (yield Write(lambda db: mend(db, company.tenant, at=company.ports.now())))
+    return (yield Read(lambda db: examine(db, company.tenant, at=company.ports.now())))
+
+
+def label(field_name: str, text: str, limit: int) -> str:
+    """Give a short text of the caller as it may be stored. Raises ``InvalidInputError``."""
+    if not text.strip() or text_problem(text) or len(text) > limit:
+        raise InvalidInputError(field_name, f"is {text[:50]!r}", allowed=f"1 to {limit} characters, not blank")
+    return text
+
+
+def _persona(company: Company, who: StoredPersona | str) -> Steps[StoredPersona]:
+    if isinstance(who, str):
+        return (yield from get_persona(company, who, None))
+    return (yield Read(lambda db: personas.get(db, company.tenant, who.id, version=who.version)))
+
+
+def _seat(seat: int, played_by: PlayedBy, persona: StoredPersona | None, name: str) -> Participant:
+    return Participant(
+        seat=seat,
+        played_by=played_by,
+        display_name=name,
+        persona_id=persona.id if persona else None,
+        persona_version=persona.version if persona else None,
+    )
+
+
+def _only(kind: str, prefix: str, found: Sequence[str]) -> str:
+    if len(found) == 1 or (found and found[0] == prefix):
+        return found[0]
+    raise NotFoundError(kind, prefix, hint="more than one id begins so; write more of it" if found else "")

@@ -1,0 +1,84 @@
+"""What a course may ask its shell to do, and what it is given to do the rest by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
+
+from roleplay.domain.conversation import Delta, Turn
+from roleplay.domain.endpoint import Endpoint
+from roleplay.store import Connection
+from roleplay.wire.request import WireRequest
+
+T = TypeVar("T")
+
+
+class Read(NamedTuple):
+    """Run ``work`` in a transaction that only reads; its result is sent back."""
+
+    work: Callable[[Connection], Any]
+
+
+class Write(NamedTuple):
+    """Run ``work`` in a transaction and commit it; its result is sent back. ``work`` may be run again after a rollback."""
+
+    work: Callable[[Connection], Any]
+
+
+class Open(NamedTuple):
+    """Send a request and wait for the head of its answer; ``(status, content type)`` is sent back."""
+
+    endpoint: Endpoint
+    request: WireRequest
+
+
+class Receive(NamedTuple):
+    """Wait for the next piece of the answer; its bytes are sent back, ``b""`` at the end."""
+
+
+class Release(NamedTuple):
+    """Let go of the answer, of which nothing more is wanted."""
+
+
+class Pause(NamedTuple):
+    """Wait some seconds."""
+
+    seconds: float
+
+
+class Claimed(NamedTuple):
+    """A turn was written and its model call begins."""
+
+    turn_id: str
+
+
+class Emit(NamedTuple):
+    """Hand something to the caller: the turn that was claimed, or a piece of its reply."""
+
+    what: Delta | Claimed
+
+
+Effect = Read | Write | Open | Receive | Release | Pause | Emit
+Steps = Generator[Effect, Any, T]
+Course = Steps[Turn]
+
+
+class Interrupt(BaseException):  # noqa: N818 - not an error: the caller wants no more
+    """Thrown into a course by a shell whose caller wants no more of a reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a course may not do itself: tell the time, draw, name things, say who it is and who is gone.
+
+    ``now`` gives aware UTC, ``monotonic`` seconds, ``draw`` a number from [0, 1).
+    """
+
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    draw: Callable[[], float]
+    new_id: Callable[[], str]
+    owner: str
+    is_gone: Callable[[str], bool]

@@ -1,0 +1,248 @@
+"""A claimed turn until its end: its attempts, the text so far, what was kept of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from roleplay.chat.retry import pause_before_next
+from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, Turn, TurnStatus
+from roleplay.errors import ChatError, ChatUnavailableError, ConflictError, RoleplayError, StoreError
+from roleplay.store import Connection, rescue, transcript
+from roleplay.store import turns as store
+from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
+from roleplay.turns.effects import Claimed, Course, Emit, Interrupt, Open, Pause, Read, Receive, Release, Steps, Write
+from roleplay.turns.plan import Plan, lease_of
+from roleplay.turns.scene import Scene
+from roleplay.wire.reply import ReplyDecoder, Said
+from roleplay.wire.request import WireRequest
+
+FLUSH_CHARS = 256
+FLUSH_S = 2.0
+FLUSH_GROWTH = 1.125
+
+
+@dataclass(slots=True)
+class Reply:
+    """Drives a claimed turn through its attempts to its end. ``so_far`` is the text that the reply goes on from."""
+
+    scene: Scene
+    plan: Plan
+    claim: Claim
+    claimed_at: datetime
+    so_far: str = ""
+    call: NewCall = field(init=False)
+    call_at: datetime = field(init=False)
+    reply_at: datetime | None = field(init=False, default=None)
+    past_calls: list[ModelCall] = field(init=False, default_factory=list)
+    decoder: ReplyDecoder | None = field(init=False, default=None)
+    began: float = field(init=False, default=0.0)
+    first_token_s: float | None = field(init=False, default=None)
+    speech_chars: int = field(init=False, default=0)
+    kept_chars: int = field(init=False, default=0)
+    kept: bool = field(init=False, default=False)
+    kept_at: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self.call, self.call_at = self.claim.call, self.claimed_at
+
+    def course(self) -> Course:
+        """Make attempts until one gives the reply, the policy is used up, or the caller wants no more."""
+        started = self.scene.ports.monotonic()
+        try:
+            yield Emit(Claimed(self.claim.turn.id))
+            while True:
+                try:
+                    yield from self._converse()
+                except ChatError as error:
+                    yield Release()
+                    pause = self._pause(error, started)
+                    if pause is None:
+                        raise
+                    yield from self._next_attempt(error)
+                    yield Pause(pause)
+                else:
+                    break
+        except (GeneratorExit, StoreError):
+            raise  # the database cannot be told: the lease decides
+        except BaseException as error:
+            turn = yield from self._finish(error)
+            if isinstance(error, Interrupt):
+                return turn
+            if isinstance(error, RoleplayError):
+                error.turn_id = self.claim.turn.id
+            raise
+        return (yield from self._finish(None))
+
+    def _converse(self) -> Steps[None]:
+        ports, endpoint = self.scene.ports, self.scene.endpoint
+        self.began = self.kept_at = ports.monotonic()
+        self.decoder = None
+        self.first_token_s = None
+        self.speech_chars = 0
+        request = WireRequest(endpoint.path.value, self.plan.body, self.plan.stream)
+        status, content_type = yield Open(endpoint, request)
+        decoder = ReplyDecoder(status, content_type, streamed=self.plan.stream, now=ports.now())
+        self.decoder = decoder
+        try:
+            while not decoder.done and (piece := (yield Receive())):
+                yield from self._hand_on(decoder.feed(piece))
+        except ChatUnavailableError:
+            if not decoder.whole:
+                raise
+        yield from self._hand_on(decoder.finish())
+        yield Release()
+
+    def _hand_on(self, said: Sequence[Said]) -> Steps[None]:
+        if not said:
+            return
+        if self.first_token_s is None:
+            self.first_token_s = self.scene.ports.monotonic() - self.began
+        self.speech_chars += sum(len(text) for kind, text in said if kind is DeltaKind.SPEECH)
+        if not self.plan.stream:
+            return
+        yield from self._keep()
+        speaker = self.plan.stage.model.participant.display_name
+        for kind, text in said:
+            yield Emit(Delta(text=text, kind=kind, speaker=speaker))
+
+    def _keep(self) -> Steps[None]:
+        """Store the text so far when it has doubled, or grown and some seconds passed: never quadratic in its length."""
+        length, now = self.speech_chars, self.scene.ports.monotonic()
+        doubled = length >= max(2 * self.kept_chars, FLUSH_CHARS)
+        late = now - self.kept_at >= FLUSH_S and length > self.kept_chars * FLUSH_GROWTH
+        if not (doubled or late):
+            return
+        reply, first = self._message(), not self.kept
+        lease, at = lease_of(self.scene), self.scene.ports.now()
+        self.kept = True  # from here on it may be there, whatever becomes of this step
+        if not (yield Write(lambda db: store.flush(db, self._hold, reply, first=first, lease=lease, at=at))):
+            raise self._taken_over()
+        self.kept_chars, self.kept_at = length, now
+        self.reply_at = self.reply_at or at
+
+    def _pause(self, error: ChatError, started: float) -> float | None:
+        if self.decoder is not None and (self.decoder.speech or (self.plan.stream and self.decoder.reasoning)):
+            return None
+        ports = self.scene.ports
+        return pause_before_next(
+            self.scene.endpoint.retry,
+            error,
+            attempt=self.call.attempt - self.claim.turn.attempt + 1,
+            elapsed_s=ports.monotonic() - started,
+            draw=ports.draw(),
+        )
+
+    def _next_attempt(self, error: ChatError) -> Steps[None]:
+        ended = self.call.id, self._ending(error)
+        call = replace(self.call, id=self.scene.ports.new_id(), attempt=self.call.attempt + 1)
+        lease, at = lease_of(self.scene), self.scene.ports.now()
+        hold = self._hold
+        try:
+            held = yield Write(lambda db: store.next_attempt(db, hold, ended, call, lease=lease, at=at))
+        except BaseException:
+            if (yield Read(lambda db: store.is_held(db, replace(hold, attempt=call.attempt)))):
+                self.call, self.call_at = call, at
+            raise
+        if not held:
+            raise self._taken_over()
+        self.past_calls.append(self.call.ended(ended[1], self.call_at))
+        self.call, self.call_at = call, at
+
+    def _finish(self, error: BaseException | None) -> Course:
+        """End the turn in the database and give it as a later read does.
+
+        Where another process took it over, only the text and usage of this attempt are kept, and ``ConflictError`` is
+        raised.
+        """
+        speech = self.decoder.speech if self.decoder else ""
+        if error is None:
+            status = TurnStatus.COMPLETED
+        else:
+            status = TurnStatus.INTERRUPTED if speech or not isinstance(error, ChatError) else TurnStatus.FAILED
+        reply = self._message() if speech or self.so_far else None
+        ending = self._ending(error)
+        ended = self.call.id, ending
+        turn, hold, at = self.claim.turn, self._hold, self.scene.ports.now()
+        moves = error is None and turn.moves_head and turn.reply_seq is not None
+        head = (turn.from_head, turn.reply_seq) if moves and turn.reply_seq is not None else None
+        flushed = self.kept
+
+        alone = self.claim.human is not None
+
+        def work(db: Connection) -> Turn | bool:
+            held = store.finish(db, hold, status, ended, reply=reply, flushed=flushed, head=head, at=at)
+            if not held:
+                rescue.keep_lost(db, hold, ended, reply, at=at)
+            return held and (alone or transcript.by_id(db, self.scene.tenant, self.scene.session_id, turn.id))
+
+        finished: Turn | bool = yield Write(work)
+        if finished is False:
+            raise self._taken_over()
+        if isinstance(finished, Turn):
+            return finished
+        human = self.claim.human.written(turn.seq, self.claimed_at) if self.claim.human else None
+        said = reply.written(turn.seq, self.reply_at or at) if reply else None
+        calls = [*self.past_calls, self.call.ended(ending, self.call_at)]
+        return turn.ended(self.scene.session_id, status, (human, said), calls, (self.claimed_at, at))
+
+    def _taken_over(self) -> ConflictError:
+        return ConflictError("another process took over this turn", turn_id=self.claim.turn.id)
+
+    @property
+    def _hold(self) -> Hold:
+        turn = self.claim.turn
+        assert turn.lease_owner is not None
+        return Hold(self.scene.tenant, self.scene.session_id, turn.seq, self.call.attempt, turn.lease_owner)
+
+    def _message(self) -> NewMessage:
+        turn, ground = self.claim.turn, self.plan.ground
+        assert turn.reply_seq is not None
+        text = self.so_far + (self.decoder.speech if self.decoder else "")
+        humans, models = ground.ordinals
+        return NewMessage(
+            seq=turn.reply_seq,
+            parent_seq=ground.line.seq,
+            role="assistant",
+            seat=turn.speaker,
+            name=self.plan.stage.model.participant.display_name,
+            text=text,
+            tokens=self.scene.counter.count(text),
+            counter=self.scene.counter.name,
+            depth=humans + models + 1,
+            human_ordinal=humans,
+            model_ordinal=models + 1,
+            repaired=self.decoder is not None and self.decoder.repaired,
+        )
+
+    def _ending(self, error: BaseException | None) -> CallEnding:
+        total_s = self.scene.ports.monotonic() - self.began
+        told = error_json(error)
+        if self.decoder is None:
+            return CallEnding(error=told, total_s=total_s)
+        facts = self.decoder.facts
+        return CallEnding(
+            model_answered=facts.model_answered,
+            response_id=facts.response_id,
+            response_created=facts.response_created,
+            finish_reason=facts.finish_reason,
+            usage=facts.usage,
+            sensitivity=facts.sensitivity,
+            base_resp=facts.base_resp,
+            reasoning=self.decoder.reasoning or None,
+            error=told,
+            first_token_s=self.first_token_s,
+            total_s=total_s,
+        )
+
+
+def error_json(error: BaseException | None) -> str | None:
+    """Write an error as it is stored with its call; what is not ours is named, never quoted."""
+    if error is None:
+        return None
+    if isinstance(error, RoleplayError):
+        return json.dumps(error.to_dict(), ensure_ascii=False)
+    slug = "interrupted" if isinstance(error, Interrupt) else type(error).__name__
+    return json.dumps({"slug": slug, "message": "the caller ended the reply", "retryable": True})

@@ -1,0 +1,198 @@
+"""Courses that move a session's head or change what its path shows; no model is called and no row is copied.
+
+Each is one transaction, guarded by the session's version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple, TypeVar
+
+from roleplay.domain.conversation import Turn, TurnStatus
+from roleplay.errors import ConflictError, InvalidInputError
+from roleplay.store import Connection, moves, rescue, sessions, transcript
+from roleplay.store import turns as store
+from roleplay.store.entries import NewMessage, NewTurn
+from roleplay.turns.effects import Read, Steps, Write
+from roleplay.turns.scene import Scene
+from roleplay.turns.speaking import checked
+
+T = TypeVar("T")
+
+
+class _Now(NamedTuple):
+    """A transaction on a session: where it stands, and when."""
+
+    db: Connection
+    scene: Scene
+    stand: sessions.Stand
+    at: datetime
+
+    @property
+    def place(self) -> tuple[Connection, str, str]:
+        return self.db, self.scene.tenant, self.scene.session_id
+
+    def told(self, turn_id: str) -> rescue.Told:
+        return rescue.told(*self.place, turn_id, None)
+
+    def move(self, to: int | None, cause: str, *, undoes: int | None = None) -> None:
+        """Move the head, which a turn in flight on it forbids."""
+        if self.stand.live_turn is not None:
+            raise ConflictError(
+                "a turn is still running in this session", found=self.stand.live_turn, turn_id=self.stand.live_turn
+            )
+        if to != self.stand.head_seq:
+            moves.move_head(*self.place, (self.stand.head_seq, to), cause=cause, at=self.at, undoes=undoes)
+
+
+def choose(scene: Scene, turn_id: str) -> Steps[Turn]:
+    """Stand on a turn that is complete, such as another variant of a reply."""
+    return (yield from _stand_on(scene, turn_id, "choose"))
+
+
+def fork(scene: Scene, turn_id: str) -> Steps[Turn]:
+    """Stand on an earlier turn, so that the next line begins a branch of its own; what followed stays."""
+    return (yield from _stand_on(scene, turn_id, "fork"))
+
+
+def _stand_on(scene: Scene, turn_id: str, cause: str) -> Steps[Turn]:
+    def work(now: _Now) -> Turn:
+        found = now.told(turn_id)
+        if found.status != TurnStatus.COMPLETED:
+            raise InvalidInputError("turn_id", f"is {found.status}", allowed="a turn that is completed")
+        now.move(found.tip, cause)
+        return transcript.by_id(*now.place, turn_id)
+
+    return (yield from _write(scene, work))
+
+
+def rewind(scene: Scene, turns: int) -> Steps[Turn | None]:
+    """Step back over the last ``turns`` turns; gives the turn the session stands on then, ``None`` before the first."""
+    if turns < 1:
+        raise InvalidInputError("turns", f"is {turns}", allowed="at least 1")
+
+    def work(now: _Now) -> Turn | None:
+        head = now.stand.head_turn
+        path = [] if head is None else transcript.path(*now.place, from_turn=head, limit=turns + 1)
+        if len(path) < turns:
+            raise InvalidInputError("turns", f"is {turns}", allowed=f"at most {len(path)}, the turns there are")
+        target = path[turns] if len(path) > turns else None
+        now.move(None if target is None else now.told(target.id).tip, "rewind")
+        return target
+
+    return (yield from _write(scene, work))
+
+
+def undo(scene: Scene) -> Steps[Turn | None]:
+    """Take back the last move of the head that was not taken back yet; gives the turn the session stands on then."""
+
+    def work(now: _Now) -> Turn | None:
+        move = moves.last_standing(*now.place)
+        if move is None:
+            raise InvalidInputError("undo", "has nothing left to take back")
+        now.move(move.from_seq, "undo", undoes=move.version)
+        if move.from_seq is None:
+            return None
+        head = sessions.stand(*now.place).head_turn
+        return transcript.path(*now.place, from_turn=head, limit=1)[0] if head is not None else None
+
+    return (yield from _write(scene, work))
+
+
+def accept(scene: Scene, turn_id: str) -> Steps[Turn]:
+    """Take an interrupted turn as it is: its text becomes the reply, and the head moves to it."""
+
+    def work(now: _Now) -> Turn:
+        found = now.told(turn_id)
+        if found.status != TurnStatus.INTERRUPTED or not found.reply_text:
+            raise InvalidInputError("turn_id", f"is {found.status}", allowed="an interrupted turn with text")
+        rescue.accept(*now.place, found.seq)
+        now.move(found.reply_seq, "accept")
+        return transcript.by_id(*now.place, turn_id)
+
+    return (yield from _write(scene, work))
+
+
+def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
+    """Give a reply other words, as a new variant beside it; the head moves to it."""
+    words = checked(text)
+
+    def work(now: _Now) -> Turn:
+        old, found, stand = transcript.by_id(*now.place, turn_id), now.told(turn_id), now.stand
+        if old.reply is None or old.status is not TurnStatus.COMPLETED:
+            raise InvalidInputError("turn_id", f"is {old.status}", allowed="a turn with a whole reply")
+        message = _reworded(scene, found, old, stand.last_seq + 1, words)
+        turn = NewTurn(
+            seq=stand.last_turn + 1,
+            id=scene.ports.new_id(),
+            parent_turn=found.parent_turn,
+            from_head=stand.head_seq,
+            kind=old.kind.value,
+            round=stand.last_turn + 1,
+            ordinal=1,
+            speaker=found.speaker,
+            revision=stand.revision,
+            state_seq=found.state_seq,
+            status=TurnStatus.COMPLETED.value,
+            human_seq=found.human_seq,
+            reply_seq=message.seq,
+        )
+        sessions.give_out(*now.place, last_seq=message.seq, last_turn=turn.seq)
+        store.add_turn(*now.place, turn, now.at)
+        store.add_message(*now.place, turn.seq, message, now.at)
+        now.move(message.seq, "edit")
+        return transcript.by_id(*now.place, turn.id)
+
+    return (yield from _write(scene, work))
+
+
+def _reworded(scene: Scene, found: rescue.Told, old: Turn, seq: int, text: str) -> NewMessage:
+    assert old.reply is not None
+    humans, models = found.human_ordinal or 0, found.model_ordinal or 0
+    return NewMessage(
+        seq=seq,
+        parent_seq=old.reply.parent_seq,
+        role="assistant",
+        seat=old.reply.seat,
+        name=old.reply.name,
+        text=text,
+        tokens=scene.counter.count(text),
+        counter=scene.counter.name,
+        depth=humans + models + 1,
+        human_ordinal=humans,
+        model_ordinal=models + 1,
+    )
+
+
+def hide(scene: Scene, turn_id: str, *, hidden: bool) -> Steps[Turn]:
+    """Leave a turn out of contexts from now on, or take it in again. It stays where it is, and shown as hidden."""
+
+    def work(now: _Now) -> Turn:
+        found = now.told(turn_id)
+        messages = [seq for seq in (found.human_seq, found.reply_seq) if seq is not None]
+        moves.hide(*now.place, messages, hidden=hidden)
+        return transcript.by_id(*now.place, turn_id)
+
+    return (yield from _write(scene, work))
+
+
+def branches(scene: Scene) -> Steps[Sequence[Turn]]:
+    """Give the last turn of every branch, newest first; the session stands on one of them or before it."""
+    return (yield Read(lambda db: transcript.tips(db, scene.tenant, scene.session_id)))
+
+
+def variants(scene: Scene, turn_id: str) -> Steps[Sequence[Turn]]:
+    """Give all variants of a turn's reply, oldest first, the turn itself among them."""
+    return (yield Read(lambda db: transcript.variants(db, scene.tenant, scene.session_id, turn_id)))
+
+
+def _write(scene: Scene, work: Callable[[_Now], T]) -> Steps[T]:
+    at = scene.ports.now()
+
+    def whole(db: Connection) -> T:
+        sessions.lock(db, scene.tenant, scene.session_id)
+        return work(_Now(db, scene, sessions.stand(db, scene.tenant, scene.session_id), at))
+
+    result: T = yield Write(whole)
+    return result
