@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -14,13 +13,13 @@ from roleplay.domain.conversation import SessionInfo
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
-from roleplay.domain.settings import SessionSettings
-from roleplay.domain.values import Metadata
-from roleplay.engine import DEFAULT_SETTINGS, GRACE_S, NO_METADATA, opened, ports
+from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
+from roleplay.domain.values import NO_METADATA, Metadata
 from roleplay.replay import AsyncReplay
-from roleplay.session.drive import AsyncBackstage
+from roleplay.session.drive import GRACE_S, AsyncBackstage
 from roleplay.session.handle import AsyncChatSession
-from roleplay.settings import resolve
+from roleplay.session.ports import ports
+from roleplay.settings import environment, resolve
 from roleplay.store import schema
 from roleplay.store.aio import AsyncDatabase, open_async
 from roleplay.store.calls import UsageKey, UsageTotal
@@ -64,8 +63,8 @@ class AsyncRoleplay:
         migrate: schema.Migrate | None = None,
     ) -> Self:
         """As ``Roleplay.open``."""
-        endpoint = resolve(model, os.environ, needs_key=chat is None)
-        database = open_async(await asyncio.to_thread(opened, url, migrate))
+        endpoint = resolve(model, environment(), needs_key=chat is None)
+        database = open_async(await asyncio.to_thread(schema.opened, url, migrate))
         transport = chat or _httpx_transport()
         engine = cls(database, transport, endpoint=endpoint, tenant=tenant, settings=settings)
         engine._owned = [database.close] if chat is not None else [transport.close, database.close]

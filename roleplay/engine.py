@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import random
-import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from roleplay.chat.transport import Transport
 from roleplay.context.counting import Counter, EstimatingCounter
@@ -16,48 +12,19 @@ from roleplay.domain.conversation import SessionInfo
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
-from roleplay.domain.settings import SessionSettings
-from roleplay.domain.values import Metadata
+from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
+from roleplay.domain.values import NO_METADATA, Metadata
 from roleplay.replay import Replay
-from roleplay.session.drive import Backstage
+from roleplay.session.drive import GRACE_S, Backstage
 from roleplay.session.handle import ChatSession
-from roleplay.settings import resolve
+from roleplay.session.ports import ports
+from roleplay.settings import environment, resolve
 from roleplay.store import schema
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.database import Database
 from roleplay.store.doctor import Finding
-from roleplay.store.ids import new_id
-from roleplay.store.lease import is_dead, this_owner
 from roleplay.turns import company as courses
 from roleplay.turns.company import Company, Opening
-from roleplay.turns.effects import Ports
-
-DEFAULT_SETTINGS = SessionSettings()
-NO_METADATA: dict[str, Any] = {}
-GRACE_S = 10.0
-
-
-def ports() -> Ports:
-    """Give a course the real clock, chance, ids, and this process as owner."""
-    return Ports(
-        now=lambda: datetime.now(UTC),
-        monotonic=time.monotonic,
-        draw=random.random,
-        new_id=new_id,
-        owner=this_owner(),
-        is_gone=is_dead,
-    )
-
-
-def opened(url: str, migrate: schema.Migrate | None) -> Database:
-    """Open a database and make sure of its schema. Raises ``SettingsError``, ``SchemaError`` and ``StoreError``."""
-    database = Database.open(url)
-    try:
-        schema.prepare(database, migrate)
-    except BaseException:
-        database.close()
-        raise
-    return database
 
 
 class Roleplay:
@@ -108,8 +75,8 @@ class Roleplay:
 
         Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.
         """
-        endpoint = resolve(model, os.environ, needs_key=chat is None)
-        database = opened(url, migrate)
+        endpoint = resolve(model, environment(), needs_key=chat is None)
+        database = schema.opened(url, migrate)
         transport = chat or _requests_transport()
         engine = cls(database, transport, endpoint=endpoint, tenant=tenant, settings=settings)
         engine._owned = [database.close] if chat is not None else [transport.close, database.close]

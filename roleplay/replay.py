@@ -11,7 +11,7 @@ from roleplay.domain.endpoint import Dialect
 from roleplay.errors import StoreError
 from roleplay.session.drive import AsyncBackstage, Backstage
 from roleplay.store import Connection, calls, history
-from roleplay.turns.effects import Read, Steps
+from roleplay.turns.effects import Steps, read
 from roleplay.wire.request import RECIPE_VERSION, encode_request
 
 
@@ -59,11 +59,11 @@ class AsyncReplay:
 
 
 def _request(tenant: str, session_id: str, call_id: str) -> Steps[bytes]:
-    return (yield Read(lambda db: _rebuild(db, tenant, session_id, call_id)))
+    return (yield from read(lambda db: _rebuild(db, tenant, session_id, call_id)))
 
 
 def _all_calls(tenant: str) -> Steps[list[tuple[str, str]]]:
-    return (yield Read(lambda db: calls.all_ids(db, tenant)))
+    return (yield from read(lambda db: calls.all_ids(db, tenant)))
 
 
 def _rebuild(connection: Connection, tenant: str, session_id: str, call_id: str) -> bytes:

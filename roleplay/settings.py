@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -13,6 +14,11 @@ from roleplay.errors import InvalidInputError, SettingsError
 
 MINIMAX_DOMAINS = ("minimax.io", "minimaxi.com", "minimax.cn", "minimax.chat", "minimaxi.chat")
 KEY_HELP = "set ROLEPLAY_API_KEY or MINIMAX_API_KEY, or give Endpoint(..., api_key=...)"
+
+
+def environment() -> Mapping[str, str]:
+    """Give the environment of this process; nobody else looks at it."""
+    return os.environ
 
 
 def resolve(model: str | Endpoint | None, environ: Mapping[str, str], *, needs_key: bool = True) -> Endpoint:

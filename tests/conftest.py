@@ -141,11 +141,11 @@ def sqlite_url(tmp_path: Path, ledger: Ledger) -> str:
 
 
 @pytest.fixture
-def postgres_url(postgres: PostgresServer, ledger: Ledger) -> Iterator[str]:
+def postgres_url(postgres: PostgresServer, ledger: Ledger) -> str:
     """The URL of a PostgreSQL database of this test alone, schema built."""
     url = postgres.clone("current")
     ledger.urls.append(url)
-    yield url
+    return url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

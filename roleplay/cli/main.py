@@ -15,7 +15,7 @@ import typer
 
 from roleplay.cli.exits import ExitCode, complain, epilog, exit_code, sentence
 from roleplay.errors import RoleplayError
-from roleplay.settings import wants_traces
+from roleplay.settings import environment, wants_traces
 
 app = typer.Typer(
     name="roleplay",
@@ -240,7 +240,7 @@ def _end(code: ExitCode) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command and give its exit code; errors become one line on standard error."""
-    run = Run(traces=wants_traces(os.environ))
+    run = Run(traces=wants_traces(environment()))
     try:
         _bear_any_text(sys.stdin, sys.stdout)
         ended = app(args=list(arguments), prog_name="roleplay", standalone_mode=False, obj=run)

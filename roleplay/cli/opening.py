@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from roleplay.cli import toy
 from roleplay.domain.endpoint import DEFAULT_MODEL, Endpoint
 from roleplay.engine import Roleplay
 from roleplay.errors import InvalidInputError, NotFoundError, SettingsError
-from roleplay.settings import data_folder, database_named, has_model, resolve
+from roleplay.settings import data_folder, database_named, environment, has_model, resolve
 from roleplay.store import schema
 from roleplay.store.database import Database
 from roleplay.wire.request import WireRequest
@@ -52,9 +51,9 @@ class NoModel:
 
 def place(db: str | None) -> Place:
     """Tell where the database is: ``db``, else ``ROLEPLAY_DB``, else a file in the user's data; creates nothing."""
-    named = db or database_named(os.environ)
+    named = db or database_named(environment())
     if named is None:
-        path = data_folder(os.environ) / FILE_NAME
+        path = data_folder(environment()) / FILE_NAME
         return Place(f"{SQLITE}{path}", str(path), "", chosen=False)
     if "://" not in named:
         if "?" in named:
@@ -130,8 +129,8 @@ def model_for(name: str | None) -> Endpoint | None:
 
     Raises ``SettingsError`` when the environment names no model and the toy is not installed.
     """
-    if name is not None or has_model(os.environ):
-        return resolve(name, os.environ)
+    if name is not None or has_model(environment()):
+        return resolve(name, environment())
     if not toy.toy_available():
         raise SettingsError(
             "no model to speak to: export MINIMAX_API_KEY=..., or get a small local model with: " + toy.INSTALL

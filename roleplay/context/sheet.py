@@ -52,7 +52,7 @@ class Sheet(NamedTuple):
     wish: tuple[Rendered, ...] = ()
 
     def with_wish(self, hint: str, so_far: str, words: Words, counter: Counter, demands: DialectDemands) -> Sheet:
-        """Give the sheet of one reply that goes on from the text ``so_far``, or is given a ``hint``; both are required."""
+        """Give the sheet of one reply that goes on from the text ``so_far``, or has a ``hint``; both are required."""
         if not (hint or so_far):
             return self
 

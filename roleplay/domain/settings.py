@@ -46,4 +46,5 @@ class TurnOptions(Input):
     metadata: Metadata = {}
 
 
+DEFAULT_SETTINGS = SessionSettings()
 DEFAULT_OPTIONS = TurnOptions()

@@ -78,6 +78,7 @@ Name = Annotated[str, AfterValidator(_clean_name), Field(max_length=NAME_LIMIT)]
 Key = Annotated[str, AfterValidator(_clean_name), Field(max_length=KEY_LIMIT)]
 Utc = Annotated[AwareDatetime, AfterValidator(_utc)]
 Metadata = Annotated[Mapping[str, Any], BeforeValidator(_json_object)]
+NO_METADATA: Mapping[str, Any] = {}
 
 
 class Value(BaseModel):

@@ -28,6 +28,7 @@ from roleplay.turns.effects import (
 )
 
 T = TypeVar("T")
+GRACE_S = 10.0
 
 
 class _Course(Generic[T]):
@@ -223,7 +224,7 @@ class AsyncBackstage:
     async def _quiet(self, patience_s: float) -> None:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + patience_s
-        while self._on and loop.time() < give_up:
+        while self._on and loop.time() < give_up:  # noqa: ASYNC110 - no turn should signal its end for this alone
             await asyncio.sleep(0.01)
 
 

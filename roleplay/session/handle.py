@@ -34,8 +34,8 @@ class ChatSession:
 
     What speaks (``send``, ``stream``, ``regenerate``, ``retry``, ``resume``) raises, with nothing written:
     ``InvalidInputError``, ``NotFoundError``, ``BudgetError``, and ``ConflictError`` while another turn runs on this
-    session, unless ``TurnOptions(on_conflict=...)`` says otherwise. It raises ``ChatError`` when the service failed: the
-    turn is stored as failed, or as interrupted with the text that came; its id is the error's ``turn_id``, and the
+    session, unless ``TurnOptions(on_conflict=...)`` says otherwise. It raises ``ChatError`` when the service failed:
+    the turn is stored as failed, or as interrupted with the text that came; its id is the error's ``turn_id``, and the
     session goes on from where it stood.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Integer, Row, Select, bindparam, literal_column, select, text, true
+from sqlalchemy import Connection, Integer, Select, bindparam, literal_column, select, text, true
 
 from roleplay.domain.context import Line, Span
 from roleplay.store.tables import MessageRow, table
@@ -70,19 +70,19 @@ def path_back(
     return Path(visible, tuple(row[0] for row in rows if row[7]))
 
 
-def _rows(connection: Connection, tenant: str, session_id: str, **bounds: int) -> list[Row[Any]]:
+def _rows(connection: Connection, tenant: str, session_id: str, **bounds: int) -> list[Any]:
     if connection.dialect.name == "postgresql":
         connection.execute(_NO_JIT)
     rows = connection.execute(_walk(connection.dialect.name), {"tenant": tenant, "session": session_id} | bounds).all()
     return sorted(rows, key=lambda row: int(row[0]))
 
 
-def _line(row: Row[Any]) -> Line:
+def _line(row: Any) -> Line:
     return Line(row[0], row[2], row[3], row[4], row[5], row[6])
 
 
 def span(connection: Connection, tenant: str, session_id: str, wanted: Span) -> list[Line]:
-    """Give the lines of a recipe's history, oldest first; for rebuilding a request. What is hidden now does not matter."""
+    """Give the lines of a recipe's history, oldest first, for rebuilding. What is hidden now does not matter."""
     unbounded = 2**31 - 1
     rows = _rows(connection, tenant, session_id, head=wanted.last, start=wanted.first, cap=unbounded, per_message=0)
     return [_line(row) for row in rows if row[0] not in wanted.hidden]

@@ -127,7 +127,7 @@ def find(connection: Connection, tenant: str, key: str) -> StoredPersona | None:
 
 def ids_with_prefix(connection: Connection, tenant: str, prefix: str) -> list[str]:
     """Give at most two ids that begin with ``prefix``, so that a caller sees whether it is unique."""
-    where = {"tenant": tenant, "low": prefix, "high": prefix + "\x7f"}
+    where = {"tenant": tenant, "low": prefix, "high": prefix + "g"}  # after every digit of an id, in any collation
     return [row.id for row in connection.execute(_IDS_FROM, where)]
 
 

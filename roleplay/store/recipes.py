@@ -23,7 +23,7 @@ def read(front: str, rest: str) -> Recipe:
     history, insertions, tail = json.loads(rest)
     return Recipe(
         front=tuple(Piece(*one) for one in json.loads(front)),
-        history=Span(*history[:3], hidden=tuple(history[3])),
+        history=Span(history[0], history[1], history[2], tuple(history[3])),
         insertions=tuple(Insertion(depth, Piece(*piece)) for depth, piece in insertions),
         tail=tuple(Piece(*one) for one in tail),
     )

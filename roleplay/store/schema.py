@@ -20,6 +20,20 @@ _LOCK = 0x726F6C65706C6179  # "roleplay" in ASCII: the advisory lock that upgrad
 _UPGRADE = "run: roleplay db upgrade"
 
 
+def opened(url: str, migrate: Migrate | None) -> Database:
+    """Open a database and make sure of its schema, as ``prepare`` says; nothing stays open when it raises.
+
+    Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.
+    """
+    database = Database.open(url)
+    try:
+        prepare(database, migrate)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
 def prepare(database: Database, migrate: Migrate | None = None) -> None:
     """Make sure that the schema is the one this version works with.
 

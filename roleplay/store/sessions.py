@@ -264,7 +264,7 @@ def get(connection: Connection, tenant: str, session_id: str, *, owner: str | No
 
 def ids_with_prefix(connection: Connection, tenant: str, prefix: str) -> list[str]:
     """Give at most two ids that begin with ``prefix``, so that a caller sees whether it is unique."""
-    where = {"tenant": tenant, "low": prefix, "high": prefix + "\x7f"}
+    where = {"tenant": tenant, "low": prefix, "high": prefix + "g"}  # after every digit of an id, in any collation
     return [row.id for row in connection.execute(_IDS_FROM, where)]
 
 

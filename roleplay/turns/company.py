@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from roleplay.context.counting import Counter
@@ -18,7 +19,7 @@ from roleplay.store import Connection, calls, moves, personas, rescue, sessions
 from roleplay.store import turns as stored_turns
 from roleplay.store.doctor import Finding, examine, mend
 from roleplay.store.entries import Hold
-from roleplay.turns.effects import Ports, Read, Steps, Write
+from roleplay.turns.effects import Ports, Steps, read, write
 from roleplay.turns.opening import greetings
 from roleplay.turns.reading import check_limit
 from roleplay.turns.scene import Rehearsed, Scene
@@ -80,7 +81,9 @@ def put_persona(company: Company, persona: Persona, persona_id: str | None) -> S
     """Store a persona."""
     at, fresh = company.ports.now(), company.ports.new_id()
     return (
-        yield Write(lambda db: personas.put(db, company.tenant, persona, persona_id=persona_id, new_id=fresh, at=at))
+        yield from write(
+            lambda db: personas.put(db, company.tenant, persona, persona_id=persona_id, new_id=fresh, at=at)
+        )
     )
 
 
@@ -95,13 +98,13 @@ def get_persona(company: Company, name: str, version: int | None) -> Steps[Store
         persona_id = found.id if found else _only("persona", name, personas.ids_with_prefix(db, tenant, name))
         return personas.get(db, tenant, persona_id, version=version)
 
-    return (yield Read(work))
+    return (yield from read(work))
 
 
 def list_personas(company: Company, limit: int, before: str | None) -> Steps[Page[StoredPersona]]:
     """Read a page of personas."""
     check_limit(limit)
-    return (yield Read(lambda db: personas.list_page(db, company.tenant, limit=limit, before=before)))
+    return (yield from read(lambda db: personas.list_page(db, company.tenant, limit=limit, before=before)))
 
 
 def create_session(company: Company, opening: Opening) -> Steps[Scene]:
@@ -140,7 +143,7 @@ def create_session(company: Company, opening: Opening) -> Steps[Scene]:
         if uttered:
             moves.move_head(db, tenant, info.id, (None, 1), cause="greeting", at=now)
 
-    yield Write(work)
+    yield from write(work)
     return company.scene(info.id)
 
 
@@ -152,32 +155,32 @@ def get_session(company: Company, session_id: str, owner: str | None) -> Steps[S
         whole = _only("session", session_id, sessions.ids_with_prefix(db, tenant, session_id))
         return sessions.get(db, tenant, whole, owner=owner).id
 
-    found: str = yield Read(work)
+    found: str = yield from read(work)
     return company.scene(found)
 
 
 def list_sessions(company: Company, owner: str | None, limit: int, before: str | None) -> Steps[Page[SessionInfo]]:
     """Read a page of sessions."""
     check_limit(limit)
-    return (yield Read(lambda db: sessions.list_page(db, company.tenant, owner=owner, limit=limit, before=before)))
+    return (yield from read(lambda db: sessions.list_page(db, company.tenant, owner=owner, limit=limit, before=before)))
 
 
 def usage_report(company: Company, by: calls.UsageKey) -> Steps[Sequence[calls.UsageTotal]]:
     """Add up what calls cost."""
     if by not in {"model", "session", "day"}:
         raise InvalidInputError("by", f"is {by!r}", allowed="model, session, day")
-    return (yield Read(lambda db: calls.totals(db, company.tenant, by)))
+    return (yield from read(lambda db: calls.totals(db, company.tenant, by)))
 
 
 def recover(company: Company) -> Steps[Sequence[str]]:
     """End every turn in flight whose owner is gone or whose lease has run out; give their ids."""
     at, tenant = company.ports.now(), company.tenant
-    held: Sequence[rescue.Holder] = yield Read(lambda db: rescue.holders(db, tenant, at))
+    held: Sequence[rescue.Holder] = yield from read(lambda db: rescue.holders(db, tenant, at))
     ended = []
     for one in held:
         if one.expired or company.ports.is_gone(one.owner):
             hold = Hold(tenant, one.session_id, one.turn_seq, one.attempt, one.owner)
-            if (yield Write(lambda db, hold=hold: rescue.recover(db, hold, at=at))):
+            if (yield from write(partial(rescue.recover, hold=hold, at=at))):
                 ended.append(one.turn_id)
     return ended
 
@@ -186,8 +189,8 @@ def doctor(company: Company, *, repair: bool) -> Steps[Sequence[Finding]]:
     """Check every row of the tenant, and mend what can be mended."""
     if repair:
         yield from recover(company)
-        return (yield Write(lambda db: mend(db, company.tenant, at=company.ports.now())))
-    return (yield Read(lambda db: examine(db, company.tenant, at=company.ports.now())))
+        return (yield from write(lambda db: mend(db, company.tenant, at=company.ports.now())))
+    return (yield from read(lambda db: examine(db, company.tenant, at=company.ports.now())))
 
 
 def label(field_name: str, text: str, limit: int) -> str:
@@ -200,7 +203,7 @@ def label(field_name: str, text: str, limit: int) -> str:
 def _persona(company: Company, who: StoredPersona | str) -> Steps[StoredPersona]:
     if isinstance(who, str):
         return (yield from get_persona(company, who, None))
-    return (yield Read(lambda db: personas.get(db, company.tenant, who.id, version=who.version)))
+    return (yield from read(lambda db: personas.get(db, company.tenant, who.id, version=who.version)))
 
 
 def _seat(seat: int, played_by: PlayedBy, persona: StoredPersona | None, name: str) -> Participant:

@@ -22,7 +22,7 @@ class Read(NamedTuple):
 
 
 class Write(NamedTuple):
-    """Run ``work`` in a transaction and commit it; its result is sent back. ``work`` may be run again after a rollback."""
+    """Run ``work`` in a transaction and commit it; its result is sent back. After a rollback it may be run again."""
 
     work: Callable[[Connection], Any]
 
@@ -65,7 +65,19 @@ Steps = Generator[Effect, Any, T]
 Course = Steps[Turn]
 
 
-class Interrupt(BaseException):  # noqa: N818 - not an error: the caller wants no more
+def read(work: Callable[[Connection], T]) -> Steps[T]:
+    """Read something and give it."""
+    result: T = yield Read(work)
+    return result
+
+
+def write(work: Callable[[Connection], T]) -> Steps[T]:
+    """Write something and give what the writing gave."""
+    result: T = yield Write(work)
+    return result
+
+
+class Interrupt(BaseException):
     """Thrown into a course by a shell whose caller wants no more of a reply."""
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from roleplay.domain.context import Line
 from roleplay.errors import ConflictError, InvalidInputError
 from roleplay.store import entries, rescue, sessions
-from roleplay.turns.effects import Pause, Read, Steps, Write
+from roleplay.turns.effects import Pause, Steps, read, write
 from roleplay.turns.scene import Rehearsed, Scene
 
 FIRST_LOOK_S = 0.02
@@ -104,11 +104,11 @@ def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool) -> Ground:
 
 def read_stand(scene: Scene) -> Steps[sessions.Stand]:
     """Read where the session stands. Raises ``NotFoundError``."""
-    return (yield Read(lambda db: sessions.stand(db, scene.tenant, scene.session_id)))
+    return (yield from read(lambda db: sessions.stand(db, scene.tenant, scene.session_id)))
 
 
 def free_stand(scene: Scene, on_conflict: str, wait_s: float) -> Steps[tuple[sessions.Stand, bool]]:
-    """Wait, as ``on_conflict`` says, until a turn may begin on the head; give the stand and whether it may move the head.
+    """Wait, as ``on_conflict`` says, until a turn may begin on the head; give the stand, and whether it may move it.
 
     A turn whose owner is gone or whose lease has run out is ended first. Raises ``ConflictError``.
     """
@@ -140,13 +140,13 @@ def free_stand(scene: Scene, on_conflict: str, wait_s: float) -> Steps[tuple[ses
 def end_if_lost(scene: Scene, turn_id: str) -> Steps[bool]:
     """End a turn in flight whose owner is gone or whose lease has run out; says whether it is in flight no more."""
     tenant, session_id, now = scene.tenant, scene.session_id, scene.ports.now()
-    held: rescue.Holder | None = yield Read(lambda db: rescue.holder(db, tenant, session_id, turn_id, now))
+    held: rescue.Holder | None = yield from read(lambda db: rescue.holder(db, tenant, session_id, turn_id, now))
     if held is None:
         return True
     if not (held.expired or scene.ports.is_gone(held.owner)):
         return False
     hold = entries.Hold(tenant, session_id, held.turn_seq, held.attempt, held.owner)
-    yield Write(lambda db: rescue.recover(db, hold, at=now))
+    yield from write(lambda db: rescue.recover(db, hold, at=now))
     return True
 
 
@@ -155,4 +155,4 @@ def told(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[resc
 
     Raises ``NotFoundError``, and ``InvalidInputError`` when nothing was said yet.
     """
-    return (yield Read(lambda db: rescue.told(db, scene.tenant, scene.session_id, turn_id, stand.head_turn)))
+    return (yield from read(lambda db: rescue.told(db, scene.tenant, scene.session_id, turn_id, stand.head_turn)))

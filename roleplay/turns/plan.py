@@ -15,7 +15,7 @@ from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.settings import Sampling
 from roleplay.store import history, recipes, sessions
 from roleplay.store.entries import Claim, NewCall, NewTurn
-from roleplay.turns.effects import Read, Steps
+from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
 from roleplay.turns.scene import Rehearsed, Scene, merge
 from roleplay.wire.dialects import demands
@@ -61,7 +61,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     past = history.Path((), ())
     if ground.before is not None:
         before = ground.before
-        past = yield Read(
+        past = yield from read(
             lambda db: history.path_back(
                 db,
                 scene.tenant,

@@ -6,24 +6,24 @@ from roleplay.domain.conversation import SessionInfo, Turn
 from roleplay.domain.page import PAGE_LIMIT, Page
 from roleplay.errors import InvalidInputError
 from roleplay.store import sessions, transcript
-from roleplay.turns.effects import Read, Steps
+from roleplay.turns.effects import Steps, read
 from roleplay.turns.scene import Scene
 
 
 def info(scene: Scene) -> Steps[SessionInfo]:
     """Read the session as it stands."""
-    return (yield Read(lambda db: sessions.get(db, scene.tenant, scene.session_id)))
+    return (yield from read(lambda db: sessions.get(db, scene.tenant, scene.session_id)))
 
 
 def turns(scene: Scene, before: str | None, limit: int) -> Steps[Page[Turn]]:
     """Read a page of the active path."""
     check_limit(limit)
-    return (yield Read(lambda db: transcript.page(db, scene.tenant, scene.session_id, before=before, limit=limit)))
+    return (yield from read(lambda db: transcript.page(db, scene.tenant, scene.session_id, before=before, limit=limit)))
 
 
 def turn(scene: Scene, turn_id: str) -> Steps[Turn]:
     """Read one turn."""
-    return (yield Read(lambda db: transcript.by_id(db, scene.tenant, scene.session_id, turn_id)))
+    return (yield from read(lambda db: transcript.by_id(db, scene.tenant, scene.session_id, turn_id)))
 
 
 def check_limit(limit: int) -> None:

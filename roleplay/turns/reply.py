@@ -13,7 +13,7 @@ from roleplay.errors import ChatError, ChatUnavailableError, ConflictError, Role
 from roleplay.store import Connection, rescue, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
-from roleplay.turns.effects import Claimed, Course, Emit, Interrupt, Open, Pause, Read, Receive, Release, Steps, Write
+from roleplay.turns.effects import Claimed, Course, Emit, Interrupt, Open, Pause, Receive, Release, Steps, read, write
 from roleplay.turns.plan import Plan, lease_of
 from roleplay.turns.scene import Scene
 from roleplay.wire.reply import ReplyDecoder, Said
@@ -109,7 +109,7 @@ class Reply:
             yield Emit(Delta(text=text, kind=kind, speaker=speaker))
 
     def _keep(self) -> Steps[None]:
-        """Store the text so far when it has doubled, or grown and some seconds passed: never quadratic in its length."""
+        """Store the text so far when it doubled, or grew and some seconds passed: never quadratic in its length."""
         length, now = self.speech_chars, self.scene.ports.monotonic()
         doubled = length >= max(2 * self.kept_chars, FLUSH_CHARS)
         late = now - self.kept_at >= FLUSH_S and length > self.kept_chars * FLUSH_GROWTH
@@ -118,7 +118,7 @@ class Reply:
         reply, first = self._message(), not self.kept
         lease, at = lease_of(self.scene), self.scene.ports.now()
         self.kept = True  # from here on it may be there, whatever becomes of this step
-        if not (yield Write(lambda db: store.flush(db, self._hold, reply, first=first, lease=lease, at=at))):
+        if not (yield from write(lambda db: store.flush(db, self._hold, reply, first=first, lease=lease, at=at))):
             raise self._taken_over()
         self.kept_chars, self.kept_at = length, now
         self.reply_at = self.reply_at or at
@@ -141,9 +141,9 @@ class Reply:
         lease, at = lease_of(self.scene), self.scene.ports.now()
         hold = self._hold
         try:
-            held = yield Write(lambda db: store.next_attempt(db, hold, ended, call, lease=lease, at=at))
+            held = yield from write(lambda db: store.next_attempt(db, hold, ended, call, lease=lease, at=at))
         except BaseException:
-            if (yield Read(lambda db: store.is_held(db, replace(hold, attempt=call.attempt)))):
+            if (yield from read(lambda db: store.is_held(db, replace(hold, attempt=call.attempt)))):
                 self.call, self.call_at = call, at
             raise
         if not held:
@@ -178,7 +178,7 @@ class Reply:
                 rescue.keep_lost(db, hold, ended, reply, at=at)
             return held and (alone or transcript.by_id(db, self.scene.tenant, self.scene.session_id, turn.id))
 
-        finished: Turn | bool = yield Write(work)
+        finished: Turn | bool = yield from write(work)
         if finished is False:
             raise self._taken_over()
         if isinstance(finished, Turn):

@@ -12,7 +12,7 @@ from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.persona import Persona
 from roleplay.domain.settings import Sampling
 from roleplay.store import sessions
-from roleplay.turns.effects import Ports, Read, Steps
+from roleplay.turns.effects import Ports, Steps, read
 from roleplay.wire.dialects import demands
 
 
@@ -43,7 +43,7 @@ def rehearse(scene: Scene, revision: int) -> Steps[Rehearsed]:
     key = (scene.tenant, scene.session_id, revision, scene.endpoint.dialect, scene.counter.name)
     known = scene.rehearsed.get(key)
     if known is None:
-        stage: sessions.Stage = yield Read(lambda db: sessions.stage(db, scene.tenant, scene.session_id, revision))
+        stage: sessions.Stage = yield from read(lambda db: sessions.stage(db, scene.tenant, scene.session_id, revision))
         sheet = render(casting(stage), scene.counter, demands(scene.endpoint.dialect))
         known = scene.rehearsed[key] = Rehearsed(stage, sheet)
     return known

@@ -14,7 +14,7 @@ from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, 
 from roleplay.store import rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import Claim, Hold
-from roleplay.turns.effects import Claimed, Course, Emit, Pause, Read, Steps, Write
+from roleplay.turns.effects import Claimed, Course, Emit, Pause, Steps, read, write
 from roleplay.turns.ground import (
     FIRST_LOOK_S,
     LONGEST_LOOK_S,
@@ -42,11 +42,11 @@ def send(scene: Scene, text: str, options: TurnOptions, *, stream: bool) -> Cour
     nothing written, and ``ChatError`` with the turn stored as failed or, where text came, interrupted.
     """
     words = checked(text)
-    asked = {"do": "send", "text": words}
+    asked: dict[str, str | None] = {"do": "send", "text": words}
 
     def ground(stand: sessions.Stand, known: Rehearsed) -> Steps[Ground]:
+        yield from ()
         return of_new_line(scene, stand, known, words)
-        yield
 
     return (yield from _speak(scene, ground, Wish(options.sampling), options, asked, stream=stream))
 
@@ -147,13 +147,13 @@ def _speak(
 def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
     """Write a claim; says whether it stands. A caller who leaves meanwhile leaves no turn in flight behind."""
     try:
-        return (yield Write(lambda db: store.claim(db, scene.tenant, scene.session_id, claim, at)))
+        return (yield from write(lambda db: store.claim(db, scene.tenant, scene.session_id, claim, at)))
     except (GeneratorExit, StoreError):
         raise
     except BaseException:
         turn = claim.turn
         hold = Hold(scene.tenant, scene.session_id, turn.seq, turn.attempt, turn.lease_owner or "")
-        yield Write(lambda db: rescue.recover(db, hold, at=at))
+        yield from write(lambda db: rescue.recover(db, hold, at=at))
         raise
 
 
@@ -172,7 +172,7 @@ def _answered_before(scene: Scene, digest: str, options: TurnOptions, *, stream:
     key, ports = options.idempotency_key or "", scene.ports
     give_up, look = ports.monotonic() + options.wait_s, FIRST_LOOK_S
     while True:
-        found = yield Read(lambda db: transcript.by_key(db, scene.tenant, scene.session_id, key))
+        found = yield from read(lambda db: transcript.by_key(db, scene.tenant, scene.session_id, key))
         if found is None:
             return None
         turn, first_digest = found
@@ -201,7 +201,7 @@ def _unresolved(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Ste
     Raises ``InvalidInputError`` for a turn that is complete or still runs.
     """
     if turn_id is None:
-        last = yield Read(lambda db: transcript.unresolved(db, scene.tenant, scene.session_id, stand.head_turn))
+        last = yield from read(lambda db: transcript.unresolved(db, scene.tenant, scene.session_id, stand.head_turn))
         if last is None:
             raise InvalidInputError("turn_id", "is needed: the last turn is complete")
         turn_id = last.id

@@ -14,7 +14,7 @@ from roleplay.errors import ConflictError, InvalidInputError
 from roleplay.store import Connection, moves, rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import NewMessage, NewTurn
-from roleplay.turns.effects import Read, Steps, Write
+from roleplay.turns.effects import Steps, read, write
 from roleplay.turns.scene import Scene
 from roleplay.turns.speaking import checked
 
@@ -179,12 +179,12 @@ def hide(scene: Scene, turn_id: str, *, hidden: bool) -> Steps[Turn]:
 
 def branches(scene: Scene) -> Steps[Sequence[Turn]]:
     """Give the last turn of every branch, newest first; the session stands on one of them or before it."""
-    return (yield Read(lambda db: transcript.tips(db, scene.tenant, scene.session_id)))
+    return (yield from read(lambda db: transcript.tips(db, scene.tenant, scene.session_id)))
 
 
 def variants(scene: Scene, turn_id: str) -> Steps[Sequence[Turn]]:
     """Give all variants of a turn's reply, oldest first, the turn itself among them."""
-    return (yield Read(lambda db: transcript.variants(db, scene.tenant, scene.session_id, turn_id)))
+    return (yield from read(lambda db: transcript.variants(db, scene.tenant, scene.session_id, turn_id)))
 
 
 def _write(scene: Scene, work: Callable[[_Now], T]) -> Steps[T]:
@@ -194,5 +194,5 @@ def _write(scene: Scene, work: Callable[[_Now], T]) -> Steps[T]:
         sessions.lock(db, scene.tenant, scene.session_id)
         return work(_Now(db, scene, sessions.stand(db, scene.tenant, scene.session_id), at))
 
-    result: T = yield Write(whole)
+    result: T = yield from write(whole)
     return result

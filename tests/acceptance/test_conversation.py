@@ -78,9 +78,7 @@ with Roleplay.open(url, model=Endpoint("MiniMax-M2.7", base_url=base_url, api_ke
 """
 
 
-def test_a_new_process_lists_shows_and_continues(
-    database_url: str, endpoint: Endpoint, simulator: Simulator
-) -> None:
+def test_a_new_process_lists_shows_and_continues(database_url: str, endpoint: Endpoint, simulator: Simulator) -> None:
     """Three turns, one of them streamed, are all there in a new process, which goes on with the same history."""
     with Roleplay.open(database_url, model=endpoint) as rp:
         session = start(rp)

@@ -81,7 +81,7 @@ def test_a_turn_that_was_taken_over_changes_nothing(database_url: str, scripted:
             end_by_hand(database_url)
             list(reply)
         kept = session.turn(reply.turn_id)
-        assert (kept.status, kept.reply.text, kept.usage.total_tokens) == (TurnStatus.INTERRUPTED, "One.", 2)
+        assert (kept.status, kept.reply.text, kept.usage.total_tokens) == (TurnStatus.INTERRUPTED, "One.", 3)
         assert session.info().head_seq is None
 
 

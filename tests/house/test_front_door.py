@@ -23,8 +23,7 @@ PACKAGE = Path(roleplay.__file__).parent
 ROOT = PACKAGE.parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
 HEAVY = ("requests", "urllib3", "httpx", "h11", "alembic", "ruamel", "rich", "typer", "click", "psycopg", "yaml")
-# The one door that passes the environment on, and the command line, where a program begins.
-MAY_SEE_THE_ENVIRONMENT = {"settings.py", "engine.py"}
+MAY_SEE_THE_ENVIRONMENT = {"settings.py"}
 
 
 def short(path: Path) -> str:
@@ -80,8 +79,10 @@ def test_only_settings_read_the_environment(path: Path) -> None:
     inside = {id(node) for of in ast.walk(tree) if isinstance(of, ast.FunctionDef) for node in ast.walk(of)}
     for node in ast.walk(tree):
         reads = isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"}
-        reads |= isinstance(node, ast.ImportFrom) and node.module == "os" and bool(
-            {"environ", "getenv"} & {alias.name for alias in node.names}
+        reads |= (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "os"
+            and bool({"environ", "getenv"} & {alias.name for alias in node.names})
         )
         if reads:
             assert short(path) in MAY_SEE_THE_ENVIRONMENT or short(path).startswith("cli/"), f"line {node.lineno}"

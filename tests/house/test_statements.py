@@ -43,10 +43,10 @@ FROM n, roleplay_sessions AS s WHERE s.id = :session AND s.tenant = :tenant
 """
 MESSAGES = """
 INSERT INTO roleplay_messages (session_id, seq, tenant, parent_seq, turn_seq, role, seat, name, text, tokens, counter,
-    depth, human_ordinal, model_ordinal, repaired, created_at)
+    depth, human_ordinal, model_ordinal, repaired, hidden, created_at)
 {series} SELECT s.id, n, s.tenant, CASE WHEN n > 1 THEN n - 1 END, (n + 1) / 2,
     CASE WHEN n % 2 = 1 THEN 'user' ELSE 'assistant' END, 1 + n % 2, CASE WHEN n % 2 = 1 THEN 'User' ELSE 'Nova' END,
-    'What was said as number ' || n, 9, 'estimate-1', n, (n + 1) / 2, n / 2, {false}, s.created_at
+    'What was said as number ' || n, 9, 'estimate-1', n, (n + 1) / 2, n / 2, {false}, {false}, s.created_at
 FROM n, roleplay_sessions AS s WHERE s.id = :session AND s.tenant = :tenant
 """
 PIECE = """
@@ -57,7 +57,7 @@ CALLS = """
 INSERT INTO roleplay_model_calls (session_id, id, tenant, turn_seq, purpose, attempt, model_asked, host, dialect,
     streamed, parameters, recipe_version, front_digest, recipe, request_digest, prompt_count, counter, created_at)
 {series} SELECT s.id, 'call-' || n, s.tenant, n, 'reply', 1, 'MiniMax-M2.7', 'api.minimax.io', 'minimax', {false},
-    '{{}}', 1, 'front', '[[1, 2, 1], [], []]', 'digest', 100, 'estimate-1', s.created_at
+    '{{}}', 1, 'front', '[[1, 2, 1, []], [], []]', 'digest', 100, 'estimate-1', s.created_at
 FROM n, roleplay_sessions AS s WHERE s.id = :session AND s.tenant = :tenant
 """
 HEAD = """

@@ -25,9 +25,9 @@ JSON = st.recursive(
 )
 METADATA = st.dictionaries(TEXT, JSON, max_size=3)
 SPEAKER = st.sampled_from(["{{char}}", "{{user}}"]) | NAME
-LINES = st.lists(
-    st.fixed_dictionaries({"speaker": SPEAKER, "text": TEXT.filter(bool)}), min_size=1, max_size=4
-).map(lambda lines: {"lines": lines})
+LINES = st.lists(st.fixed_dictionaries({"speaker": SPEAKER, "text": TEXT.filter(bool)}), min_size=1, max_size=4).map(
+    lambda lines: {"lines": lines}
+)
 PERSONAS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"name": NAME},
     optional={
@@ -77,8 +77,10 @@ def test_a_change_is_a_version(rp: Roleplay, text: str, fields: dict[str, Any]) 
     assert rp.personas.get(first.id, version=1) == first
 
 
-WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=30).map(str.strip).filter(
-    lambda text: bool(text) and text_problem(text) is None
+WORDS = (
+    st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=30)
+    .map(str.strip)
+    .filter(lambda text: bool(text) and text_problem(text) is None)
 )
 
 

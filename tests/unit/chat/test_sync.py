@@ -315,9 +315,7 @@ def test_a_host_that_no_name_can_be(transport: RequestsTransport, host: str) -> 
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_not_followed(
-    raw: Callable[..., Raw], transport: RequestsTransport, status: int
-) -> None:
+def test_redirects_are_not_followed(raw: Callable[..., Raw], transport: RequestsTransport, status: int) -> None:
     """A redirect is an answer like any other; its target hears nothing, neither body nor key."""
     thief = raw(lambda there, _: there.sendall(HEAD + b"Content-Length: 2\r\n\r\n{}"))
     redirect = f"HTTP/1.1 {status} Moved\r\nLocation: {thief.url}/v1/chat/completions\r\nContent-Length: 0\r\n\r\n"

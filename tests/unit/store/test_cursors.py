@@ -84,9 +84,7 @@ def test_there_and_back() -> None:
     assert page_of(["item"], more=False, last=lambda: (at, "x")).older is None
 
 
-def test_a_page_of_turns_takes_its_own_cursors_only(
-    database_url: str, scripted: Callable[..., ScriptedModel]
-) -> None:
+def test_a_page_of_turns_takes_its_own_cursors_only(database_url: str, scripted: Callable[..., ScriptedModel]) -> None:
     """Neither another list's cursor nor a made-up one gives turns; one beyond the session gives none."""
     with Roleplay.open(database_url, model=Endpoint("MiniMax-M2.7"), chat=scripted()) as rp:
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Nova", greetings=["Hi"]))])
