@@ -19,6 +19,7 @@ from roleplay.store import schema
 from roleplay.store.calls import all_ids
 from roleplay.store.database import Database
 from roleplay.testing import ScriptedModel, Simulator
+from tests.support import shells
 from tests.support.postgres import PostgresServer, shared_directory, shared_postgres
 
 pytest_plugins = ["tests.support.no_skips"]
@@ -187,8 +188,16 @@ def scripted(ledger: Ledger) -> Callable[..., ScriptedModel]:
     return make
 
 
+@pytest.fixture(params=["sync", "asyncio"])
+def shell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the two front doors in turn, for tests that open ``tests.support.shells.Roleplay``."""
+    monkeypatch.setattr(shells, "current", request.param)
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
 def roleplay(database_url: str, endpoint: Endpoint) -> Iterator[Roleplay]:
     """An engine on each database in turn, speaking to the simulator."""
-    with Roleplay.open(database_url, model=endpoint) as one:
+    with shells.Roleplay.open(database_url, model=endpoint) as one:
         yield one

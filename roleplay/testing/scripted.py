@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections import deque
@@ -53,6 +54,45 @@ class ScriptedModel:
         return ScriptedAnswer(_pieces(text, asked, number, request.stream, self._piece_chars), request.stream)
 
     def close(self) -> None:
+        """Nothing to close."""
+
+    @property
+    def aio(self) -> AsyncScriptedModel:
+        """The same model, script and requests for ``AsyncRoleplay.open(..., chat=model.aio)``."""
+        return AsyncScriptedModel(self)
+
+
+class AsyncScriptedModel:
+    """A scripted model's face for asyncio. A function in the script runs in a thread, so it may block."""
+
+    def __init__(self, model: ScriptedModel) -> None:
+        self._model = model
+
+    async def open(self, endpoint: Endpoint, request: WireRequest) -> AsyncScriptedAnswer:
+        """As ``ScriptedModel.open``."""
+        return AsyncScriptedAnswer(await asyncio.to_thread(self._model.open, endpoint, request))
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class AsyncScriptedAnswer:
+    """An answer whose pieces are known, for asyncio."""
+
+    def __init__(self, answer: ScriptedAnswer) -> None:
+        self.status = answer.status
+        self.content_type = answer.content_type
+        self._answer = answer
+
+    async def read(self) -> bytes:
+        """Give the next piece, ``b""`` at the end; other tasks have their turn meanwhile."""
+        await asyncio.sleep(0)
+        return self._answer.read()
+
+    async def release(self) -> None:
+        """Nothing to give back."""
+
+    async def close(self) -> None:
         """Nothing to close."""
 
 

@@ -21,7 +21,6 @@ from roleplay import (
     InvalidInputError,
     NotFoundError,
     Persona,
-    Roleplay,
     RoleplayError,
     Sampling,
     SessionSettings,
@@ -31,6 +30,9 @@ from roleplay import (
 )
 from roleplay.testing import Simulator
 from tests.conftest import KEY
+from tests.support.shells import Roleplay
+
+pytestmark = pytest.mark.usefixtures("shell")
 
 ZHUGE = Persona(
     "Zhuge Liang",

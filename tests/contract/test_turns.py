@@ -16,12 +16,14 @@ from roleplay import (
     ConflictError,
     Endpoint,
     Persona,
-    Roleplay,
     SessionSettings,
     TurnStatus,
 )
 from roleplay.store.database import Database
 from roleplay.testing import ScriptedModel
+from tests.support.shells import Roleplay
+
+pytestmark = pytest.mark.usefixtures("shell")
 
 Scripted = Callable[..., ScriptedModel]
 MODEL = Endpoint("MiniMax-M2.7", retry={"first_pause_s": 0})

@@ -18,7 +18,6 @@ from roleplay import (
     EmptyReplyError,
     Endpoint,
     Persona,
-    Roleplay,
     TurnStatus,
 )
 from roleplay.testing import Simulator
@@ -68,6 +67,9 @@ from roleplay.testing.simulator import (
     UsageNull,
     UsageZeroEachChunk,
 )
+from tests.support.shells import Roleplay
+
+pytestmark = pytest.mark.usefixtures("shell")
 
 TEXT = ("Snow lies on the pass, 雪很深, and the beacon 🔥 burns. " * 3).strip()
 SAID = TEXT
