@@ -9,7 +9,7 @@ from typing import Any
 
 from roleplay.context.counting import Counter
 from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
-from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import SessionSettings
@@ -47,6 +47,7 @@ class Company:
     counter: Counter
     ports: Ports
     rehearsed: dict[tuple[Any, ...], Rehearsed] = field(default_factory=_Latest)
+    learned: dict[tuple[str, str], Dialect] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         label("tenant", self.tenant, TENANT_LIMIT)
@@ -62,6 +63,7 @@ class Company:
             counter=self.counter,
             ports=self.ports,
             rehearsed=self.rehearsed,
+            learned=self.learned,
         )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from roleplay.context.builder import Draft, build
 from roleplay.context.language import words_for
 from roleplay.domain.context import Line, digest
 from roleplay.domain.conversation import TurnKind, TurnStatus
-from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.settings import Sampling
 from roleplay.store import history, recipes, sessions
 from roleplay.store.entries import Claim, NewCall, NewTurn
@@ -33,6 +33,7 @@ class Plan:
     stage: sessions.Stage
     draft: Draft
     parameters: dict[str, object]
+    dialect: Dialect
     body: bytes
     stream: bool
 
@@ -56,7 +57,8 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     settings = known.stage.settings
     asked = parameters(endpoint, merge((wish.sampling, settings.sampling, scene.sampling)), stream=stream)
     budget = settings.budget_tokens or scene.budget_tokens or _budget(endpoint, asked)
-    needs = demands(endpoint.dialect)
+    dialect = scene.dialect
+    needs = demands(dialect)
     start, _ = ground.inherited(known.sheet.seat)
     past = history.Path((), ())
     if ground.before is not None:
@@ -77,8 +79,8 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     draft = build(
         sheet, lines, hidden=past.hidden, budget_tokens=budget, window_start=start, counter=counter, demands=needs
     )
-    body = encode_request(endpoint.dialect, draft.messages, asked)
-    return Plan(ground, known.stage, draft, asked, body, stream)
+    body = encode_request(dialect, draft.messages, asked)
+    return Plan(ground, known.stage, draft, asked, dialect, body, stream)
 
 
 def _budget(endpoint: Endpoint, asked: dict[str, object]) -> int:
@@ -145,7 +147,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
             attempt=attempt,
             model_asked=scene.endpoint.model,
             host=scene.endpoint.host[:200],
-            dialect=scene.endpoint.dialect.value,
+            dialect=made.dialect.value,
             streamed=made.stream,
             parameters=parameters_json(made.parameters),
             recipe_version=RECIPE_VERSION,
@@ -160,6 +162,12 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         state=None if same_epoch or again else json.dumps({str(speaker.seat): epoch}, separators=(",", ":")),
         pieces=pieces if same_epoch else pieces | {front_digest: front},
     )
+
+
+def folded(made: Plan) -> Plan:
+    """Give the same context written without role-play roles."""
+    body = encode_request(Dialect.OPENAI, made.draft.messages, made.parameters)
+    return replace(made, dialect=Dialect.OPENAI, body=body)
 
 
 def lease_of(scene: Scene) -> timedelta:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from roleplay.chat.retry import pause_before_next
+from roleplay.domain.context import Role
 from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, Turn, TurnStatus
-from roleplay.errors import ChatError, ChatUnavailableError, ConflictError, RoleplayError, StoreError
+from roleplay.domain.endpoint import Dialect
+from roleplay.errors import ChatError, ChatRequestError, ChatUnavailableError, ConflictError, RoleplayError, StoreError
 from roleplay.store import Connection, rescue, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
 from roleplay.turns.effects import Claimed, Course, Emit, Interrupt, Open, Pause, Receive, Release, Steps, read, write
-from roleplay.turns.plan import Plan, lease_of
+from roleplay.turns.plan import Plan, folded, lease_of
 from roleplay.turns.scene import Scene
+from roleplay.wire.codes import may_refuse_roles
 from roleplay.wire.reply import ReplyDecoder, Said
 from roleplay.wire.request import WireRequest
 
 FLUSH_CHARS = 256
+FOLDED_ROLES = frozenset({Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI})
 FLUSH_S = 2.0
 FLUSH_GROWTH = 1.125
 
@@ -36,6 +41,7 @@ class Reply:
     call: NewCall = field(init=False)
     call_at: datetime = field(init=False)
     reply_at: datetime | None = field(init=False, default=None)
+    refused: ChatError | None = field(init=False, default=None)
     past_calls: list[ModelCall] = field(init=False, default_factory=list)
     decoder: ReplyDecoder | None = field(init=False, default=None)
     began: float = field(init=False, default=0.0)
@@ -58,12 +64,16 @@ class Reply:
                     yield from self._converse()
                 except ChatError as error:
                     yield Release()
-                    pause = self._pause(error, started)
+                    fold = self._may_fold(error)
+                    pause = 0.0 if fold else self._pause(error, started)
                     if pause is None:
                         raise
+                    if fold:
+                        self.refused, self.plan = error, folded(self.plan)
                     yield from self._next_attempt(error)
                     yield Pause(pause)
                 else:
+                    self._learn()
                     break
         except (GeneratorExit, StoreError):
             raise  # the database cannot be told: the lease decides
@@ -123,6 +133,20 @@ class Reply:
         self.kept_chars, self.kept_at = length, now
         self.reply_at = self.reply_at or at
 
+    def _may_fold(self, error: ChatError) -> bool:
+        """Whether the server may have refused the role-play roles, so that the folded form is worth one attempt."""
+        return (
+            self.plan.dialect is Dialect.MINIMAX
+            and any(message.role in FOLDED_ROLES for message in self.plan.draft.messages)
+            and not (self.decoder is not None and self.decoder.speech)
+            and may_refuse_roles(error)
+        )
+
+    def _learn(self) -> None:
+        """Remember that the folded form was taken where the roles were refused in words; a bare 1000 may also pass."""
+        if self.refused is not None and isinstance(self.refused, ChatRequestError):
+            self.scene.learned[self.scene.spoken_to] = Dialect.OPENAI
+
     def _pause(self, error: ChatError, started: float) -> float | None:
         if self.decoder is not None and (self.decoder.speech or (self.plan.stream and self.decoder.reasoning)):
             return None
@@ -137,7 +161,13 @@ class Reply:
 
     def _next_attempt(self, error: ChatError) -> Steps[None]:
         ended = self.call.id, self._ending(error)
-        call = replace(self.call, id=self.scene.ports.new_id(), attempt=self.call.attempt + 1)
+        call = replace(
+            self.call,
+            id=self.scene.ports.new_id(),
+            attempt=self.call.attempt + 1,
+            dialect=self.plan.dialect.value,
+            request_digest=hashlib.sha256(self.plan.body).hexdigest(),
+        )
         lease, at = lease_of(self.scene), self.scene.ports.now()
         hold = self._hold
         try:

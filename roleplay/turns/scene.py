@@ -8,7 +8,7 @@ from typing import Any
 
 from roleplay.context.counting import Counter
 from roleplay.context.sheet import Casting, Sheet, render
-from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.persona import Persona
 from roleplay.domain.settings import Sampling
 from roleplay.store import sessions
@@ -36,15 +36,26 @@ class Scene:
     counter: Counter
     ports: Ports
     rehearsed: MutableMapping[tuple[Any, ...], Rehearsed]
+    learned: MutableMapping[tuple[str, str], Dialect]
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect that this host takes for this model, as far as it is known."""
+        return self.learned.get(self.spoken_to, self.endpoint.dialect)
+
+    @property
+    def spoken_to(self) -> tuple[str, str]:
+        """Host and model, which a learned dialect belongs to."""
+        return self.endpoint.host, self.endpoint.model
 
 
 def rehearse(scene: Scene, revision: int) -> Steps[Rehearsed]:
     """Give a revision of the session with its sheet, read and rendered when it is not in memory."""
-    key = (scene.tenant, scene.session_id, revision, scene.endpoint.dialect, scene.counter.name)
+    key = (scene.tenant, scene.session_id, revision, scene.dialect, scene.counter.name)
     known = scene.rehearsed.get(key)
     if known is None:
         stage: sessions.Stage = yield from read(lambda db: sessions.stage(db, scene.tenant, scene.session_id, revision))
-        sheet = render(casting(stage), scene.counter, demands(scene.endpoint.dialect))
+        sheet = render(casting(stage), scene.counter, demands(scene.dialect))
         known = scene.rehearsed[key] = Rehearsed(stage, sheet)
     return known
 

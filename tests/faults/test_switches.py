@@ -153,7 +153,8 @@ CASES = {
     "slow drip": Case(SlowDrip(0.02), SAID, SAID),
     "slow first byte": Case(SlowFirstByte(0.1), SAID, SAID),
     "time-out before the first byte": Case(SlowFirstByte(5), "same", "same", times=1),
-    "roles refused": Case(RefuseRolePlayRoles(), ChatRequestError, ChatRequestError),
+    "roles refused": Case(RefuseRolePlayRoles(), SAID, SAID),
+    "roles refused with 1000": Case(RefuseRolePlayRoles(code=1000), SAID, SAID),
 }
 
 
@@ -169,7 +170,7 @@ def rp(sqlite_url: str, endpoint: Endpoint):
 def test_switch(rp: Roleplay, simulator: Simulator, name: str, mode: str) -> None:
     """The outcome is the reply or the typed error, the stored turn says which, and the session goes on."""
     case = CASES[name]
-    session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang", "A ferryman."))])
+    session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang", "A ferryman."))], scene="A ferry")
     simulator.say(TEXT)
     simulator.next(case.fault, times=case.times)
     expected = getattr(case, mode)
@@ -187,6 +188,7 @@ def test_switch(rp: Roleplay, simulator: Simulator, name: str, mode: str) -> Non
             assert type(error) is expected, repr(error)
         check_failure(session.turns().items[-1], error, part=mode == "stream" and case.kept is not None)
     else:
+        assert isinstance(expected, str), f"{turn.reply.text!r} came instead of {expected}"
         check_reply(turn, expected)
         assert session.turn(turn.id) == turn
     simulator.heal()
@@ -289,3 +291,16 @@ def test_the_folded_dialect(sqlite_url: str, endpoint: Endpoint, simulator: Simu
     assert [message["role"] for message in sent] == ["system", "user", "assistant", "user"]
     assert all(set(message) == {"role", "content"} for message in sent)
     assert sent[-1]["content"] == "[It rains.]\n\nNow?"
+
+
+@pytest.mark.parametrize(("code", "calls"), [(2013, 1), (1000, 2)])
+def test_refused_roles_are_folded_once_and_remembered(
+    rp: Roleplay, simulator: Simulator, code: int, calls: int
+) -> None:
+    """A server that refuses the roles in words is spoken to in the folded form from then on; each attempt is kept."""
+    simulator.always(RefuseRolePlayRoles(code=code))
+    session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang", "A ferryman."))], scene="A ferry")
+    turn = session.send("Can we cross?")
+    assert [call.dialect for call in turn.calls] == ["minimax", "openai"]
+    assert turn.calls[0].error["code"] == code
+    assert len(session.send("Now?").calls) == calls
