@@ -11,6 +11,9 @@ from roleplay.store.lease import is_dead, this_owner
 from roleplay.turns.effects import Ports
 
 
+_driven: dict[str, str] = {}  # of the process: engines beside each other are one owner
+
+
 def ports() -> Ports:
     """Give the ports of this process."""
     return Ports(
@@ -20,4 +23,5 @@ def ports() -> Ports:
         new_id=new_id,
         owner=this_owner(),
         is_gone=is_dead,
+        driven=_driven,
     )

@@ -180,7 +180,7 @@ def recover(company: Company) -> Steps[Sequence[str]]:
     held: Sequence[rescue.Holder] = yield from read(lambda db: rescue.holders(db, tenant, at))
     ended = []
     for one in held:
-        if one.expired or company.ports.is_gone(one.owner):
+        if one.expired or company.ports.is_left(one.owner, one.turn_id):
             hold = Hold(tenant, one.session_id, one.turn_seq, one.attempt, one.owner)
             if (yield from write(partial(rescue.recover, hold=hold, at=at))):
                 ended.append(one.turn_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,9 +22,13 @@ class Read(NamedTuple):
 
 
 class Write(NamedTuple):
-    """Run ``work`` in a transaction and commit it; its result is sent back. After a rollback it may be run again."""
+    """Run ``work`` in a transaction and commit it; its result is sent back. After a rollback it may be run again.
+
+    ``patient``: also after its connection was lost, when it may have been committed; ``work`` then sees what it wrote.
+    """
 
     work: Callable[[Connection], Any]
+    patient: bool = False
 
 
 class Open(NamedTuple):
@@ -71,9 +75,9 @@ def read(work: Callable[[Connection], T]) -> Steps[T]:
     return result
 
 
-def write(work: Callable[[Connection], T]) -> Steps[T]:
+def write(work: Callable[[Connection], T], *, patient: bool = False) -> Steps[T]:
     """Write something and give what the writing gave."""
-    result: T = yield Write(work)
+    result: T = yield Write(work, patient)
     return result
 
 
@@ -85,7 +89,8 @@ class Interrupt(BaseException):
 class Ports:
     """What a course may not do itself: tell the time, draw, name things, say who it is and who is gone.
 
-    ``now`` gives aware UTC, ``monotonic`` seconds, ``draw`` a number from [0, 1).
+    ``now`` gives aware UTC, ``monotonic`` seconds, ``draw`` a number from [0, 1). ``driven`` holds the turns that a
+    course of this process drives, by the id of the claim's call: one that is ``owner``'s and not there is nobody's.
     """
 
     now: Callable[[], datetime]
@@ -94,3 +99,10 @@ class Ports:
     new_id: Callable[[], str]
     owner: str
     is_gone: Callable[[str], bool]
+    driven: dict[str, str] = field(default_factory=dict)
+
+    def is_left(self, owner: str, turn_id: str) -> bool:
+        """Whether nobody drives this turn in flight: its process has gone, or it is this one, whose course ended."""
+        if owner == self.owner:
+            return turn_id not in list(self.driven.values())  # a copy: other threads begin and end turns meanwhile
+        return self.is_gone(owner)
