@@ -10,7 +10,6 @@ from roleplay.store.ids import new_id
 from roleplay.store.lease import is_dead, this_owner
 from roleplay.turns.effects import Ports
 
-
 _driven: dict[str, str] = {}  # of the process: engines beside each other are one owner
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Integer, Select, bindparam, literal_column, select, text, true
+from sqlalchemy import Connection, Integer, bindparam, literal_column, select, text, true
 
 from roleplay.domain.context import Line, Span
+from roleplay.store.prepared import Prepared
 from roleplay.store.tables import MessageRow, table
 
 _NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")
@@ -15,7 +16,7 @@ _WANTED = ("seq", "parent_seq", "turn_seq", "seat", "name", "text", "tokens", "h
 
 
 @cache
-def _walk(dialect: str) -> Select[Any]:
+def _walk(dialect: str) -> Prepared:
     """Walk from ``head`` to its parents until the running sum of tokens passes ``cap`` or ``start`` is reached.
 
     PostgreSQL takes each step as a lateral look-up of one row; left to itself it may scan the session for each.
@@ -47,7 +48,7 @@ def _walk(dialect: str) -> Select[Any]:
         walk.join(source, true() if dialect == "postgresql" else found)
     )
     walk = walk.union_all(joined.where(more))
-    return select(*(walk.c[name] for name in _WANTED))
+    return Prepared(select(*(walk.c[name] for name in _WANTED)))
 
 
 class Path(NamedTuple):
@@ -73,7 +74,7 @@ def path_back(
 def _rows(connection: Connection, tenant: str, session_id: str, **bounds: int) -> list[Any]:
     if connection.dialect.name == "postgresql":
         connection.execute(_NO_JIT)
-    rows = connection.execute(_walk(connection.dialect.name), {"tenant": tenant, "session": session_id} | bounds).all()
+    rows = _walk(connection.dialect.name).run(connection, {"tenant": tenant, "session": session_id} | bounds).all()
     return sorted(rows, key=lambda row: int(row[0]))
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
+from roleplay.store.prepared import Prepared
 from roleplay.store.tables import HeadMoveRow, MessageRow, SessionRow, table
 
 _s = table(SessionRow).c
 _h = table(HeadMoveRow).c
 _m = table(MessageRow).c
 
-_MOVE = (
+_MOVE = Prepared(
     update(table(SessionRow))
     .where(
         _s.tenant == bindparam("of_tenant"),
@@ -22,18 +23,20 @@ _MOVE = (
     )
     .values(head_seq=bindparam("to_head"), version=_s.version + 1, last_turn_at=bindparam("at"))
 )
-_INSERT = insert(table(HeadMoveRow)).from_select(
-    ["session_id", "version", "tenant", "from_seq", "to_seq", "cause", "undoes", "created_at"],
-    select(
-        _s.id,
-        _s.version,
-        _s.tenant,
-        bindparam("from_seq", type_=_h.from_seq.type),
-        bindparam("to_seq", type_=_h.to_seq.type),
-        bindparam("cause", type_=_h.cause.type),
-        bindparam("undoes", type_=_h.undoes.type),
-        bindparam("at", type_=_h.created_at.type),
-    ).where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session")),
+_INSERT = Prepared(
+    insert(table(HeadMoveRow)).from_select(
+        ["session_id", "version", "tenant", "from_seq", "to_seq", "cause", "undoes", "created_at"],
+        select(
+            _s.id,
+            _s.version,
+            _s.tenant,
+            bindparam("from_seq", type_=_h.from_seq.type),
+            bindparam("to_seq", type_=_h.to_seq.type),
+            bindparam("cause", type_=_h.cause.type),
+            bindparam("undoes", type_=_h.undoes.type),
+            bindparam("at", type_=_h.created_at.type),
+        ).where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session")),
+    )
 )
 _LATEST = (
     select(_h.version, _h.from_seq, _h.to_seq, _h.cause, _h.undoes)
@@ -65,9 +68,9 @@ def move_head(
     """Move a session's head and record the move, when it stands where ``move`` begins; says whether it did."""
     came_from, to = move
     where = {"of_tenant": tenant, "of_session": session_id, "at": at}
-    if connection.execute(_MOVE, where | {"from_head": came_from or 0, "to_head": to}).rowcount != 1:
+    if _MOVE.run(connection, where | {"from_head": came_from or 0, "to_head": to}).rowcount != 1:
         return False
-    connection.execute(_INSERT, where | {"from_seq": came_from, "to_seq": to, "cause": cause, "undoes": undoes})
+    _INSERT.run(connection, where | {"from_seq": came_from, "to_seq": to, "cause": cause, "undoes": undoes})
     return True
 
 

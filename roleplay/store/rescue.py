@@ -54,9 +54,7 @@ _END_LOST_CALL = (
     )
     .values(error=bindparam("new_error"))
 )
-_LOST = json.dumps(
-    {"slug": "lost", "message": "the process that made this call ended before it did", "retryable": True}
-)
+LOST = json.dumps({"slug": "lost", "message": "the process that made this call ended before it did", "retryable": True})
 _HAS_TEXT = update(table(TurnRow)).where(OURS, _t.status == "failed").values(status="interrupted")
 _ACCEPT = (
     update(table(TurnRow))
@@ -188,9 +186,9 @@ def recover(connection: Connection, hold: Hold, *, at: datetime) -> bool:
     where = hold.where()
     kept = connection.execute(_REPLY_TEXT, where).scalar()
     status = TurnStatus.INTERRUPTED if kept else TurnStatus.FAILED
-    if connection.execute(END_TURN, where | {"ending": status.value, "at": at}).rowcount != 1:
+    if END_TURN.run(connection, where | {"ending": status.value, "at": at}).rowcount != 1:
         return False
-    connection.execute(_END_LOST_CALL, _attempt(hold) | {"new_error": _LOST})
+    connection.execute(_END_LOST_CALL, _attempt(hold) | {"new_error": LOST})
     return True
 
 

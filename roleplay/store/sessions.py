@@ -16,6 +16,7 @@ from roleplay.domain.settings import SessionSettings
 from roleplay.errors import NotFoundError
 from roleplay.store import personas
 from roleplay.store.cursors import after, page_of
+from roleplay.store.prepared import Prepared
 from roleplay.store.tables import (
     MessageRow,
     ParticipantRevisionRow,
@@ -41,7 +42,7 @@ _INSERT_SEAT = insert(table(ParticipantRow))
 _INSERT_SEAT_REVISION = insert(table(ParticipantRevisionRow))
 
 _HERE = (_s.tenant == bindparam("tenant")) & (_s.id == bindparam("session"))
-_STAND = (
+_STAND = Prepared(
     select(
         _s.version,
         _s.revision,
@@ -108,7 +109,7 @@ _IDS_FROM = (
     .order_by(_s.id)
     .limit(2)
 )
-ADVANCE = (
+ADVANCE = Prepared(
     update(table(SessionRow))
     .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"), _s.version == bindparam("was"))
     .values(
@@ -174,7 +175,7 @@ class Stand:
 
 def stand(connection: Connection, tenant: str, session_id: str) -> Stand:
     """Read where a session stands, in one statement. Raises ``NotFoundError``."""
-    row = connection.execute(_STAND, {"tenant": tenant, "session": session_id}).first()
+    row = _STAND.run(connection, {"tenant": tenant, "session": session_id}).first()
     if row is None:
         raise NotFoundError("session", session_id)
     values: list[Any] = list(row)

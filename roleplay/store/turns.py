@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from roleplay.domain.conversation import TurnStatus
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage, NewTurn, columns
 from roleplay.store.moves import move_head
+from roleplay.store.prepared import Prepared
 from roleplay.store.sessions import ADVANCE
 from roleplay.store.tables import (
     IN_FLIGHT,
@@ -45,11 +46,11 @@ _UNTIL: dict[str, Any] = {
     "sqlite": bindparam("until", type_=UtcDateTime),
     "postgresql": func.now() + bindparam("lease", type_=Interval),
 }
-_INSERT_TURN = insert(table(TurnRow))
-_INSERT_LEASED = {name: _INSERT_TURN.values(lease_until=until) for name, until in _UNTIL.items()}
-_INSERT_MESSAGE = insert(table(MessageRow))
-_INSERT_CALL = insert(table(ModelCallRow))
-_INSERT_STATE = insert(table(PathStateRow))
+_INSERT_TURN = Prepared(insert(table(TurnRow)))
+_INSERT_LEASED = {name: Prepared(insert(table(TurnRow)).values(lease_until=until)) for name, until in _UNTIL.items()}
+_INSERT_MESSAGE = Prepared(insert(table(MessageRow)))
+_INSERT_CALL = Prepared(insert(table(ModelCallRow)))
+_INSERT_STATE = Prepared(insert(table(PathStateRow)))
 _INSERT_PIECES = {
     "sqlite": sqlite.insert(table(PieceRow)).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(table(PieceRow)).on_conflict_do_nothing(),
@@ -75,18 +76,18 @@ _AGAIN = {
     for name, until in _UNTIL.items()
 }
 _NEXT_ATTEMPT = {
-    name: update(table(TurnRow)).where(HELD).values(attempt=_t.attempt + 1, lease_until=until)
+    name: Prepared(update(table(TurnRow)).where(HELD).values(attempt=_t.attempt + 1, lease_until=until))
     for name, until in _UNTIL.items()
 }
 _STREAMING = {
-    name: update(table(TurnRow)).where(HELD).values(status="streaming", lease_until=until)
+    name: Prepared(update(table(TurnRow)).where(HELD).values(status="streaming", lease_until=until))
     for name, until in _UNTIL.items()
 }
 _IS_HELD = select(_t.seq).where(HELD)
-END_TURN = (
+END_TURN = Prepared(
     update(table(TurnRow)).where(HELD).values(status=bindparam("ending"), ended_at=bindparam("at"), lease_until=None)
 )
-_END_CALL = (
+_END_CALL = Prepared(
     update(table(ModelCallRow))
     .where(
         _c.tenant == bindparam("of_tenant"),
@@ -95,7 +96,7 @@ _END_CALL = (
     )
     .values({name: bindparam(f"new_{name}") for name in CallEnding().values()})
 )
-_RETEXT = (
+_RETEXT = Prepared(
     update(table(MessageRow))
     .where(
         _m.tenant == bindparam("of_tenant"),
@@ -109,20 +110,20 @@ _RETEXT = (
 def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: datetime) -> bool:
     """Write a turn before its model call. Gives ``False``, having written nothing, when the session moved on."""
     advance = {"was": new.version, "seq_now": new.last_seq, "turn_now": new.last_turn, "at": at}
-    if connection.execute(ADVANCE, advance | {"of_tenant": tenant, "of_session": session_id}).rowcount != 1:
+    if ADVANCE.run(connection, advance | {"of_tenant": tenant, "of_session": session_id}).rowcount != 1:
         return False
     plain = {"tenant": tenant, "session_id": session_id}
     if new.pieces:
         rows = [plain | {"digest": digest, "text": words} for digest, words in new.pieces.items()]
         connection.execute(_INSERT_PIECES[connection.dialect.name], rows)
     if new.state is not None:
-        connection.execute(_INSERT_STATE, plain | {"seq": new.turn.seq, "state": new.state})
+        _INSERT_STATE.run(connection, plain | {"seq": new.turn.seq, "state": new.state})
     if new.again:
         _claim_again(connection, tenant, session_id, new, at)
     else:
         row = columns(new.turn) | plain | {"created_at": at, "ended_at": None}
         leased = _INSERT_LEASED[connection.dialect.name]
-        connection.execute(leased, row | _until(connection, at, new.lease))
+        leased.run(connection, row | _until(connection, at, new.lease))
     if new.human is not None:
         add_message(connection, tenant, session_id, new.turn.seq, new.human, at)
     add_call(connection, tenant, session_id, new.call, at)
@@ -151,7 +152,7 @@ def _claim_again(connection: Connection, tenant: str, session_id: str, new: Clai
 def add_turn(connection: Connection, tenant: str, session_id: str, turn: NewTurn, at: datetime) -> None:
     """Insert one turn that needs no model and has ended at ``at``."""
     row = columns(turn) | {"tenant": tenant, "session_id": session_id, "created_at": at, "ended_at": at}
-    connection.execute(_INSERT_TURN, row)
+    _INSERT_TURN.run(connection, row)
 
 
 def add_message(
@@ -159,12 +160,12 @@ def add_message(
 ) -> None:
     """Insert one message of a turn."""
     row = columns(message) | {"tenant": tenant, "session_id": session_id, "turn_seq": turn_seq, "created_at": at}
-    connection.execute(_INSERT_MESSAGE, row)
+    _INSERT_MESSAGE.run(connection, row)
 
 
 def add_call(connection: Connection, tenant: str, session_id: str, call: NewCall, at: datetime) -> None:
     """Insert one model call, still running."""
-    connection.execute(_INSERT_CALL, columns(call) | {"tenant": tenant, "session_id": session_id, "created_at": at})
+    _INSERT_CALL.run(connection, columns(call) | {"tenant": tenant, "session_id": session_id, "created_at": at})
 
 
 def next_attempt(
@@ -204,7 +205,7 @@ def finish(
     The head moves only when it still stands where the claim saw it. ``False``, having changed nothing, when the turn is
     not held any more.
     """
-    if connection.execute(END_TURN, hold.where() | {"ending": status.value, "at": at}).rowcount != 1:
+    if END_TURN.run(connection, hold.where() | {"ending": status.value, "at": at}).rowcount != 1:
         return False
     if reply is not None:
         write_reply(connection, hold, reply, first=not flushed, at=at)
@@ -226,8 +227,8 @@ def is_held(connection: Connection, hold: Hold) -> bool:
 
 
 def _reworded(connection: Connection, hold: Hold, reply: NewMessage) -> bool:
-    done = connection.execute(
-        _RETEXT,
+    done = _RETEXT.run(
+        connection,
         {
             "of_tenant": hold.tenant,
             "of_session": hold.session_id,
@@ -243,11 +244,13 @@ def _reworded(connection: Connection, hold: Hold, reply: NewMessage) -> bool:
 def end_call(connection: Connection, hold: Hold, call_id: str, ending: CallEnding) -> None:
     """Write how a call ended."""
     where = {"of_tenant": hold.tenant, "of_session": hold.session_id, "of_call": call_id}
-    connection.execute(_END_CALL, where | {f"new_{name}": value for name, value in ending.values().items()})
+    _END_CALL.run(connection, where | {f"new_{name}": value for name, value in ending.values().items()})
 
 
-def _still_held(connection: Connection, statements: dict[str, Any], hold: Hold, lease: timedelta, at: datetime) -> bool:
-    done = connection.execute(statements[connection.dialect.name], hold.where() | _until(connection, at, lease))
+def _still_held(
+    connection: Connection, statements: dict[str, Prepared], hold: Hold, lease: timedelta, at: datetime
+) -> bool:
+    done = statements[connection.dialect.name].run(connection, hold.where() | _until(connection, at, lease))
     return done.rowcount == 1
 
 

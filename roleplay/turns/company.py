@@ -189,10 +189,16 @@ def recover(company: Company) -> Steps[Sequence[str]]:
 
 def doctor(company: Company, *, repair: bool) -> Steps[Sequence[Finding]]:
     """Check every row of the tenant, and mend what can be mended."""
-    if repair:
-        yield from recover(company)
-        return (yield from write(lambda db: mend(db, company.tenant, at=company.ports.now())))
-    return (yield from read(lambda db: examine(db, company.tenant, at=company.ports.now())))
+    at, tenant = company.ports.now(), company.tenant
+
+    def is_lost(one: rescue.Holder) -> bool:
+        return one.expired or company.ports.is_left(one.owner, one.turn_id)
+
+    found: Sequence[Finding] = yield from read(lambda db: examine(db, tenant, at=at, is_lost=is_lost))
+    if not (repair and found):
+        return found
+    yield from recover(company)
+    return (yield from write(lambda db: mend(db, tenant, found, at=at, is_lost=is_lost)))
 
 
 def label(field_name: str, text: str, limit: int) -> str:

@@ -15,7 +15,9 @@ from roleplay.turns.effects import Pause, Steps, read, write
 from roleplay.turns.scene import Rehearsed, Scene
 
 FIRST_LOOK_S = 0.02
+SHORTEST_LOOK_S = 0.005
 LONGEST_LOOK_S = 0.25
+CLAIM_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,43 +109,74 @@ def read_stand(scene: Scene) -> Steps[sessions.Stand]:
     return (yield from read(lambda db: sessions.stand(db, scene.tenant, scene.session_id)))
 
 
-def free_stand(scene: Scene, on_conflict: str, wait_s: float) -> Steps[tuple[sessions.Stand, bool]]:
-    """Wait, as ``on_conflict`` says, until a turn may begin on the head; give the stand, and whether it may move it.
+class Queue:
+    """The wait of one caller until its turn may begin, as ``on_conflict`` says and for ``wait_s`` seconds at most.
 
-    A turn whose owner is gone or whose lease has run out is ended first. Raises ``ConflictError``.
+    Nobody keeps a list of who waits: each looks from time to time. While one turn runs, the looks become rarer; while
+    turns come and go, they stay frequent, and the more so the longer one has waited, so that nobody waits for ever.
     """
-    ports = scene.ports
-    give_up, look = ports.monotonic() + wait_s, FIRST_LOOK_S
-    while True:
-        stand = yield from read_stand(scene)
-        if stand.live_turn is None or (yield from end_if_lost(scene, stand.live_turn)):
-            if stand.live_turn is not None:
-                stand = yield from read_stand(scene)
-            if stand.live_turn is None:
-                return stand, True
-        if on_conflict == "fork":
-            return stand, False
-        if on_conflict != "wait":
-            raise ConflictError(
-                "a turn is still running in this session", found=stand.live_turn, turn_id=stand.live_turn
-            )
-        if ports.monotonic() >= give_up:
-            raise ConflictError(
-                f"a turn was still running in this session after {wait_s:g} s",
-                found=stand.live_turn,
-                turn_id=stand.live_turn,
-            )
-        yield Pause(look * (0.5 + ports.draw()))
-        look = min(2 * look, LONGEST_LOOK_S)
+
+    def __init__(self, scene: Scene, on_conflict: str, wait_s: float) -> None:
+        self._scene = scene
+        self._on_conflict = on_conflict
+        self._wait_s = wait_s
+        self._give_up = scene.ports.monotonic() + wait_s
+        self._look_s = FIRST_LOOK_S
+        self._passed = 0
+        self._seen: str | None = None
+        self._lost_claims = 0
+        self._head: int | None = None
+
+    def may_pass(self, live: str, key: str | None) -> Steps[bool]:
+        """Say whether to speak beside the turn in flight ``live``; ``False``, perhaps after a pause: look again.
+
+        A turn that nobody drives any more is ended first. ``key``: the turn is the one that the caller asks for.
+        Raises ``ConflictError``.
+        """
+        if (yield from end_if_lost(self._scene, live)):
+            return False
+        if self._on_conflict == "fork" and key is None:
+            return True
+        what = "a turn is still running in this session" if key is None else f"the turn of key {key!r} is still running"
+        if self._on_conflict != "wait":
+            raise ConflictError(what, found=live, turn_id=live)
+        yield from self._pause(live, what)
+        return False
+
+    def lost_claim(self, stand: sessions.Stand) -> Steps[None]:
+        """Note that somebody changed the session before the claim, and pause. Raises ``ConflictError``."""
+        self._lost_claims += 1
+        self._head = stand.head_seq
+        what = "the session is being changed by others"
+        if self._on_conflict == "wait":
+            yield from self._pause(None, what)
+        elif self._lost_claims >= CLAIM_TRIES:
+            raise ConflictError(what, expected=self._head)
+
+    def check(self, stand: sessions.Stand) -> None:
+        """Raise ``ConflictError`` when a lost claim was another turn's gain, and the caller did not agree to wait."""
+        if self._on_conflict == "reject" and self._lost_claims and stand.head_seq != self._head:
+            raise ConflictError("another turn was first", expected=self._head, found=stand.head_seq)
+
+    def _pause(self, live: str | None, what: str) -> Steps[None]:
+        ports = self._scene.ports
+        left_s = self._give_up - ports.monotonic()
+        if left_s <= 0:
+            raise ConflictError(f"{what}, after {self._wait_s:g} s", found=live, turn_id=live)
+        if live != self._seen:
+            self._seen, self._passed = live, self._passed + 1
+            self._look_s = max(FIRST_LOOK_S / (1 + self._passed / 8), SHORTEST_LOOK_S)
+        yield Pause(min(self._look_s * (0.5 + ports.draw()), left_s))
+        self._look_s = min(1.5 * self._look_s, LONGEST_LOOK_S)
 
 
 def end_if_lost(scene: Scene, turn_id: str) -> Steps[bool]:
-    """End a turn in flight whose owner is gone or whose lease has run out; says whether it is in flight no more."""
+    """End a turn in flight that nobody drives or whose lease has run out; says whether it is in flight no more."""
     tenant, session_id, now = scene.tenant, scene.session_id, scene.ports.now()
     held: rescue.Holder | None = yield from read(lambda db: rescue.holder(db, tenant, session_id, turn_id, now))
     if held is None:
         return True
-    if not (held.expired or scene.ports.is_gone(held.owner)):
+    if not (held.expired or scene.ports.is_left(held.owner, turn_id)):
         return False
     hold = entries.Hold(tenant, session_id, held.turn_seq, held.attempt, held.owner)
     yield from write(lambda db: rescue.recover(db, hold, at=now))

@@ -10,27 +10,15 @@ from datetime import datetime
 from roleplay.domain.conversation import Delta, Turn, TurnStatus
 from roleplay.domain.settings import TurnOptions
 from roleplay.domain.values import TEXT_LIMIT, text_problem
-from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, StoreError
+from roleplay.errors import IdempotencyError, InvalidInputError, StoreError
 from roleplay.store import rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import Claim, Hold
-from roleplay.turns.effects import Claimed, Course, Emit, Pause, Steps, read, write
-from roleplay.turns.ground import (
-    FIRST_LOOK_S,
-    LONGEST_LOOK_S,
-    Ground,
-    end_if_lost,
-    free_stand,
-    of_new_line,
-    of_told,
-    read_stand,
-    told,
-)
+from roleplay.turns.effects import Claimed, Course, Emit, Steps, read, write
+from roleplay.turns.ground import Ground, Queue, of_new_line, of_told, read_stand, told
 from roleplay.turns.plan import Plan, Terms, Wish, claim_of, plan
 from roleplay.turns.reply import Reply
 from roleplay.turns.scene import Rehearsed, Scene, rehearse
-
-CLAIM_TRIES = 20
 
 Grounding = Callable[[sessions.Stand, Rehearsed], Steps[Ground]]
 
@@ -119,29 +107,36 @@ def _speak(
     stream: bool,
 ) -> Course:
     """Claim a turn on the ground that ``grounding`` gives and drive it to its end, once per idempotency key."""
-    digest = _body_digest(asked, options) if options.idempotency_key is not None and asked is not None else None
-    seen: int | None = None
-    for number in range(CLAIM_TRIES):
-        if digest is not None:
-            done = yield from _answered_before(scene, digest, options, stream=stream)
-            if done is not None:
-                return done
-        stand, free = yield from free_stand(scene, options.on_conflict, options.wait_s)
-        if options.on_conflict == "reject" and number and stand.head_seq != seen:
-            raise ConflictError("another turn was first", expected=seen, found=stand.head_seq)
-        seen = stand.head_seq
+    key = options.idempotency_key if asked is not None else None
+    digest = None if asked is None or key is None else _body_digest(asked, options)
+    queue = Queue(scene, options.on_conflict, options.wait_s)
+    while True:
+        # First the stand, then the key: a turn of this key that comes later moves the version that the claim names.
+        stand = yield from read_stand(scene)
+        mine = None if key is None else (yield from _of_key(scene, key, digest))
+        if mine is not None and _is_answered(mine):
+            return (yield from _told_again(mine, stream=stream))
+        running = mine.id if mine is not None and mine.status.in_flight else None
+        live = running or stand.live_turn
+        if live is not None and not (yield from queue.may_pass(live, key if running else None)):
+            continue
+        queue.check(stand)
         known = yield from rehearse(scene, stand.revision)
-        ground = yield from grounding(stand, known)
+        if mine is None:
+            ground = yield from grounding(stand, known)
+        else:  # it failed, or ended before it said anything
+            ground = of_told(stand, (yield from told(scene, mine.id, stand)), again=True)
         made = yield from plan(scene, ground, known, wish, stream=stream)
         metadata = json.dumps(dict(options.metadata), ensure_ascii=False) if options.metadata else None
-        key = options.idempotency_key if digest is not None else None
-        claim = claim_of(scene, made, Terms(key, digest, metadata, moves_head=free))
+        claim = claim_of(scene, made, Terms(key, digest, metadata, moves_head=live is None))
         at = scene.ports.now()
-        if (yield from _claimed(scene, claim, at)):
-            return (yield from Reply(scene, made, claim, at, wish.so_far).course())
-        if options.on_conflict == "wait":
-            yield Pause(scene.ports.draw() * LONGEST_LOOK_S)
-    raise ConflictError("the session is being changed by others", expected=seen)
+        scene.ports.driven[claim.call.id] = claim.turn.id
+        try:
+            if (yield from _claimed(scene, claim, at)):
+                return (yield from Reply(scene, made, claim, at, wish.so_far).course())
+        finally:
+            scene.ports.driven.pop(claim.call.id, None)
+        yield from queue.lost_claim(stand)
 
 
 def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
@@ -163,32 +158,24 @@ def _body_digest(asked: dict[str, str | None], options: TurnOptions) -> str:
     return hashlib.sha256(json.dumps(body, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-def _answered_before(scene: Scene, digest: str, options: TurnOptions, *, stream: bool) -> Steps[Turn | None]:
-    """Give the turn that this key already made; ``None`` when the caller should make it.
+def _of_key(scene: Scene, key: str, digest: str | None) -> Steps[Turn | None]:
+    """Give the turn that this key began. Raises ``IdempotencyError`` where it was for something else."""
+    found = yield from read(lambda db: transcript.by_key(db, scene.tenant, scene.session_id, key))
+    if found is None:
+        return None
+    turn, first_digest = found
+    if digest != first_digest:
+        raise IdempotencyError(f"the idempotency key {key!r} was used for another request", found=turn.id)
+    return turn
 
-    A turn that failed, or was interrupted before it said anything, gets another attempt. Raises where the key is in use
-    for something else, and ``ConflictError`` while its turn runs and is not waited for.
-    """
-    key, ports = options.idempotency_key or "", scene.ports
-    give_up, look = ports.monotonic() + options.wait_s, FIRST_LOOK_S
-    while True:
-        found = yield from read(lambda db: transcript.by_key(db, scene.tenant, scene.session_id, key))
-        if found is None:
-            return None
-        turn, first_digest = found
-        if digest != first_digest:
-            raise IdempotencyError(f"the idempotency key {key!r} was used for another request", found=turn.id)
-        if not turn.status.in_flight:
-            break
-        if (yield from end_if_lost(scene, turn.id)):
-            continue
-        if options.on_conflict != "wait" or ports.monotonic() >= give_up:
-            raise ConflictError(f"the turn of key {key!r} is still running", found=turn.id, turn_id=turn.id)
-        yield Pause(look * (0.5 + ports.draw()))
-        look = min(2 * look, LONGEST_LOOK_S)
-    if turn.reply is None and turn.status is not TurnStatus.COMPLETED:
-        plain = options.evolve(idempotency_key=None)
-        return (yield from retry(scene, turn.id, plain, stream=stream))
+
+def _is_answered(turn: Turn) -> bool:
+    """Whether a turn is what its caller is given again: complete, or ended after it said something."""
+    return not turn.status.in_flight and (turn.reply is not None or turn.status is TurnStatus.COMPLETED)
+
+
+def _told_again(turn: Turn, *, stream: bool) -> Course:
+    """Hand on a stored turn as if it came now."""
     yield Emit(Claimed(turn.id))
     if stream and turn.reply is not None:
         yield Emit(Delta(text=turn.reply.text, speaker=turn.reply.name))
