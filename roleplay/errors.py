@@ -100,18 +100,23 @@ class InvalidInputError(RoleplayError, ValueError):
 
 
 class NotFoundError(RoleplayError, LookupError):
-    """Nothing of this ``kind`` has this ``key`` here; another tenant's or owner's thing is not found either."""
+    """Nothing of this ``kind`` has this ``key`` here; another tenant's or owner's thing is not found either.
+
+    ``ambiguous``: the key is the beginning of more than one id.
+    """
 
     slug = "not_found"
     http_status = 404
 
-    def __init__(self, kind: str, key: str, *, hint: str = "") -> None:
+    def __init__(self, kind: str, key: str, *, hint: str = "", ambiguous: bool = False) -> None:
+        hint = hint or ("more than one id begins so; write more of it" if ambiguous else "")
         super().__init__(f"no {kind} {key!r}" + (f"; {hint}" if hint else ""))
         self.kind = kind
         self.key = key
+        self.ambiguous = ambiguous
 
     def details(self) -> Mapping[str, Any]:
-        return {"kind": self.kind, "key": self.key}
+        return {"kind": self.kind, "key": self.key, "ambiguous": self.ambiguous}
 
 
 class ConflictError(RoleplayError):

@@ -71,7 +71,9 @@ def _from_environment(model: str | None, environ: Mapping[str, str]) -> Endpoint
 
 def _key_for(endpoint: Endpoint, environ: Mapping[str, str]) -> str | None:
     own, own_url = environ.get("ROLEPLAY_API_KEY"), environ.get("ROLEPLAY_BASE_URL")
-    trusted = _is_minimax(endpoint.base_url) or _is_loopback(endpoint.base_url)
+    trusted = _is_loopback(endpoint.base_url) or (
+        _is_minimax(endpoint.base_url) and endpoint.base_url.startswith("https:")
+    )
     if own and (trusted or (own_url and own_url.rstrip("/").removesuffix("/v1") == endpoint.base_url)):
         return own
     minimax = environ.get("MINIMAX_API_KEY")

@@ -115,6 +115,9 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("persona_id", "version", name=op.f("pk_roleplay_persona_versions")),
+        sa.UniqueConstraint(
+            "persona_id", "version", "tenant", name=op.f("uq_roleplay_persona_versions_persona_id_version_tenant")
+        ),
     )
     op.create_table(
         "roleplay_pieces",
@@ -155,12 +158,23 @@ def upgrade() -> None:
         sa.Column("tenant", sa.String(length=64), nullable=False),
         sa.Column("lines", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["persona_id", "version"],
-            ["roleplay_persona_versions.persona_id", "roleplay_persona_versions.version"],
-            name=op.f("fk_roleplay_example_dialogues_persona_id_version"),
+            ["persona_id", "version", "tenant"],
+            [
+                "roleplay_persona_versions.persona_id",
+                "roleplay_persona_versions.version",
+                "roleplay_persona_versions.tenant",
+            ],
+            name=op.f("fk_roleplay_example_dialogues_persona_id_version_tenant"),
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("persona_id", "version", "ordinal", name=op.f("pk_roleplay_example_dialogues")),
+        sa.UniqueConstraint(
+            "persona_id",
+            "version",
+            "ordinal",
+            "tenant",
+            name=op.f("uq_roleplay_example_dialogues_persona_id_version_ordinal_tenant"),
+        ),
     )
     op.create_table(
         "roleplay_participant_revisions",
@@ -176,9 +190,13 @@ def upgrade() -> None:
             name=op.f("ck_roleplay_participant_revisions_persona_is_pinned"),
         ),
         sa.ForeignKeyConstraint(
-            ["persona_id", "persona_version"],
-            ["roleplay_persona_versions.persona_id", "roleplay_persona_versions.version"],
-            name=op.f("fk_roleplay_participant_revisions_persona_id_persona_version"),
+            ["persona_id", "persona_version", "tenant"],
+            [
+                "roleplay_persona_versions.persona_id",
+                "roleplay_persona_versions.version",
+                "roleplay_persona_versions.tenant",
+            ],
+            name=op.f("fk_roleplay_participant_revisions_persona_id_persona_version_tenant"),
         ),
         sa.ForeignKeyConstraint(
             ["session_id", "revision"],
@@ -249,8 +267,8 @@ def upgrade() -> None:
             name=op.f("ck_roleplay_turns_status"),
         ),
         sa.CheckConstraint(
-            "status NOT IN ('pending', 'streaming') OR lease_owner IS NOT NULL",
-            name=op.f("ck_roleplay_turns_in_flight_has_owner"),
+            "status NOT IN ('pending', 'streaming') OR (lease_owner IS NOT NULL AND lease_until IS NOT NULL)",
+            name=op.f("ck_roleplay_turns_in_flight_is_leased"),
         ),
         sa.CheckConstraint(
             "(idempotency_key IS NULL) = (body_digest IS NULL)", name=op.f("ck_roleplay_turns_key_has_body")
@@ -290,9 +308,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_roleplay_turns_children", "roleplay_turns", ["session_id", "parent_turn", "seq"], unique=False)
     op.create_index(
-        "ix_roleplay_turns_lease",
+        "ix_roleplay_turns_in_flight",
         "roleplay_turns",
-        ["tenant", "lease_until"],
+        ["tenant", "session_id", "seq"],
         unique=False,
         sqlite_where=sa.text("status IN ('pending', 'streaming')"),
         postgresql_where=sa.text("status IN ('pending', 'streaming')"),
@@ -324,13 +342,14 @@ def upgrade() -> None:
         sa.Column("speaker", sa.String(length=200), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["persona_id", "version", "dialogue"],
+            ["persona_id", "version", "dialogue", "tenant"],
             [
                 "roleplay_example_dialogues.persona_id",
                 "roleplay_example_dialogues.version",
                 "roleplay_example_dialogues.ordinal",
+                "roleplay_example_dialogues.tenant",
             ],
-            name=op.f("fk_roleplay_example_lines_persona_id_version_dialogue"),
+            name=op.f("fk_roleplay_example_lines_persona_id_version_dialogue_tenant"),
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("persona_id", "version", "dialogue", "ordinal", name=op.f("pk_roleplay_example_lines")),
@@ -356,7 +375,10 @@ def upgrade() -> None:
         sa.Column("hidden", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("role IN ('user', 'assistant')", name=op.f("ck_roleplay_messages_role")),
-        sa.CheckConstraint("depth = human_ordinal + model_ordinal", name=op.f("ck_roleplay_messages_ordinals_add_up")),
+        sa.CheckConstraint(
+            "depth = human_ordinal + model_ordinal AND human_ordinal >= 0 AND model_ordinal >= 0",
+            name=op.f("ck_roleplay_messages_ordinals_add_up"),
+        ),
         sa.CheckConstraint(
             "seq >= 1 AND (parent_seq IS NULL OR parent_seq < seq)", name=op.f("ck_roleplay_messages_parent_is_older")
         ),
@@ -431,7 +453,7 @@ def upgrade() -> None:
         sa.Column("first_token_s", sa.Float(), nullable=True),
         sa.Column("total_s", sa.Float(), nullable=True),
         sa.CheckConstraint("purpose IN ('reply')", name=op.f("ck_roleplay_model_calls_purpose")),
-        sa.CheckConstraint("attempt >= 1", name=op.f("ck_roleplay_model_calls_counts_from_1")),
+        sa.CheckConstraint("attempt >= 1 AND prompt_count >= 0", name=op.f("ck_roleplay_model_calls_counts")),
         sa.ForeignKeyConstraint(
             ["session_id", "front_digest"],
             ["roleplay_pieces.session_id", "roleplay_pieces.digest"],

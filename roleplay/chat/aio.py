@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 from roleplay.domain.endpoint import Endpoint
@@ -15,21 +17,25 @@ except ModuleNotFoundError:
     raise SettingsError("asyncio needs an extra: pip install 'roleplay-engine[async]'") from None
 
 _END_S = 0.1
+_KEPT = 64
+_FAULTS = (httpx.HTTPError, TimeoutError, OSError)
 
 
 class HttpxTransport:
-    """Carries requests over pooled keep-alive connections, as many at once as there are streams.
+    """Carries requests over keep-alive connections, as many at once as there are streams.
+
+    Each connection is an ``httpx`` client of its own, and the idle ones of a host are a stack: a pool of ``httpx``
+    looks through all its connections for every request, which thousands of open streams cannot pay.
 
     Redirects are not followed, so a key never goes to another host than its own. One event loop at a time.
     """
 
     def __init__(self, http: httpx.AsyncClient | None = None) -> None:
-        """Use ``http``, which its owner closes, or a client of its own."""
-        self._owns = http is None
-        self._http = http or httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        )
+        """Use ``http``, which its owner closes, or clients of its own."""
+        self._given = http
+        self._verify = httpx.create_ssl_context() if http is None else None
+        self._idle: dict[str, list[httpx.AsyncClient]] = {}
+        self._clients: set[httpx.AsyncClient] = set()
 
     async def open(self, endpoint: Endpoint, request: WireRequest) -> HttpxAnswer:
         """Post ``request`` and wait for the head of its answer. Raises ``ChatUnavailableError`` when none comes."""
@@ -40,38 +46,67 @@ class HttpxTransport:
         if endpoint.api_key is not None:
             headers["Authorization"] = f"Bearer {endpoint.api_key.get_secret_value()}"
         timeout = httpx.Timeout(min(endpoint.read_timeout_s, endpoint.timeout_s), connect=endpoint.connect_timeout_s)
-        post = self._http.build_request("POST", endpoint.url, content=request.body, headers=headers, timeout=timeout)
         deadline = asyncio.get_running_loop().time() + endpoint.timeout_s
+        http = self._given or self._take(endpoint.base_url)
+        give_back = partial(self._give_back, endpoint.base_url, http)
         try:
+            post = http.build_request("POST", endpoint.url, content=request.body, headers=headers, timeout=timeout)
             async with asyncio.timeout_at(deadline):
-                response = await self._http.send(post, stream=True, follow_redirects=False, auth=_no_netrc)
-        except (httpx.HTTPError, TimeoutError, OSError) as error:
-            raise _unavailable(endpoint, error) from error
-        return HttpxAnswer(endpoint, response, deadline)
+                response = await http.send(post, stream=True, follow_redirects=False, auth=_no_netrc)
+        except BaseException as error:
+            await give_back()
+            if isinstance(error, _FAULTS):
+                raise _unavailable(endpoint, error) from error
+            raise
+        return HttpxAnswer(endpoint, response, deadline, give_back)
 
     async def close(self) -> None:
-        """Close pooled connections, unless the client came from outside."""
-        if self._owns:
-            await self._http.aclose()
+        """Close all connections, unless the client came from outside."""
+        self._idle.clear()
+        while self._clients:
+            await self._clients.pop().aclose()
+
+    def _take(self, host: str) -> httpx.AsyncClient:
+        idle = self._idle.get(host)
+        if idle:
+            return idle.pop()
+        assert self._verify is not None
+        http = httpx.AsyncClient(verify=self._verify, cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])))
+        self._clients.add(http)
+        return http
+
+    async def _give_back(self, host: str, http: httpx.AsyncClient) -> None:
+        """Keep a client that nothing is asked of any more for the next request to its host, or close it."""
+        if http is self._given:
+            return
+        idle = self._idle.setdefault(host, [])
+        if http in self._clients and len(idle) < _KEPT:
+            idle.append(http)
+        else:
+            self._clients.discard(http)
+            await http.aclose()
 
 
 class HttpxAnswer:
-    """An answer over ``httpx``, within its total deadline."""
+    """An answer over ``httpx``, within its total deadline. ``give_back`` is awaited once, when it is closed."""
 
-    def __init__(self, endpoint: Endpoint, response: httpx.Response, deadline: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, response: httpx.Response, deadline: float, give_back: Callable[[], Awaitable[None]]
+    ) -> None:
         self.status = response.status_code
         self.content_type = response.headers.get("Content-Type", "")
         self._endpoint = endpoint
         self._response = response
         self._pieces = response.aiter_bytes()
         self._deadline = deadline
+        self._give_back: Callable[[], Awaitable[None]] | None = give_back
 
     async def read(self) -> bytes:
         """Give the next piece as it arrives, ``b""`` at the end. Raises ``ChatUnavailableError``."""
         try:
             async with asyncio.timeout_at(self._deadline):
                 return await anext(self._pieces, b"")
-        except (httpx.HTTPError, TimeoutError, OSError) as error:
+        except _FAULTS as error:
             await self.close()
             raise _unavailable(self._endpoint, error) from error
 
@@ -80,13 +115,18 @@ class HttpxAnswer:
         try:
             async with asyncio.timeout(_END_S):
                 await anext(self._pieces, b"")
-        except (httpx.HTTPError, TimeoutError, OSError):
+        except _FAULTS:
             pass  # it does not end here, or is broken: closing is what is left
         await self.close()
 
     async def close(self) -> None:
         """Close the connection at once, unless it was given back."""
-        await self._response.aclose()
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            try:
+                await self._response.aclose()
+            finally:
+                await give_back()
 
 
 def _no_netrc(request: httpx.Request) -> httpx.Request:

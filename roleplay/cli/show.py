@@ -183,11 +183,6 @@ def _alone(rp: Roleplay, whole: str, prefix: str) -> bool:
         try:
             found.append(find())
         except NotFoundError as error:
-            if is_ambiguous(error):
+            if error.ambiguous:
                 return False
     return found == [whole]
-
-
-def is_ambiguous(error: NotFoundError) -> bool:
-    """Whether nothing was found because more than one id begins so."""
-    return error.message != str(NotFoundError(error.kind, error.key))

@@ -50,7 +50,7 @@ def find(rp: Roleplay, who: str) -> Going | Beginning:
     persona, session_id = _persona(rp, who), _session(rp, who)
     exact = persona is not None and who in {persona.key, persona.id}
     if persona is not None and session_id is not None and not exact:
-        raise NotFoundError("persona or session", who, hint="more than one id begins so; write more of it")
+        raise NotFoundError("persona or session", who, ambiguous=True)
     if persona is None and session_id is not None:
         return Going(session_id)
     found = persona or example(who)
@@ -96,7 +96,7 @@ def _persona(rp: Roleplay, who: str) -> StoredPersona | None:
     try:
         return rp.personas.get(who)
     except NotFoundError as error:
-        if show.is_ambiguous(error):
+        if error.ambiguous:
             raise
         return None
 
@@ -105,7 +105,7 @@ def _session(rp: Roleplay, who: str) -> str | None:
     try:
         return rp.sessions.get(who).id
     except NotFoundError as error:
-        if show.is_ambiguous(error):
+        if error.ambiguous:
             raise
         return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from roleplay.errors import SettingsError
-from roleplay.store.database import POSTGRES_OPTIONS, Database, postgres_url, store_error
+from roleplay.errors import SettingsError, StoreError
+from roleplay.store.database import POSTGRES_OPTIONS, Database, Patience, postgres_url, store_error
 
 T = TypeVar("T")
 READERS = 3
@@ -31,10 +32,10 @@ class AsyncDatabase(Protocol):
         """Run ``work`` in a transaction that only reads and give its result. Raises ``StoreError``."""
         ...
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, patient: bool = False) -> T:
         """Run ``work`` in a transaction and commit it; its result is given after the commit. Raises ``StoreError``.
 
-        ``work`` may run more than once; what it wrote counts once.
+        ``work`` may run more than once; what it wrote counts once. ``patient``: as for ``Database.write``.
         """
         ...
 
@@ -76,7 +77,7 @@ class AsyncSqlite:
         """Run ``work`` in a reader thread."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._database.read, work)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, patient: bool = False) -> T:  # noqa: ARG002 - a file stays
         """Hand ``work`` to the writer thread and wait until it is committed."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -137,9 +138,16 @@ class AsyncPostgres:
         """Run ``work`` on a pooled connection."""
         return await self._run(work)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` on a pooled connection and commit it."""
-        return await self._run(work)
+    async def write(self, work: Callable[[Connection], T], *, patient: bool = False) -> T:
+        """Run ``work`` on a pooled connection and commit it; ``patient``: also when the server went away meanwhile."""
+        if not patient:
+            return await self._run(work)
+        patience = Patience(time.monotonic())
+        while True:
+            try:
+                return await self._run(work)
+            except StoreError as error:
+                await asyncio.sleep(patience.pause_after(error, time.monotonic()))
 
     async def close(self) -> None:
         """Close the pooled connections."""

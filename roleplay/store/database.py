@@ -10,7 +10,14 @@ from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.pool import QueuePool
 
 from roleplay.errors import InvalidInputError, SettingsError, StoreError
@@ -19,6 +26,7 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 5.0
 LOCK_PATIENCE_S = 60.0
+SERVER_PATIENCE_S = 20.0  # below the margin of a lease, so that nobody takes over what is written at last
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.25
 
@@ -41,13 +49,22 @@ class Database:
         """Run ``work`` in a transaction that only reads and give its result. Raises ``StoreError``."""
         return self._run(work, "BEGIN")
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T], *, patient: bool = False) -> T:
         """Run ``work`` in a transaction and commit it; nothing of it stays when it raises.
 
         On SQLite the write lock is taken before ``work`` starts, and waited for at most ``LOCK_PATIENCE_S`` seconds, so
-        that ``work`` runs once. Raises ``StoreError``.
+        that ``work`` runs once. ``patient``: where PostgreSQL went away, ``work`` is done again for
+        ``SERVER_PATIENCE_S`` seconds. The lost transaction may have been committed, which nobody can know who was not
+        told; so that is only for work that finds its own traces and changes nothing then. Raises ``StoreError``.
         """
-        return self._run(work, "BEGIN IMMEDIATE")
+        if not patient or self.dialect == "sqlite":
+            return self._run(work, "BEGIN IMMEDIATE")
+        patience = Patience(time.monotonic())
+        while True:
+            try:
+                return self._run(work, "BEGIN IMMEDIATE")
+            except StoreError as error:
+                time.sleep(patience.pause_after(error, time.monotonic()))
 
     def close(self) -> None:
         """Close the pooled connections, when this database opened them."""
@@ -79,6 +96,31 @@ class Database:
             raise store_error(error) from error
         except UnicodeEncodeError as error:
             raise InvalidInputError("text", f"holds a lone surrogate at character {error.start}") from None
+
+
+class Patience:
+    """How long a database that went away is waited for."""
+
+    def __init__(self, now: float) -> None:
+        self._give_up = now + SERVER_PATIENCE_S
+        self._pause = _FIRST_PAUSE_S
+
+    def pause_after(self, error: StoreError, now: float) -> float:
+        """Give the seconds until the next try. Raises ``error`` where none is worth it."""
+        if now > self._give_up or not _went_away(error.__cause__):
+            raise error
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
+        return self._pause * (0.5 + random.random())  # noqa: S311 - spreads those who come back, guards nothing
+
+
+def _went_away(error: BaseException | None) -> bool:
+    """Whether a server could not be reached, left in mid-transaction, or undid this one for the sake of another."""
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:  # the connection was not made or broke
+        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return state.startswith(("08", "57P")) or state in {"40001", "40P01"}
 
 
 def _patiently(step: Callable[[], object]) -> None:

@@ -53,13 +53,13 @@ class _Compiled(NamedTuple):
 
 def _compile(statement: ClauseElement, dialect: Dialect, values: Mapping[str, Any]) -> _Compiled:
     compiled = cast("SQLCompiler", statement.compile(dialect=dialect, column_keys=list(values)))
-    constants = {name: value for name, value in compiled.params.items() if name not in values}
+    constants: dict[str, Any] = {}
     conversions: list[tuple[str, Callable[[Any], Any]]] = []
     for parameter, name in compiled.bind_names.items():
         convert = parameter.type.dialect_impl(dialect).bind_processor(dialect)
-        if convert is not None and name in constants:
-            constants[name] = convert(constants[name])
-        elif convert is not None:
+        if not parameter.required:
+            constants[name] = convert(parameter.effective_value) if convert else parameter.effective_value
+        elif convert:
             conversions.append((name, convert))
     places = list(compiled.positiontup or ()) if compiled.positional else None
-    return _Compiled(compiled.string, places, len(compiled.params), constants, conversions)
+    return _Compiled(compiled.string, places, len(compiled.bind_names), constants, conversions)

@@ -121,6 +121,7 @@ class PersonaVersionRow(Base):
         ForeignKeyConstraint(
             ["persona_id", "tenant"], ["roleplay_personas.id", "roleplay_personas.tenant"], ondelete="CASCADE"
         ),
+        UniqueConstraint("persona_id", "version", "tenant"),
         CheckConstraint("version >= 1", "version_counts_from_1"),
     )
     persona_id: Mapped[Id] = mapped_column(primary_key=True)
@@ -146,10 +147,11 @@ class ExampleDialogueRow(Base):
     __tablename__ = "roleplay_example_dialogues"
     __table_args__ = (
         ForeignKeyConstraint(
-            ["persona_id", "version"],
-            ["roleplay_persona_versions.persona_id", "roleplay_persona_versions.version"],
+            ["persona_id", "version", "tenant"],
+            [f"roleplay_persona_versions.{name}" for name in ("persona_id", "version", "tenant")],
             ondelete="CASCADE",
         ),
+        UniqueConstraint("persona_id", "version", "ordinal", "tenant"),
     )
     persona_id: Mapped[Id] = mapped_column(primary_key=True)
     version: Mapped[Number] = mapped_column(primary_key=True)
@@ -162,12 +164,8 @@ class ExampleLineRow(Base):
     __tablename__ = "roleplay_example_lines"
     __table_args__ = (
         ForeignKeyConstraint(
-            ["persona_id", "version", "dialogue"],
-            [
-                "roleplay_example_dialogues.persona_id",
-                "roleplay_example_dialogues.version",
-                "roleplay_example_dialogues.ordinal",
-            ],
+            ["persona_id", "version", "dialogue", "tenant"],
+            [f"roleplay_example_dialogues.{name}" for name in ("persona_id", "version", "ordinal", "tenant")],
             ondelete="CASCADE",
         ),
     )
@@ -236,8 +234,8 @@ class ParticipantRevisionRow(Base):
         _in_session("participants", "seat", "seat", ondelete="CASCADE"),
         _in_session("session_revisions", "revision", "revision", ondelete="CASCADE"),
         ForeignKeyConstraint(
-            ["persona_id", "persona_version"],
-            ["roleplay_persona_versions.persona_id", "roleplay_persona_versions.version"],
+            ["persona_id", "persona_version", "tenant"],
+            [f"roleplay_persona_versions.{name}" for name in ("persona_id", "version", "tenant")],
         ),
         CheckConstraint("(persona_id IS NULL) = (persona_version IS NULL)", "persona_is_pinned"),
         Index("ix_roleplay_participant_revisions_persona", "persona_id", "persona_version"),
@@ -279,7 +277,10 @@ class TurnRow(Base):
         CheckConstraint("kind IN ('reply', 'greeting', 'narration', 'imported')", "kind"),
         CheckConstraint("status IN ('pending', 'streaming', 'completed', 'interrupted', 'failed')", "status"),
         CheckConstraint("(ended_at IS NULL) = (status IN ('pending', 'streaming'))", "ended_when_not_in_flight"),
-        CheckConstraint("status NOT IN ('pending', 'streaming') OR lease_owner IS NOT NULL", "in_flight_has_owner"),
+        CheckConstraint(
+            "status NOT IN ('pending', 'streaming') OR (lease_owner IS NOT NULL AND lease_until IS NOT NULL)",
+            "in_flight_is_leased",
+        ),
         CheckConstraint("status <> 'completed' OR kind <> 'reply' OR reply_seq IS NOT NULL", "completed_has_reply"),
         CheckConstraint("(idempotency_key IS NULL) = (body_digest IS NULL)", "key_has_body"),
         CheckConstraint("attempt >= 1 AND ordinal >= 1", "counts_from_1"),
@@ -301,9 +302,10 @@ class TurnRow(Base):
             postgresql_where=text("idempotency_key IS NOT NULL"),
         ),
         Index(
-            "ix_roleplay_turns_lease",
+            "ix_roleplay_turns_in_flight",
             "tenant",
-            "lease_until",
+            "session_id",
+            "seq",
             sqlite_where=text(IN_FLIGHT),
             postgresql_where=text(IN_FLIGHT),
         ),
@@ -346,7 +348,9 @@ class MessageRow(Base):
         CheckConstraint("seq >= 1 AND (parent_seq IS NULL OR parent_seq < seq)", "parent_is_older"),
         CheckConstraint("role IN ('user', 'assistant')", "role"),
         CheckConstraint("tokens >= 0", "tokens_not_negative"),
-        CheckConstraint("depth = human_ordinal + model_ordinal", "ordinals_add_up"),
+        CheckConstraint(
+            "depth = human_ordinal + model_ordinal AND human_ordinal >= 0 AND model_ordinal >= 0", "ordinals_add_up"
+        ),
         Index("ix_roleplay_messages_children", "session_id", "parent_seq", "seq"),
     )
     session_id: Mapped[Id] = mapped_column(primary_key=True)
@@ -408,7 +412,7 @@ class ModelCallRow(Base):
         _in_session("turns", "turn_seq", "seq", ondelete="CASCADE"),
         _in_session("pieces", "front_digest", "digest"),
         UniqueConstraint("session_id", "turn_seq", "attempt"),
-        CheckConstraint("attempt >= 1", "counts_from_1"),
+        CheckConstraint("attempt >= 1 AND prompt_count >= 0", "counts"),
         CheckConstraint("purpose IN ('reply')", "purpose"),
     )
     session_id: Mapped[Id] = mapped_column(primary_key=True)

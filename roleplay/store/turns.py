@@ -6,6 +6,7 @@ changes nothing of it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -84,6 +85,12 @@ _STREAMING = {
     for name, until in _UNTIL.items()
 }
 _IS_HELD = select(_t.seq).where(HELD)
+_WAS_ENDED = select(_t.seq).where(
+    OURS,
+    _t.lease_owner == bindparam("of_owner"),
+    _t.status == bindparam("ending"),
+    _t.ended_at == bindparam("at"),
+)
 END_TURN = Prepared(
     update(table(TurnRow)).where(HELD).values(status=bindparam("ending"), ended_at=bindparam("at"), lease_until=None)
 )
@@ -171,9 +178,12 @@ def add_call(connection: Connection, tenant: str, session_id: str, call: NewCall
 def next_attempt(
     connection: Connection, hold: Hold, ended: tuple[str, CallEnding], call: NewCall, *, lease: timedelta, at: datetime
 ) -> bool:
-    """End one call of a turn and begin the next. ``False``, having changed nothing, when the turn is not held."""
+    """End one call of a turn and begin the next. ``False``, having changed nothing, when the turn is not held.
+
+    Again with the same values, it changes nothing and says what it said.
+    """
     if not _still_held(connection, _NEXT_ATTEMPT, hold, lease, at):
-        return False
+        return is_held(connection, replace(hold, attempt=call.attempt))
     end_call(connection, hold, *ended)
     add_call(connection, hold.tenant, hold.session_id, call, at)
     return True
@@ -203,10 +213,10 @@ def finish(
     """End a turn: status, reply, call and, for ``head`` = (from, to), the session's head, together.
 
     The head moves only when it still stands where the claim saw it. ``False``, having changed nothing, when the turn is
-    not held any more.
+    not held any more. Again with the same values, it changes nothing and says what it said.
     """
     if END_TURN.run(connection, hold.where() | {"ending": status.value, "at": at}).rowcount != 1:
-        return False
+        return connection.execute(_WAS_ENDED, hold.where() | {"ending": status.value, "at": at}).first() is not None
     if reply is not None:
         write_reply(connection, hold, reply, first=not flushed, at=at)
     end_call(connection, hold, *ended)

@@ -225,6 +225,7 @@ def _seat(seat: int, played_by: PlayedBy, persona: StoredPersona | None, name: s
 
 
 def _only(kind: str, prefix: str, found: Sequence[str]) -> str:
-    if len(found) == 1 or (found and found[0] == prefix):
+    """Give the one id that ``prefix`` means. Raises ``NotFoundError``."""
+    if prefix and (len(found) == 1 or (found and found[0] == prefix)):
         return found[0]
-    raise NotFoundError(kind, prefix, hint="more than one id begins so; write more of it" if found else "")
+    raise NotFoundError(kind, prefix, ambiguous=bool(found))

@@ -76,7 +76,7 @@ class Reply:
                     self._learn()
                     break
         except (GeneratorExit, StoreError):
-            raise  # the database cannot be told: the lease decides
+            raise  # the database cannot be told: the turn is nobody's now, and its lease ends for other processes too
         except BaseException as error:
             turn = yield from self._finish(error)
             if isinstance(error, Interrupt):
@@ -125,10 +125,13 @@ class Reply:
         late = now - self.kept_at >= FLUSH_S and length > self.kept_chars * FLUSH_GROWTH
         if not (doubled or late):
             return
-        reply, first = self._message(), not self.kept
-        lease, at = lease_of(self.scene), self.scene.ports.now()
-        self.kept = True  # from here on it may be there, whatever becomes of this step
-        if not (yield from write(lambda db: store.flush(db, self._hold, reply, first=first, lease=lease, at=at))):
+        reply, lease, at = self._message(), lease_of(self.scene), self.scene.ports.now()
+
+        def work(db: Connection) -> bool:
+            first, self.kept = not self.kept, True  # from here on it may be there, whatever becomes of this step
+            return store.flush(db, self._hold, reply, first=first, lease=lease, at=at)
+
+        if not (yield from write(work, patient=True)):
             raise self._taken_over()
         self.kept_chars, self.kept_at = length, now
         self.reply_at = self.reply_at or at
@@ -171,7 +174,11 @@ class Reply:
         lease, at = lease_of(self.scene), self.scene.ports.now()
         hold = self._hold
         try:
-            held = yield from write(lambda db: store.next_attempt(db, hold, ended, call, lease=lease, at=at))
+            held = yield from write(
+                lambda db: store.next_attempt(db, hold, ended, call, lease=lease, at=at), patient=True
+            )
+        except GeneratorExit:
+            raise
         except BaseException:
             if (yield from read(lambda db: store.is_held(db, replace(hold, attempt=call.attempt)))):
                 self.call, self.call_at = call, at
@@ -198,17 +205,21 @@ class Reply:
         turn, hold, at = self.claim.turn, self._hold, self.scene.ports.now()
         moves = error is None and turn.moves_head and turn.reply_seq is not None
         head = (turn.from_head, turn.reply_seq) if moves and turn.reply_seq is not None else None
-        flushed = self.kept
-
         alone = self.claim.human is not None
 
         def work(db: Connection) -> Turn | bool:
-            held = store.finish(db, hold, status, ended, reply=reply, flushed=flushed, head=head, at=at)
+            held = store.finish(db, hold, status, ended, reply=reply, flushed=self.kept, head=head, at=at)
             if not held:
                 rescue.keep_lost(db, hold, ended, reply, at=at)
             return held and (alone or transcript.by_id(db, self.scene.tenant, self.scene.session_id, turn.id))
 
-        finished: Turn | bool = yield from write(work)
+        try:
+            finished: Turn | bool = yield from write(work, patient=True)
+        except (GeneratorExit, StoreError):
+            raise
+        except BaseException:  # Ctrl-C or a cancelled task: its caller wants to leave, not to leave a turn half-written
+            yield from write(work, patient=True)
+            raise
         if finished is False:
             raise self._taken_over()
         if isinstance(finished, Turn):

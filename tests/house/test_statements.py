@@ -274,3 +274,27 @@ def test_the_work_is_the_same(crowd: Crowd) -> None:
     for work in (crowd.turn, crowd.page):
         short, long = (crowd.steps(work, size) for size in SIZES[1:])
         assert 0 < long < 1.2 * short < 10_000
+
+
+def test_the_doctor_reads_every_row_and_none_for_each_other(crowd: Crowd) -> None:
+    """A check-up is linear: each check scans one table and looks up beside it, with stale and with fresh statistics."""
+    for _ in range(2):
+        with watched() as seen:
+            crowd.rp.doctor()
+        checks = [one for one in seen if "FROM roleplay_" in one.sql]
+        assert len(checks) > 20
+        assert [one.sql for one in checks if repeats(crowd, one)] == []
+        crowd.analyze()
+
+
+def repeats(crowd: Crowd, seen: Seen) -> bool:
+    """Whether a statement reads a whole growing table once for each row of another."""
+    if crowd.database.dialect == "sqlite":
+        return sum(line.startswith("SCAN ") for line in sqlite_plan(crowd.database, seen)) > 1
+    again = [
+        inner
+        for node in postgres_plan(crowd.url, seen)
+        for inner in node.get("Plans", [])
+        if inner["Parent Relationship"] == ("Inner" if node["Node Type"] == "Nested Loop" else "SubPlan")
+    ]
+    return any(f'"{name}"' in json.dumps(one) and "Seq Scan" in json.dumps(one) for one in again for name in GROWING)

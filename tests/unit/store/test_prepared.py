@@ -1,0 +1,74 @@
+"""Statements that are compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, bindparam, create_engine, insert, select, update
+
+from roleplay.store.prepared import Prepared
+from roleplay.store.tables import UtcDateTime
+
+THINGS = Table(
+    "things", MetaData(), Column("id", Integer, primary_key=True), Column("name", Text), Column("at", UtcDateTime)
+)
+NOW = datetime(2026, 5, 1, 12, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    """An empty database in memory with one table."""
+    engine = create_engine("sqlite://")
+    with engine.connect() as one:
+        THINGS.create(one)
+        yield one
+    engine.dispose()
+
+
+def rows(connection: Connection) -> list[tuple[Any, ...]]:
+    """Every row, as SQLAlchemy reads it."""
+    return [tuple(row) for row in connection.execute(select(THINGS).order_by(THINGS.c.id))]
+
+
+def test_it_writes_what_execute_would(connection: Connection) -> None:
+    """Values are converted for the driver, again at every execution."""
+    add = Prepared(insert(THINGS))
+    for number in (1, 2):
+        add.run(connection, {"id": number, "name": "one", "at": NOW})
+    assert rows(connection) == [(1, "one", NOW), (2, "one", NOW)]
+
+
+def test_values_of_its_own(connection: Connection) -> None:
+    """A statement keeps the values that it was built with, and takes one given name in many places."""
+    Prepared(insert(THINGS)).run(connection, {"id": 4, "name": "old", "at": NOW})
+    where = (THINGS.c.id == bindparam("of_id")) & (THINGS.c.id + 0 == bindparam("of_id"))
+    change = Prepared(update(THINGS).where(where).values(id=THINGS.c.id + 1, name="new", at=None))
+    assert change.run(connection, {"of_id": 4}).rowcount == 1
+    assert change.run(connection, {"of_id": 4}).rowcount == 0
+    assert rows(connection) == [(5, "new", None)]
+
+
+def test_rows_come_as_the_driver_gives_them(connection: Connection) -> None:
+    """A query gives rows; nothing in them is converted."""
+    Prepared(insert(THINGS)).run(connection, {"id": 1, "name": "one", "at": NOW})
+    found = Prepared(select(THINGS.c.name, THINGS.c.at).where(THINGS.c.id == bindparam("of_id")))
+    assert [tuple(row) for row in found.run(connection, {"of_id": 1})] == [("one", "2026-05-01 12:30:00.000000")]
+
+
+@pytest.mark.parametrize("values", [{"id": 1}, {"id": 1, "name": "one", "at": NOW}, {}])
+def test_other_values_than_at_first(connection: Connection, values: dict[str, Any]) -> None:
+    """A statement takes the same names each time."""
+    add = Prepared(insert(THINGS))
+    add.run(connection, {"id": 7, "name": "one"})
+    with pytest.raises(TypeError, match="takes 2 values"):
+        add.run(connection, values)
+
+
+def test_a_value_that_is_missing_at_first(connection: Connection) -> None:
+    """What is missing is not taken for ``None``."""
+    find = Prepared(select(THINGS.c.id).where(THINGS.c.id == bindparam("of_id"), THINGS.c.name == bindparam("of_name")))
+    with pytest.raises(TypeError, match="takes 2 values"):
+        find.run(connection, {"of_id": 1})
