@@ -31,16 +31,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import requests
+
 from roleplay import ChatSession, Database, Dialect, Endpoint, Persona, Roleplay, SessionSettings
 from roleplay.chat.sync import RequestsTransport
 
 KEY = "benchmark-key"
 MODEL = "MiniMax-M2.7"
-BUDGET_TOKENS = 6_200  # the window then moves between about 27 and 53 messages of history, 40 on average
+BUDGET_TOKENS = 6_200  # room for about 40 messages of history on average, as the window moves
 WARM_UP = 200
 BLOCK = 20
 COUNTED = 40
@@ -51,9 +53,9 @@ HUMAN = (
 )
 REPLY = (
     "*He turns the cup in his hands and looks at the snow on the sill.* A garrison does not hold a pass with grain; it "
-    "holds with the belief that grain is coming. Send forty carts, half of them empty, by the upper road at noon, where "
-    "every hungry man can count them. Then send the full ones by night. The river will fall when the wind turns, and the "
-    "wind turns at the third watch. Now drink your tea. You have asked me about winter, and you have not yet asked why."
+    "holds with the belief that grain is coming. Send forty carts, half of them empty, by the upper road at noon, "
+    "where every hungry man can count them. Then send the full ones by night. The river will fall when the wind turns, "
+    "and the wind turns at the third watch. Now drink your tea. You have asked me about winter, and not yet why."
 )
 PERSONA = Persona(
     "Zhuge Liang",
@@ -360,7 +362,7 @@ def measure(folder: Path, turns: int, *, stream: bool, simulator: bool) -> Outco
             timed(ours.turn, ours_into)
         asked = server.bodies(number)
         for body in asked:
-            timed(lambda body=body: floor.turn(body), floor_into)
+            timed(partial(floor.turn, body), floor_into)
         server.bodies(number)
         return asked
 
@@ -413,7 +415,7 @@ def show(found: Outcome) -> None:
     """Print an outcome for people."""
     how = "stream" if found.stream else "send"
     print(f"{found.turns} turns by {how}, both sides in turn; server: {found.server}; database on {found.filesystem}")
-    print(f"a request: {found.request_bytes:,.0f} bytes, {found.history_messages:.1f} messages of history, on average\n")
+    print(f"requests: {found.request_bytes:,.0f} bytes, {found.history_messages:.1f} messages of history, on average\n")
     print(f"{'per turn':<24}{'floor':>12}{'ours':>12}{'ratio':>8}")
     labels = {
         "cpu_mean_ms": "CPU, mean, ms",

@@ -1,27 +1,8 @@
 """Role-play conversations that last."""
 
-from roleplay.aio import AsyncRoleplay
-from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
-from roleplay.context.counting import Counter, EstimatingCounter
-from roleplay.domain.context import ContextMessage, ContextReport, Role, SectionReport
-from roleplay.domain.conversation import (
-    Delta,
-    DeltaKind,
-    Message,
-    ModelCall,
-    Participant,
-    PlayedBy,
-    SessionInfo,
-    Turn,
-    TurnKind,
-    TurnStatus,
-)
-from roleplay.domain.endpoint import ChatPath, Dialect, Endpoint, Retry
-from roleplay.domain.page import Page
-from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, StoredPersona
-from roleplay.domain.settings import Sampling, SessionSettings, TurnOptions
-from roleplay.domain.usage import BaseResp, SensitiveCategory, Sensitivity, Usage
-from roleplay.engine import Roleplay
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from roleplay.errors import (
     BadReplyError,
     BudgetError,
@@ -41,10 +22,34 @@ from roleplay.errors import (
     SettingsError,
     StoreError,
 )
-from roleplay.session import AsyncChatSession, AsyncReplyStream, ChatSession, Preview, ReplyStream
-from roleplay.store.calls import UsageTotal
-from roleplay.store.database import Database
-from roleplay.store.doctor import Finding
+
+if TYPE_CHECKING:
+    from roleplay.aio import AsyncRoleplay
+    from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
+    from roleplay.context.counting import Counter, EstimatingCounter
+    from roleplay.domain.context import ContextMessage, ContextReport, Role, SectionReport
+    from roleplay.domain.conversation import (
+        Delta,
+        DeltaKind,
+        Message,
+        ModelCall,
+        Participant,
+        PlayedBy,
+        SessionInfo,
+        Turn,
+        TurnKind,
+        TurnStatus,
+    )
+    from roleplay.domain.endpoint import ChatPath, Dialect, Endpoint, Retry
+    from roleplay.domain.page import Page
+    from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, StoredPersona
+    from roleplay.domain.settings import Sampling, SessionSettings, TurnOptions
+    from roleplay.domain.usage import BaseResp, SensitiveCategory, Sensitivity, Usage
+    from roleplay.engine import Roleplay
+    from roleplay.session import AsyncChatSession, AsyncReplyStream, ChatSession, Preview, ReplyStream
+    from roleplay.store.calls import UsageTotal
+    from roleplay.store.database import Database
+    from roleplay.store.doctor import Finding
 
 __all__ = [
     "Answer",
@@ -111,3 +116,35 @@ __all__ = [
     "Usage",
     "UsageTotal",
 ]
+
+#: Where each name but the errors comes from: loaded when the name is asked for, so that the command line starts soon.
+_ROOMS = {
+    "aio": "AsyncRoleplay",
+    "chat.transport": "Answer AsyncAnswer AsyncTransport Transport",
+    "context.counting": "Counter EstimatingCounter",
+    "domain.context": "ContextMessage ContextReport Role SectionReport",
+    "domain.conversation": "Delta DeltaKind Message ModelCall Participant PlayedBy SessionInfo"
+    " Turn TurnKind TurnStatus",
+    "domain.endpoint": "ChatPath Dialect Endpoint Retry",
+    "domain.page": "Page",
+    "domain.persona": "ExampleDialogue ExampleLine Persona StoredPersona",
+    "domain.settings": "Sampling SessionSettings TurnOptions",
+    "domain.usage": "BaseResp SensitiveCategory Sensitivity Usage",
+    "engine": "Roleplay",
+    "session": "AsyncChatSession AsyncReplyStream ChatSession Preview ReplyStream",
+    "store.calls": "UsageTotal",
+    "store.database": "Database",
+    "store.doctor": "Finding",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Give a public name of a room."""
+        for room, names in _ROOMS.items():
+            if name in names.split():
+                return getattr(import_module(f"roleplay.{room}"), name)
+        raise AttributeError(f"module 'roleplay' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return __all__

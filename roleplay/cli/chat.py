@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from roleplay.cli import opening, show, who
 from roleplay.cli.commands import Commands, Quit, is_command, unslashed
 from roleplay.cli.conversation import Conversation, Manner
-from roleplay.cli.exits import ExitCode, complain, safe, sentence
+from roleplay.cli.exits import ExitCode, complain, safe
 from roleplay.cli.interrupts import Brake, BrakedTransport
-from roleplay.domain.conversation import TurnStatus
+from roleplay.domain.conversation import Turn, TurnStatus
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.engine import Roleplay
 from roleplay.errors import InvalidInputError, RoleplayError
@@ -89,6 +89,7 @@ def _begin(rp: Roleplay, wish: Wish) -> Begin:
 
 def _session(rp: Roleplay, begin: Begin, wish: Wish) -> tuple[ChatSession, bool]:
     if isinstance(begin.target, who.Going):
+        rp.recover()  # a reply that a dead process left is then told as interrupted, and can be gone on with
         return rp.sessions.get(begin.target.session_id), False
     played = _stored(rp, begin.target.persona)
     user = _stored(rp, begin.user) if begin.user is not None else None
@@ -126,9 +127,13 @@ def _open_scene(talk: Conversation, wish: Wish, *, new: bool) -> None:
         return
     if new:
         talk.show_last(1)
-    elif not wish.messages and sys.stdin.isatty():
+        return
+    if not wish.messages and sys.stdin.isatty():
         show.note(show.heading(talk.info))
         talk.show_last(RECALLED)
+    if (attempt := talk.unresolved()) is not None:
+        offer = show.offer(attempt)
+        show.note(f"the last reply {show.how_it_ended(attempt)}{offer and f': {offer}'}", style=show.WARN)
 
 
 def _talk(talk: Conversation, wish: Wish, lines: Iterator[str] | None) -> ExitCode:
@@ -137,15 +142,18 @@ def _talk(talk: Conversation, wish: Wish, lines: Iterator[str] | None) -> ExitCo
         _typed(talk, commands)
         return ExitCode.OK
     for text in lines:
-        if not wish.messages and is_command(text):
-            with suppress(Quit):
-                commands.do(text)
-                continue
+        try:
+            turn = talk.say(text) if wish.messages else _do(talk, commands, text)
+        except Quit:
             break
-        turn = talk.say(text if wish.messages else unslashed(text))
-        if turn.status is TurnStatus.INTERRUPTED:
+        if turn is not None and turn.status is TurnStatus.INTERRUPTED:
             return ExitCode.INTERRUPTED
     return ExitCode.OK
+
+
+def _do(talk: Conversation, commands: Commands, line: str) -> Turn | None:
+    """Do what a line commands, or say it; gives the turn that was spoken."""
+    return commands.do(line) if is_command(line) else talk.say(unslashed(line))
 
 
 def _typed(talk: Conversation, commands: Commands) -> None:
@@ -155,14 +163,12 @@ def _typed(talk: Conversation, commands: Commands) -> None:
     while True:
         try:
             text = prompt.ask()
-            if is_command(text):
-                commands.do(text)
-            elif text.strip():
-                talk.say(unslashed(text))
+            if text.strip():
+                _do(talk, commands, text)
         except KeyboardInterrupt:
             show.note("\nCtrl-D or /quit ends the chat")
         except RoleplayError as error:
-            complain(sentence(error))
+            complain(talk.complaint(error))
         except EOFError:
             show.note("")  # the end of input leaves the cursor behind the prompt
             return

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
 
 from roleplay.cli import show
 from roleplay.cli.conversation import Conversation
+from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.errors import InvalidInputError
 
 HISTORY_TURNS = 20
-HELP = """\
-/history [N]      the last N turns, 20 when left out
-/usage            what this session cost so far
-/context [TEXT]   what would be sent with TEXT, and what is left out and why
-/quit             end the chat; everything is stored already
-//...             says a line that begins with a slash"""
 
 
 class Quit(Exception):  # noqa: N818 - not an error: the person has said enough
     """The person wants to end the chat."""
+
+
+class Command(NamedTuple):
+    """A command: how it is written, what it does in a few words, and what does it. It gives the turn it spoke."""
+
+    usage: str
+    about: str
+    do: Callable[[str], Turn | None]
+
+    @property
+    def name(self) -> str:
+        return self.usage.partition(" ")[0]
 
 
 def is_command(line: str) -> bool:
@@ -36,29 +44,60 @@ class Commands:
 
     def __init__(self, talk: Conversation) -> None:
         self._talk = talk
-        self._known: dict[str, Callable[[str], None]] = {
-            "/help": self._help,
-            "/history": self._history,
-            "/usage": self._usage,
-            "/context": self._context,
-            "/quit": self._quit,
+        self.groups: dict[str, Sequence[Command]] = {
+            "Look": (
+                Command(
+                    "/history [N]", f"the last N turns with their numbers, {HISTORY_TURNS} if left out", self._history
+                ),
+                Command("/variants", "all variants of the last reply", self._variants),
+                Command("/branches", "the last turn of every branch", self._branches),
+                Command("/context [TEXT]", "what would be sent with TEXT, what is left out and why", self._context),
+                Command("/usage", "what this session cost so far", self._usage),
+            ),
+            "The last reply": (
+                Command("/swipe [HINT]", "another one; HINT says how it should be", self._swipe),
+                Command("/choose N", "take the variant or branch that ends in turn N", self._choose),
+                Command("/edit TEXT", "give it other words, as another variant", self._edit),
+                Command("/retry", "ask again, where it failed or was interrupted", self._retry),
+                Command("/continue", "let it go on, where it was interrupted", self._continue),
+                Command("/accept", "keep it as it is, where it was interrupted", self._accept),
+            ),
+            "The path": (
+                Command("/rewind [N]", "step back over the last N turns, one if left out", self._rewind),
+                Command("/fork N", "stand on turn N; the next line begins a branch there", self._fork),
+                Command("/undo", "take back the last reply or step", self._undo),
+                Command("/hide N", "keep turn N from the model", self._hide),
+                Command("/show N", "let the model see turn N again", self._show),
+            ),
+            "And": (
+                Command("/help", "this list", self._help),
+                Command("/quit", "end the chat; everything is stored already", self._quit),
+            ),
         }
+        self._known = {one.name: one for group in self.groups.values() for one in group}
 
-    def do(self, line: str) -> None:
-        """Do what ``line`` says. Raises ``InvalidInputError`` for what it does not know, and ``Quit``."""
+    def do(self, line: str) -> Turn | None:
+        """Do what ``line`` says; gives the turn of the reply that it asked for, if it asked for one.
+
+        Raises ``InvalidInputError`` for what it does not know, what the engine raises, and ``Quit``.
+        """
         word, _, rest = line.strip().partition(" ")
         command = self._known.get(word)
         if command is None:
             raise InvalidInputError(word, "is no command; // says a line with a slash", allowed=" ".join(self._known))
-        command(rest.strip())
+        return command.do(rest.strip())
 
     def _help(self, _rest: str) -> None:
-        show.say(HELP)
+        for title, group in self.groups.items():
+            show.say(title, style=show.NAME)
+            for one in group:
+                show.say(f"  {one.usage:<16}  {one.about}")
+        show.say("N is a turn's number in /history, or its id. //... says a line that begins with a slash.")
 
     def _history(self, rest: str) -> None:
-        if rest and not (rest.isdecimal() and 1 <= int(rest) <= 500):
+        if rest and not (_is_number(rest) and 1 <= int(rest) <= 500):
             raise InvalidInputError("/history", f"is followed by {rest!r}", allowed="a number from 1 to 500")
-        self._talk.show_last(int(rest or HISTORY_TURNS))
+        self._talk.show_last(int(rest or HISTORY_TURNS), numbered=True)
 
     def _usage(self, _rest: str) -> None:
         mine = [one for one in self._talk.rp.usage.report(by="session") if one.key == self._talk.session.id]
@@ -85,5 +124,109 @@ class Commands:
             ),
         )
 
-    def _quit(self, _rest: str) -> None:
+    def _variants(self, _rest: str) -> None:
+        here = self._talk.stand()
+        self._list(self._talk.session.tree.variants(here.id), here)
+
+    def _branches(self, _rest: str) -> None:
+        last = self._talk.session.turns(limit=1).items
+        self._list(self._talk.session.tree.branches(), last[0] if last else None)
+
+    def _list(self, turns: Sequence[Turn], here: Turn | None) -> None:
+        """List turns by number, with a star at the one that the session stands on."""
+        rows = (
+            ("*" if here is not None and one.id == here.id else "", str(one.seq), show.who(one), show.excerpt(one))
+            for one in turns
+        )
+        show.table(("", "turn", "who", "said"), rows)
+
+    def _swipe(self, hint: str) -> Turn | None:
+        talk, attempt = self._talk, self._talk.unanswered()
+        last = attempt or talk.stand()
+        if last.kind is TurnKind.GREETING:
+            self._next_greeting(last)
+            return None
+        return talk.hear(lambda: talk.session.regenerate(last.id, hint=hint))
+
+    def _next_greeting(self, last: Turn) -> None:
+        """A greeting answers nobody, so that no model is asked: the persona has others, or has not."""
+        tree = self._talk.session.tree
+        greetings = tree.variants(last.id)
+        place = next(number for number, one in enumerate(greetings, start=1) if one.id == last.id)
+        if len(greetings) == 1:
+            raise InvalidInputError("/swipe", "the persona has no other greeting", allowed="say something first")
+        self._talk.tell(tree.choose(greetings[place % len(greetings)].id))
+
+    def _choose(self, which: str) -> None:
+        self._talk.tell(self._talk.session.tree.choose(self._id("/choose", which)))
+
+    def _edit(self, words: str) -> None:
+        if (attempt := self._talk.unanswered()) is not None:
+            self._refuse("/edit", attempt)
+        self._talk.tell(self._talk.session.tree.edit(self._talk.stand().id, words))
+
+    def _retry(self, _rest: str) -> Turn:
+        attempt = self._attempt("/retry", "/swipe gives another reply")
+        return self._talk.hear(lambda: self._talk.session.retry(attempt.id))
+
+    def _continue(self, _rest: str) -> Turn:
+        attempt = self._attempt("/continue", "say something")
+        if attempt.reply is None:
+            self._refuse("/continue", attempt)
+        so_far = attempt.reply.text
+        return self._talk.hear(lambda: self._talk.session.resume(attempt.id), so_far=so_far)
+
+    def _accept(self, _rest: str) -> None:
+        attempt = self._attempt("/accept", "it is kept already")
+        if attempt.reply is None:
+            self._refuse("/accept", attempt)
+        self._talk.tell(self._talk.session.accept(attempt.id))
+
+    def _attempt(self, command: str, instead: str) -> Turn:
+        """Give the last attempt, which has not become a reply. Raises ``InvalidInputError`` when there is none."""
+        attempt = self._talk.unresolved()
+        if attempt is None:
+            raise InvalidInputError(command, "the last reply is whole", allowed=instead)
+        return attempt
+
+    def _refuse(self, command: str, attempt: Turn) -> NoReturn:
+        raise InvalidInputError(
+            command, f"the last reply {show.how_it_ended(attempt)}", allowed=show.offer(attempt) or "wait for its end"
+        )
+
+    def _rewind(self, rest: str) -> None:
+        if rest and not (_is_number(rest) and int(rest)):
+            raise InvalidInputError("/rewind", f"is followed by {rest!r}", allowed="a number of turns from 1")
+        self._stands_on(self._talk.session.tree.rewind(int(rest or 1)))
+
+    def _fork(self, which: str) -> None:
+        self._stands_on(self._talk.session.tree.fork(self._id("/fork", which)))
+
+    def _undo(self, _rest: str) -> None:
+        self._stands_on(self._talk.session.tree.undo())
+
+    def _stands_on(self, turn: Turn | None) -> None:
+        if turn is None:
+            show.note("you stand before the first turn")
+        else:
+            self._talk.tell(turn)
+
+    def _hide(self, which: str) -> None:
+        self._talk.tell(self._talk.session.tree.hide(self._id("/hide", which)))
+
+    def _show(self, which: str) -> None:
+        self._talk.tell(self._talk.session.tree.show(self._id("/show", which)))
+
+    def _id(self, command: str, which: str) -> str:
+        """Give the id of the turn that was named by its number or id."""
+        if not which:
+            raise InvalidInputError(command, "names no turn", allowed="a turn's number in /history, or its id")
+        named = which.removeprefix("#")
+        return self._talk.session.turn(int(named) if _is_number(named) else which).id
+
+    def _quit(self, _rest: str) -> NoReturn:
         raise Quit
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10

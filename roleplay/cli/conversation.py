@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from roleplay.cli import show
+from roleplay.cli.exits import sentence
 from roleplay.cli.interrupts import Brake
-from roleplay.domain.conversation import DeltaKind, SessionInfo, Turn
+from roleplay.domain.conversation import DeltaKind, SessionInfo, Turn, TurnStatus
 from roleplay.engine import Roleplay
-from roleplay.errors import RoleplayError
+from roleplay.errors import ChatError, InvalidInputError, NotFoundError, RoleplayError
 from roleplay.session import ChatSession, ReplyStream
 from roleplay.turns.effects import Interrupt
 
@@ -38,11 +41,68 @@ class Conversation:
 
     def say(self, text: str) -> Turn:
         """Say a line, show the reply, and give the stored turn. Raises what ``ChatSession.send`` raises."""
+        if self._manner.stream:
+            return self.hear(lambda: self.session.stream(text))
+        return self._told(lambda: self._sent(text))
+
+    def hear(self, begin: Callable[[], ReplyStream], *, so_far: str = "") -> Turn:
+        """Show the reply that ``begin`` gives, after the text that it goes on from, and give the stored turn.
+
+        Raises what ``begin`` raises.
+        """
+        return self._told(lambda: self._streamed(begin, so_far))
+
+    def tell(self, turn: Turn) -> None:
+        """Show a turn that a command changed or that the session stands on now."""
+        if self._manner.as_json:
+            show.write_json(show.turn_json(turn, self.speaker))
+        else:
+            show.turn(turn, self.speaker, numbered=True)
+
+    def show_last(self, count: int, *, numbered: bool = False) -> None:
+        """Show the last turns of the session, oldest first."""
+        for turn in self.session.turns(limit=count):
+            show.turn(turn, self.speaker, numbered=numbered)
+
+    def stand(self) -> Turn:
+        """Give the turn that the session stands on. Raises ``InvalidInputError`` where nothing was said yet."""
+        last = [turn for turn in self.session.turns(limit=1) if turn.status is TurnStatus.COMPLETED]
+        if not last:
+            raise InvalidInputError("turn", "there is none yet", allowed="say something first")
+        return last[-1]
+
+    def unresolved(self) -> Turn | None:
+        """Give the last attempt, if it has not become a reply."""
+        last = self.session.turns(limit=1).items[-1:]
+        return last[0] if last and last[0].status is not TurnStatus.COMPLETED else None
+
+    def unanswered(self) -> Turn | None:
+        """Give the last attempt, if it has not become a reply and nothing was said elsewhere since."""
+        attempt = self.unresolved()
+        if attempt is None:
+            return None
+        with suppress(NotFoundError):  # numbers have no gaps, so that the newest turn is one without a next
+            self.session.turn(attempt.seq + 1)
+            return None
+        return attempt
+
+    def complaint(self, error: RoleplayError) -> str:
+        """Give an error as one line, with what can be done about the turn that it left."""
+        if not isinstance(error, ChatError) or error.turn_id is None:
+            return sentence(error)
+        offer = show.offer(self.session.turn(error.turn_id))
+        return f"{sentence(error)} · {offer}" if offer else sentence(error)
+
+    def _told(self, reply: Callable[[], Turn]) -> Turn:
+        """Get a reply, which Ctrl-C ends, and show how it ended."""
         try:
             with self._brake:
-                turn = self._streamed(text) if self._manner.stream else self._sent(text)
+                turn = reply()
         except Interrupt:  # it came between two steps; what is stored says how far the turn got
-            turn = self.session.turns(limit=1).items[-1]
+            last = self.session.turns(limit=1).items
+            if not last:
+                raise KeyboardInterrupt from None
+            turn = last[-1]
         except RoleplayError as error:
             if self._manner.as_json and error.turn_id is not None:
                 show.write_json(show.turn_json(self.session.turn(error.turn_id), self.speaker))
@@ -53,31 +113,32 @@ class Conversation:
             show.note(show.ending(turn))
         return turn
 
-    def show_last(self, count: int) -> None:
-        """Show the last turns of the session, oldest first."""
-        for turn in self.session.turns(limit=count):
-            show.turn(turn, self.speaker)
-
     def _sent(self, text: str) -> Turn:
         turn = self.session.send(text)
         if turn.reply is not None and not self._manner.as_json:
             show.speech(turn.reply.name, turn.reply.text)
         return turn
 
-    def _streamed(self, text: str) -> Turn:
-        with self.session.stream(text) as reply:
-            self._show(reply)
+    def _streamed(self, begin: Callable[[], ReplyStream], so_far: str) -> Turn:
+        with begin() as reply:
+            self._show(reply, so_far)
         return reply.turn
 
-    def _show(self, reply: ReplyStream) -> None:
+    def _show(self, reply: ReplyStream, so_far: str) -> None:
         """Write the reply as it comes. A line that was begun is ended, whatever happens."""
+        if self._manner.as_json or not self._manner.stream:
+            said = "".join(delta.text for delta in reply if delta.kind is DeltaKind.SPEECH)
+            if said and not self._manner.as_json:
+                show.speech(self.speaker, so_far + said)
+            return
         begun = False
         try:
             for delta in reply:
-                if self._manner.as_json or delta.kind is not DeltaKind.SPEECH:
+                if delta.kind is not DeltaKind.SPEECH:
                     continue
                 if not begun:
                     show.say(f"{delta.speaker}: ", style=show.NAME, end="")
+                    show.say(so_far, end="")
                 begun = True
                 show.say(delta.text, end="")
         finally:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from roleplay.cli import show
-from roleplay.cli.opening import make_folder, place
+from roleplay.cli.exits import ExitCode
+from roleplay.cli.opening import make_folder, place, stored
 from roleplay.errors import SchemaError
 from roleplay.store import schema
 from roleplay.store.database import Database
+from roleplay.store.doctor import Finding
 
 
 def upgrade(db: str | None, *, as_json: bool) -> None:
@@ -43,3 +47,38 @@ def check(db: str | None, *, as_json: bool) -> None:
         show.write_json({"found": found, "revision": schema.HEAD})
     else:
         show.say(f"{where.shown} is at revision {schema.HEAD}, as it should be")
+
+
+def doctor(db: str | None, *, repair: bool, as_json: bool) -> ExitCode:
+    """Look for what is wrong, and with ``repair`` mend it. The code says whether something wrong is left."""
+    with stored(db) as rp:
+        found = rp.doctor(repair=repair)
+        left = [one for one in found if not one.mended]
+        if as_json:
+            show.write_json(found)
+        else:
+            ids = {session_id: show.short_id(rp, session_id) for session_id in {one.session_id for one in found}}
+            rows = (
+                (one.kind, ids[one.session_id], show.number(one.seq), one.says, _state(one, repair=repair))
+                for one in found
+            )
+            show.table(("finding", "session", "number", "what it is", "state"), rows)
+            show.note(_summary(found, left, repair=repair))
+    return ExitCode.STORE if left else ExitCode.OK
+
+
+def _state(one: Finding, *, repair: bool) -> str:
+    if one.mended:
+        return "mended"
+    if not one.mendable:
+        return "cannot be mended"
+    return "not mended" if repair else "can be mended"
+
+
+def _summary(found: Sequence[Finding], left: Sequence[Finding], *, repair: bool) -> str:
+    if not found:
+        return "nothing is wrong"
+    if repair:
+        return f"{len(found) - len(left)} of {len(found)} mended"
+    advice = ": roleplay doctor --repair" if any(one.mendable for one in found) else ""
+    return f"{sum(one.mendable for one in found)} of {len(found)} can be mended{advice}; nothing was changed"

@@ -46,7 +46,7 @@ class ExitCode(IntEnum):
     CONFLICT = 5, "someone else wrote first, or a reply is still running"
     CHAT = 6, "the chat service failed: key, quota, model, network, filter"
     BUDGET = 7, "what must be sent does not fit the token budget"
-    STORE = 8, "the database failed, or its schema is older or newer"
+    STORE = 8, "the database failed, its schema is older or newer, or doctor left damage"
     INTERRUPTED = 130, "Ctrl-C"
     PIPE_CLOSED = 141, "the reader of the output went away"
 

@@ -15,7 +15,6 @@ import typer
 
 from roleplay.cli.exits import ExitCode, complain, epilog, exit_code, sentence
 from roleplay.errors import RoleplayError
-from roleplay.settings import environment, wants_traces
 
 app = typer.Typer(
     name="roleplay",
@@ -212,6 +211,22 @@ def usage(
     sessions.show_usage(_db(context, db), by=by.value, as_json=as_json)
 
 
+@app.command()
+def doctor(
+    context: typer.Context,
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair/--dry-run", help="Mend what can be mended; else only look, which is the default.")
+    ] = False,
+    db: Db = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look through the whole database for what cannot be, and mend it on request."""
+    from roleplay.cli import database
+
+    _end(database.doctor(_db(context, db), repair=repair, as_json=as_json))
+
+
 @db_app.command("upgrade")
 def db_upgrade(context: typer.Context, db: Db = None, *, as_json: AsJson = False) -> None:
     """Bring the schema to this version's revision."""
@@ -240,7 +255,7 @@ def _end(code: ExitCode) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command and give its exit code; errors become one line on standard error."""
-    run = Run(traces=wants_traces(environment()))
+    run = Run()
     try:
         _bear_any_text(sys.stdin, sys.stdout)
         ended = app(args=list(arguments), prog_name="roleplay", standalone_mode=False, obj=run)
@@ -251,10 +266,16 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last place: whatever it is becomes one line and an exit code
-        if run.traces:
+        if run.traces or _wants_traces():
             traceback.print_exc()
         return _told(error)
     return int(ended or ExitCode.OK)
+
+
+def _wants_traces() -> bool:
+    from roleplay.settings import environment, wants_traces
+
+    return wants_traces(environment())
 
 
 def _told(error: Exception) -> ExitCode:

@@ -21,6 +21,7 @@ from roleplay.errors import NotFoundError
 from roleplay.store.calls import UsageTotal
 
 NAME, DIM, WARN = "bold cyan", "dim", "yellow"
+EXCERPT_CHARS = 60
 _ID_LENGTHS = (8, 13, 18, 23, 28)
 _MARKS = {
     TurnStatus.PENDING: "still running",
@@ -109,8 +110,14 @@ def more(page: Page[Any]) -> None:
         note(f"older ones: add --before {page.older}")
 
 
-def turn(one: Turn, speaker: str) -> None:
-    """Write a stored turn: who said what, and how it ended when it did not end well."""
+def turn(one: Turn, speaker: str, *, numbered: bool = False) -> None:
+    """Write a stored turn: who said what, and how it ended when it did not end well; its number before it."""
+    if numbered:
+        variant = f"variant {one.variant} of {one.variants}" if one.variants > 1 else ""
+        say(
+            " · ".join(part for part in (f"#{one.seq}", variant, "hidden" if _is_hidden(one) else "") if part),
+            style=DIM,
+        )
     if one.human is not None:
         speech(one.human.name, one.human.text)
     if one.reply is not None:
@@ -118,6 +125,23 @@ def turn(one: Turn, speaker: str) -> None:
     if one.status is not TurnStatus.COMPLETED:
         why = f": {one.error['message']}" if one.status is TurnStatus.FAILED and one.error else ""
         say(f"[{speaker}'s reply: {_MARKS[one.status]}{one_line(why)}]", style=WARN)
+
+
+def _is_hidden(one: Turn) -> bool:
+    return any(message.hidden for message in (one.human, one.reply) if message is not None)
+
+
+def who(one: Turn) -> str:
+    """Give the name of who spoke last in a turn."""
+    last = one.reply or one.human
+    return last.name if last else ""
+
+
+def excerpt(one: Turn) -> str:
+    """Give the beginning of what was said last in a turn, in one line."""
+    last = one.reply or one.human
+    words = one_line(last.text) if last else ""
+    return words if len(words) <= EXCERPT_CHARS else words[: EXCERPT_CHARS - 1] + "…"
 
 
 def cost(one: Turn) -> str:
@@ -143,10 +167,31 @@ def unreported(total: UsageTotal) -> str:
 
 
 def ending(one: Turn) -> str:
-    """Give the line after a turn: how it is stored and what it cost."""
+    """Give the line after a turn: how it is stored, what can be done about it, and what it cost."""
     if one.status is TurnStatus.INTERRUPTED:
-        return f"interrupted · what came is saved; the conversation goes on from before it · {cost(one)}"
-    return f"{'saved' if one.status is TurnStatus.COMPLETED else one.status.value} · {cost(one)}"
+        kept = "what came is saved" if one.reply else "nothing came"
+        return f"interrupted · {kept} · {offer(one)} · {cost(one)}"
+    stored = "saved" if one.status is TurnStatus.COMPLETED else one.status.value
+    variant = f" · variant {one.variant} of {one.variants}" if one.variants > 1 else ""
+    return f"{stored}{variant} · {cost(one)}"
+
+
+def offer(one: Turn) -> str:
+    """Give what a person can do about an attempt that has not become a reply; nothing for others."""
+    if one.status in {TurnStatus.COMPLETED, TurnStatus.PENDING, TurnStatus.STREAMING}:
+        return ""
+    return "/continue, /retry or /accept" if one.reply else "/retry asks again"
+
+
+def how_it_ended(one: Turn) -> str:
+    """Say how an attempt stands that has not become a reply."""
+    if one.status.in_flight:
+        return "is still running"
+    return (
+        f"was interrupted{'' if one.reply else ' before a word came'}"
+        if one.status is TurnStatus.INTERRUPTED
+        else "failed"
+    )
 
 
 def turn_json(one: Turn, speaker: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -52,6 +53,9 @@ class _Course(Generic[T]):
             self.effect = step()
         except StopIteration as stop:
             self.ended, self.result = True, stop.value
+        except Interrupt:  # there was no turn yet that it could have ended
+            self.ended = True
+            raise ConflictError("the engine is closed") from None
         except BaseException:
             self.ended = True
             raise
@@ -69,7 +73,11 @@ class Backstage:
 
     def run(self, steps: Steps[T]) -> T:
         """Perform a course from beginning to end and give its result."""
-        return Drive(self, steps).to_end()
+        drive = Drive(self, steps)
+        try:
+            return drive.to_end()
+        finally:
+            drive.interrupt()  # Ctrl-C may come between any two lines
 
     def enter(self, drive: Drive[Any]) -> None:
         """Note a course that is on. Raises ``ConflictError`` once the engine closes."""
@@ -92,8 +100,10 @@ class Backstage:
             left = list(self._on)
         for drive in left:
             drive.stop()
-        with self._changed:
-            self._changed.wait_for(lambda: not self._on, grace_s + 1)
+        give_up = time.monotonic() + grace_s + 1
+        for drive in left:
+            with contextlib.suppress(ConflictError):  # its turn was taken over, or it had none yet
+                drive.interrupt(max(give_up - time.monotonic(), 0))
 
 
 class Drive(Generic[T]):
@@ -103,6 +113,7 @@ class Drive(Generic[T]):
         self._backstage = backstage
         self._answer: Answer | None = None
         self._stopped = False
+        self._alone = threading.RLock()  # one thread at a time drives; another may close the engine
         backstage.enter(self)
         try:
             self._course = _Course(steps)
@@ -121,22 +132,42 @@ class Drive(Generic[T]):
 
     def until_emit(self) -> Delta | Claimed | None:
         """Perform effects until something is handed to the caller; ``None`` when the course has ended."""
-        while not self._course.ended:
-            effect = self._course.effect
-            if isinstance(effect, Emit):
-                self._step(lambda: self._course.send(None))
-                return effect.what
-            self._perform(effect)
+        with self._alone:
+            while not self._course.ended:
+                effect = self._course.effect
+                if isinstance(effect, Emit):
+                    self._step(lambda: self._course.send(None))
+                    return effect.what
+                self._perform(effect)
         return None
 
     def to_end(self) -> T:
         """Perform everything that is left and give the course's result."""
-        while not self._course.ended:
-            self.until_emit()
+        with self._alone:
+            while not self._course.ended:
+                try:
+                    self.until_emit()
+                except BaseException as error:
+                    if self._course.ended:
+                        raise
+                    self._throw(error)  # Ctrl-C between two steps: the course ends its turn
         return self._course.result  # type: ignore[return-value]
 
-    def throw(self, error: BaseException) -> None:
-        """Let the course know that its caller has gone or failed; it then ends the turn properly."""
+    def interrupt(self, patience_s: float = -1) -> None:
+        """End the reply now, in this thread or, for ``patience_s`` seconds, in the one that waits for it."""
+        if self._course.ended:
+            return
+        if not self._alone.acquire(blocking=False):
+            self.stop()
+            if not self._alone.acquire(timeout=patience_s):
+                return
+        try:
+            self._throw(Interrupt())
+            self.to_end()
+        finally:
+            self._alone.release()
+
+    def _throw(self, error: BaseException) -> None:
         if not self._course.ended:
             self._step(lambda: self._course.throw(error))
 
@@ -153,8 +184,8 @@ class Drive(Generic[T]):
                 raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
             result = self._do(effect)
         except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, Ctrl-C too
-            failure = Interrupt() if self._stopped and isinstance(error, Exception) else error
-            self.throw(failure)
+            stopped = self._stopped and isinstance(error, Exception) and isinstance(effect, Open | Receive | Pause)
+            self._throw(Interrupt() if stopped else error)
         else:
             self._step(lambda: self._course.send(result))
 
@@ -174,8 +205,8 @@ class Drive(Generic[T]):
         match effect:
             case Read(work):
                 return self._backstage.database.read(work)
-            case Write(work):
-                return self._backstage.database.write(work)
+            case Write(work, patient):
+                return self._backstage.database.write(work, patient=patient)
             case Open(endpoint, request):
                 self._answer = self._backstage.transport.open(endpoint, request)
                 return self._answer.status, self._answer.content_type
@@ -217,9 +248,16 @@ class AsyncBackstage:
         """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""
         self._closing = True
         await self._quiet(grace_s)
-        for drive in list(self._on):
-            drive.stop()
-        await self._quiet(grace_s + 1)
+        left = [asyncio.ensure_future(drive.interrupt()) for drive in list(self._on)]
+        if not left:
+            return
+        ended, waiting = await asyncio.wait(left, timeout=grace_s + 1)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for one in ended:
+            with contextlib.suppress(ConflictError):  # its turn was taken over, or it had none yet
+                one.result()
 
     async def _quiet(self, patience_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -236,6 +274,7 @@ class AsyncDrive(Generic[T]):
         self._answer: AsyncAnswer | None = None
         self._stopped = False
         self._waiting: asyncio.Future[Any] | None = None
+        self._alone = asyncio.Lock()  # one task at a time drives; another may close the engine
         backstage.enter(self)
         try:
             self._course = _Course(steps)
@@ -255,6 +294,10 @@ class AsyncDrive(Generic[T]):
 
     async def until_emit(self) -> Delta | Claimed | None:
         """Perform effects until something is handed to the caller; ``None`` when the course has ended."""
+        async with self._alone:
+            return await self._until_emit()
+
+    async def _until_emit(self) -> Delta | Claimed | None:
         while not self._course.ended:
             effect = self._course.effect
             if isinstance(effect, Emit):
@@ -265,12 +308,25 @@ class AsyncDrive(Generic[T]):
 
     async def to_end(self) -> T:
         """Perform everything that is left and give the course's result."""
+        async with self._alone:
+            return await self._to_end()
+
+    async def _to_end(self) -> T:
         while not self._course.ended:
-            await self.until_emit()
+            await self._until_emit()
         return self._course.result  # type: ignore[return-value]
 
-    async def throw(self, error: BaseException) -> None:
-        """Let the course know that its caller has gone or failed; it then ends the turn properly."""
+    async def interrupt(self) -> None:
+        """End the reply now, in this task or in the one that waits for it."""
+        if self._course.ended:
+            return
+        if self._alone.locked():
+            self.stop()
+        async with self._alone:
+            await self._throw(Interrupt())
+            await self._to_end()
+
+    async def _throw(self, error: BaseException) -> None:
         if not self._course.ended:
             await self._step(lambda: self._course.throw(error))
 
@@ -286,8 +342,9 @@ class AsyncDrive(Generic[T]):
                 raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
             result = await self._do(effect)
         except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, cancellation too
-            stopped = self._stopped and isinstance(error, Exception | asyncio.CancelledError)
-            await self.throw(Interrupt() if stopped else error)
+            stoppable = isinstance(effect, Open | Receive | Pause)
+            stopped = self._stopped and stoppable and isinstance(error, Exception | asyncio.CancelledError)
+            await self._throw(Interrupt() if stopped else error)
         else:
             await self._step(lambda: self._course.send(result))
 
@@ -304,8 +361,8 @@ class AsyncDrive(Generic[T]):
         match effect:
             case Read(work):
                 return await self._backstage.database.read(work)
-            case Write(work):
-                return await _sheltered(self._backstage.database.write(work))
+            case Write(work, patient):
+                return await _sheltered(self._backstage.database.write(work, patient=patient))
             case Open(endpoint, request):
                 self._answer = await self._stoppable(self._backstage.transport.open(endpoint, request))
                 return self._answer.status, self._answer.content_type

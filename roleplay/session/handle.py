@@ -98,8 +98,8 @@ class ChatSession:
         """
         return self._backstage.run(reading.turns(self._scene, before, limit))
 
-    def turn(self, turn_id: str) -> Turn:
-        """Give one turn, on the active path or not. Raises ``NotFoundError``."""
+    def turn(self, turn_id: str | int) -> Turn:
+        """Give one turn by its id or its number ``seq``, on the active path or not. Raises ``NotFoundError``."""
         return self._backstage.run(reading.turn(self._scene, turn_id))
 
 
@@ -208,7 +208,7 @@ class AsyncChatSession:
         """As ``ChatSession.turns``."""
         return await self._backstage.run(reading.turns(self._scene, before, limit))
 
-    async def turn(self, turn_id: str) -> Turn:
+    async def turn(self, turn_id: str | int) -> Turn:
         """As ``ChatSession.turn``."""
         return await self._backstage.run(reading.turn(self._scene, turn_id))
 

@@ -10,11 +10,13 @@ from typing import Self
 from roleplay.domain.conversation import Delta, Turn
 from roleplay.errors import InvalidInputError
 from roleplay.session.drive import AsyncBackstage, AsyncDrive, Backstage, Drive
-from roleplay.turns.effects import Claimed, Course, Interrupt
+from roleplay.turns.effects import Claimed, Course
 
 
 class _Stream:
     """What both streams know: the turn's id from its claim on, pieces that wait to be taken, the turn after the end."""
+
+    _drive: Drive[Turn] | AsyncDrive[Turn]
 
     def __init__(self) -> None:
         self.turn_id = ""
@@ -24,9 +26,10 @@ class _Stream:
     @property
     def turn(self) -> Turn:
         """The stored turn. Raises ``InvalidInputError`` while the stream still runs."""
-        if self._turn is None:
+        turn = self._turn or self._drive.result
+        if turn is None:
             raise InvalidInputError("turn", "the stream has not ended", allowed="iterate to the end, or cancel()")
-        return self._turn
+        return turn
 
     def _take(self, what: Delta | Claimed | None, result: Turn | None) -> None:
         if isinstance(what, Claimed):
@@ -49,13 +52,16 @@ class ReplyStream(_Stream):
         """Claim the turn and wait for the first piece, so that errors that can be known are raised here."""
         super().__init__()
         self._drive = Drive(backstage, course)
-        while not self._waiting and not self._drive.ended:
-            self._take(self._drive.until_emit(), self._drive.result)
+        try:
+            while not self._waiting and not self._drive.ended:
+                self._take(self._drive.until_emit(), self._drive.result)
+        except BaseException:
+            self._drive.interrupt()  # Ctrl-C may come between any two lines, and nobody has this stream to leave it
+            raise
 
     def cancel(self) -> Turn:
         """End the reply now and give the turn, interrupted with the text so far; ended already, give it as it is."""
-        self._drive.throw(Interrupt())
-        self._take(None, self._drive.to_end())
+        self._drive.interrupt()
         return self.turn
 
     def __iter__(self) -> Iterator[Delta]:
@@ -91,8 +97,7 @@ class AsyncReplyStream(_Stream):
 
     async def cancel(self) -> Turn:
         """End the reply now and give the turn, interrupted with the text so far; ended already, give it as it is."""
-        await self._drive.throw(Interrupt())
-        self._take(None, await self._drive.to_end())
+        await self._drive.interrupt()
         return self.turn
 
     async def __aiter__(self) -> AsyncIterator[Delta]:

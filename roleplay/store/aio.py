@@ -11,7 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from copy import copy
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -22,6 +23,7 @@ from roleplay.store.database import POSTGRES_OPTIONS, Database, Patience, postgr
 
 T = TypeVar("T")
 READERS = 3
+READ_LIMIT = 8
 GROUP_LIMIT = 256
 
 
@@ -66,60 +68,91 @@ class AsyncSqlite:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="roleplay-reader")
-        self._waiting: deque[_Job] = deque()
-        self._wake = threading.Condition()
-        self._closing = False
-        self._writer = threading.Thread(target=self._write_groups, name="roleplay-writer", daemon=True)
-        self._writer.start()
+        self._readers = _Lane(database.read, "roleplay-reader", READERS, READ_LIMIT)
+        self._writer = _Lane(database.write, "roleplay-writer", 1, GROUP_LIMIT)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a reader thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._database.read, work)
+        return await self._readers.do(work)
 
     async def write(self, work: Callable[[Connection], T], *, patient: bool = False) -> T:  # noqa: ARG002 - a file stays
         """Hand ``work`` to the writer thread and wait until it is committed."""
+        return await self._writer.do(work)
+
+    async def close(self) -> None:
+        """Finish what is waiting and end the threads."""
+        for lane in (self._writer, self._readers):
+            await asyncio.to_thread(lane.close)
+        self._database.close()
+
+
+class _Lane:
+    """Threads that take what is waiting, at most ``limit`` works at once, and do it in one transaction."""
+
+    def __init__(self, run: Callable[[Callable[[Connection], Any]], Any], name: str, threads: int, limit: int) -> None:
+        self._run = run
+        self._limit = limit
+        self._waiting: deque[_Job] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        names = [f"{name}-{number}" for number in range(threads)]
+        self._threads = [threading.Thread(target=self._work, name=each, daemon=True) for each in names]
+        for thread in self._threads:
+            thread.start()
+
+    async def do(self, work: Callable[[Connection], T]) -> T:
+        """Wait for a thread to do ``work``, which it does all the same when the waiting is cancelled."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._wake:
+            if self._closing:
+                raise StoreError("the database is closed")
             self._waiting.append(_Job(work, future, loop))
             self._wake.notify()
         return await future
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Finish what is waiting and end the threads."""
         with self._wake:
             self._closing = True
-            self._wake.notify()
-        await asyncio.to_thread(self._writer.join)
-        self._readers.shutdown()
-        self._database.close()
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
 
-    def _write_groups(self) -> None:
+    def _work(self) -> None:
         while True:
             with self._wake:
                 while not self._waiting and not self._closing:
                     self._wake.wait()
                 if not self._waiting:
                     return
-                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), GROUP_LIMIT))]
-            self._tell(self._commit(group))
+                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
+            self._tell(self._together(group))
 
-    def _commit(self, group: Sequence[_Job]) -> list[_Outcome]:
-        """Commit a group together; when one of them fails, nothing of the group stays, and each is done by itself."""
+    def _together(self, group: Sequence[_Job]) -> list[_Outcome]:
+        """Do a group in one transaction; when one of them fails, nothing of the group stays, and each is done alone."""
+        begun = False
+
+        def works(connection: Connection) -> list[Any]:
+            nonlocal begun
+            begun = True
+            return [job.work(connection) for job in group]
+
         try:
-            results = self._database.write(lambda connection: [job.work(connection) for job in group])
-        except BaseException as error:  # noqa: BLE001 - handed to the caller that waits for it
+            results = self._run(works)
+        except BaseException as error:  # noqa: BLE001 - handed to those who wait
             if len(group) == 1:
                 return [_Outcome(group[0], None, error)]
-            return [outcome for job in group for outcome in self._commit([job])]
+            if not begun:  # it is nobody's own failure
+                return [_Outcome(job, None, copy(error)) for job in group]
+            return [outcome for job in group for outcome in self._together([job])]
         return [_Outcome(job, result, None) for job, result in zip(group, results, strict=True)]
 
     @staticmethod
     def _tell(outcomes: Sequence[_Outcome]) -> None:
         for loop in {outcome.job.loop for outcome in outcomes}:
             mine = [outcome for outcome in outcomes if outcome.job.loop is loop]
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop was closed: nobody waits
                 loop.call_soon_threadsafe(_settle, mine)
 
 

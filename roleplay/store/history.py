@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Integer, bindparam, literal_column, select, text, true
+from sqlalchemy import Connection, Integer, bindparam, case, literal_column, select, text, true
 
 from roleplay.domain.context import Line, Span
 from roleplay.store.prepared import Prepared
 from roleplay.store.tables import MessageRow, table
 
 _NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")
-_WANTED = ("seq", "parent_seq", "turn_seq", "seat", "name", "text", "tokens", "hidden")
+_WANTED = ("seq", "parent_seq", "turn_seq", "seat", "name", "text", "tokens", "hidden", "role")
 
 
 @cache
 def _walk(dialect: str) -> Prepared:
     """Walk from ``head`` to its parents until the running sum of tokens passes ``cap`` or ``start`` is reached.
+
+    What is hidden is walked over at no cost, so that it takes no line's place.
 
     PostgreSQL takes each step as a lateral look-up of one row; left to itself it may scan the session for each.
     SQLite compares each step's tenant with the walk's; were it compared with the value, SQLite, once it has statistics,
@@ -28,7 +31,7 @@ def _walk(dialect: str) -> Prepared:
     here = (message.c.tenant == bindparam("tenant")) & (message.c.session_id == bindparam("session"))
     wanted = [message.c[name] for name in _WANTED]
     walk = (
-        select(*wanted, (message.c.tokens + per_message).label("total"), message.c.tenant)
+        select(*wanted, _cost(message, per_message).label("total"), message.c.tenant)
         .where(here, message.c.seq == bindparam("head"))
         .cte("walk", recursive=True)
     )
@@ -43,12 +46,16 @@ def _walk(dialect: str) -> Prepared:
     if dialect == "postgresql":
         columns = (step.c[name] for name in (*_WANTED, "tenant"))
         source = select(*columns).where(found).limit(literal_column("1")).lateral("row")
-    total = walk.c.total + source.c.tokens + per_message
+    total = walk.c.total + _cost(source, per_message)
     joined = select(*(source.c[name] for name in _WANTED), total, source.c.tenant).select_from(
         walk.join(source, true() if dialect == "postgresql" else found)
     )
     walk = walk.union_all(joined.where(more))
     return Prepared(select(*(walk.c[name] for name in _WANTED)))
+
+
+def _cost(message: Any, per_message: Any) -> Any:
+    return case((message.c.hidden, 0), else_=message.c.tokens + per_message)
 
 
 class Path(NamedTuple):
@@ -64,10 +71,15 @@ def path_back(
     """Give the path that ends in ``head``, oldest first, in one statement.
 
     It reaches back to message ``start`` (0: to the root) or to the first message with which the stored tokens, plus
-    ``per_message`` for each, exceed ``cap``; that message is the oldest given.
+    ``per_message`` for each, exceed ``cap``; that message is the oldest given. A human line is given as of the turn
+    that answers it on this path: it was said in another when that turn is a variant.
     """
     rows = _rows(connection, tenant, session_id, head=head, start=start, cap=cap, per_message=per_message)
-    visible = tuple(_line(row) for row in rows if not row[7])
+    lines = [_line(row) for row in rows]
+    for place, (row, after) in enumerate(pairwise(rows)):
+        if (row[8], after[8]) == ("user", "assistant"):
+            lines[place] = lines[place]._replace(turn_seq=after[2])
+    visible = tuple(line for line, row in zip(lines, rows, strict=True) if not row[7])
     return Path(visible, tuple(row[0] for row in rows if row[7]))
 
 

@@ -40,13 +40,13 @@ class _Compiled(NamedTuple):
     places: list[str] | None
     asked: int
     constants: dict[str, Any]
-    conversions: list[tuple[str, Callable[[Any], Any]]]
+    conversions: dict[str, Callable[[Any], Any]]
 
     def parameters(self, values: Mapping[str, Any]) -> tuple[Any, ...] | dict[str, Any]:
         given = {**values, **self.constants}
         if len(given) != self.asked:
             raise TypeError(f"the statement takes {self.asked} values and was given {sorted(given)}")
-        for name, convert in self.conversions:
+        for name, convert in self.conversions.items():
             given[name] = convert(given[name])
         return given if self.places is None else tuple([given[name] for name in self.places])
 
@@ -54,12 +54,12 @@ class _Compiled(NamedTuple):
 def _compile(statement: ClauseElement, dialect: Dialect, values: Mapping[str, Any]) -> _Compiled:
     compiled = cast("SQLCompiler", statement.compile(dialect=dialect, column_keys=list(values)))
     constants: dict[str, Any] = {}
-    conversions: list[tuple[str, Callable[[Any], Any]]] = []
+    conversions: dict[str, Callable[[Any], Any]] = {}
     for parameter, name in compiled.bind_names.items():
         convert = parameter.type.dialect_impl(dialect).bind_processor(dialect)
         if not parameter.required:
             constants[name] = convert(parameter.effective_value) if convert else parameter.effective_value
         elif convert:
-            conversions.append((name, convert))
+            conversions[name] = convert
     places = list(compiled.positiontup or ()) if compiled.positional else None
-    return _Compiled(compiled.string, places, len(compiled.bind_names), constants, conversions)
+    return _Compiled(compiled.string, places, len(compiled.params), constants, conversions)

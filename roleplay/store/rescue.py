@@ -97,6 +97,7 @@ def _told(where: Any) -> Select[Any]:
             _reply.c.parent_seq.label("reply_parent"),
             _parent.c.state_seq,
             _state.state,
+            _t.state_seq.label("left_seq"),
         )
         .outerjoin(_human, _beside(_human) & (_human.c.seq == _t.human_seq))
         .outerjoin(_reply, _beside(_reply) & (_reply.c.seq == _t.reply_seq))
@@ -131,8 +132,8 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A stored turn as another variant or attempt needs it: its place, its human line, its reply, and what its parent
-    handed on."""
+    """A stored turn as another variant or attempt needs it: its place, its human line, its reply, what its parent
+    handed on (``state_seq``, ``state``), and what it handed on itself (``left_seq``)."""
 
     id: str
     seq: int
@@ -157,6 +158,7 @@ class Told:
     reply_parent: int | None
     state_seq: int | None
     state: str | None
+    left_seq: int | None
 
     @property
     def tip(self) -> int | None:

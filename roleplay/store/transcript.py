@@ -19,6 +19,7 @@ _turns = table(TurnRow)
 _human = table(MessageRow).alias("human")
 _reply = table(MessageRow).alias("reply")
 _sibling = table(MessageRow).alias("sibling")
+_owner = table(TurnRow).alias("owner")
 _MESSAGE = (
     "seq",
     "parent_seq",
@@ -39,15 +40,28 @@ def _here(of: Any) -> Any:
     return (of.c.tenant == bindparam("tenant")) & (of.c.session_id == bindparam("session"))
 
 
-def _siblings(up_to_own: bool) -> Any:  # noqa: FBT001 - private, two statements differ by one condition
-    """Count replies under the parent of a reply; greetings have no parent, which an index finds by IS NULL only."""
-    mine = _here(_sibling) & (_sibling.c.role == "assistant")
-    if up_to_own:
-        mine = mine & (_sibling.c.seq <= _reply.c.seq)
-    count = select(func.count()).select_from(_sibling)
-    under_parent = count.where(mine, _sibling.c.parent_seq == _reply.c.parent_seq).scalar_subquery()
-    at_root = count.where(mine, _sibling.c.parent_seq.is_(None)).scalar_subquery()
-    return case((_reply.c.seq.is_(None), 1), (_reply.c.parent_seq.is_(None), at_root), else_=under_parent)
+def _answers(what: Any, line: Any) -> Any:
+    """Select of the complete turns that answer a line; they are found by the messages under it."""
+    return (
+        select(what)
+        .select_from(_sibling)
+        .join(_owner, _here(_owner) & (_owner.c.seq == _sibling.c.turn_seq) & (_owner.c.reply_seq == _sibling.c.seq))
+        .where(_here(_sibling), _sibling.c.parent_seq == line, _owner.c.status == TurnStatus.COMPLETED.value)
+    )
+
+
+def _openings(what: Any) -> Any:
+    """Select of the complete turns that open the session and answer no line."""
+    complete = _owner.c.status == TurnStatus.COMPLETED.value
+    return select(what).where(_here(_owner), _owner.c.parent_turn.is_(None), _owner.c.human_seq.is_(None), complete)
+
+
+def _number(*which: Any) -> Any:
+    """Count a turn itself and the complete turns that answer the same line, or open the session as it does."""
+    which = (_owner.c.seq != _turns.c.seq, *which)
+    beside = _answers(func.count(), _turns.c.human_seq).where(*which).scalar_subquery()
+    at_root = _openings(func.count()).where(*which).scalar_subquery()
+    return 1 + case((_turns.c.human_seq.is_(None), at_root), else_=beside)
 
 
 _WHOLE = (
@@ -57,8 +71,8 @@ _WHOLE = (
         _human.c.seq.label("human_at"),
         *(_reply.c[name].label(f"reply_{name}") for name in _MESSAGE if name != "seq"),
         _reply.c.seq.label("reply_at"),
-        _siblings(up_to_own=True).label("variant"),
-        _siblings(up_to_own=False).label("variants"),
+        _number(_owner.c.reply_seq < _turns.c.reply_seq).label("variant"),
+        _number().label("variants"),
     )
     .outerjoin(_human, _here(_human) & (_human.c.seq == _turns.c.human_seq))
     .outerjoin(_reply, _here(_reply) & (_reply.c.seq == _turns.c.reply_seq))
@@ -112,11 +126,8 @@ _TIPS = (
     .order_by(_turns.c.seq.desc())
     .limit(BRANCHES_LIMIT)
 )
-_VARIANTS = _WHOLE.where(
-    _turns.c.status == TurnStatus.COMPLETED.value,
-    func.coalesce(_turns.c.human_seq, 0) == bindparam("human"),
-    func.coalesce(_turns.c.parent_turn, 0) == bindparam("parent"),
-).order_by(_turns.c.seq)
+_BESIDE = _answers(_owner.c.seq, bindparam("line"))
+_OPENINGS = _openings(_owner.c.seq)
 _UNRESOLVED = _unresolved(_turns.c.parent_turn == bindparam("head_turn"))
 _UNRESOLVED_AT_ROOT = _unresolved(_turns.c.parent_turn.is_(None))
 
@@ -147,13 +158,19 @@ def _place(cursor: str) -> int:
 
 def path(connection: Connection, tenant: str, session_id: str, *, from_turn: int, limit: int) -> list[Turn]:
     """Give at most ``limit`` turns of the path that ends in ``from_turn``, newest first."""
-    where = {"tenant": tenant, "session": session_id}
-    found = connection.execute(_PATH, where | {"from_turn": from_turn, "limit": limit}).scalars().all()
+    found = numbers(connection, tenant, session_id, from_turn=from_turn, limit=limit)
     if not found:
         return []
+    where = {"tenant": tenant, "session": session_id}
     rows = connection.execute(_THESE, where | {"turns": found}).all()  # joined to the walk, they would all be read
     by_turn = calls.of_turns(connection, tenant, session_id, found)
     return [_turn(row, by_turn[row.seq]) for row in rows]
+
+
+def numbers(connection: Connection, tenant: str, session_id: str, *, from_turn: int, limit: int) -> list[int]:
+    """Give the numbers of at most ``limit`` turns of the path that ends in ``from_turn``, newest first."""
+    where = {"tenant": tenant, "session": session_id, "from_turn": from_turn, "limit": limit}
+    return sorted(connection.execute(_PATH, where).scalars(), reverse=True)
 
 
 def tips(connection: Connection, tenant: str, session_id: str) -> list[Turn]:
@@ -164,13 +181,15 @@ def tips(connection: Connection, tenant: str, session_id: str) -> list[Turn]:
 
 
 def variants(connection: Connection, tenant: str, session_id: str, turn_id: str) -> list[Turn]:
-    """Give all variants of a turn's reply, oldest first. Raises ``NotFoundError``."""
+    """Give a turn and all complete turns beside it, oldest reply first. Raises ``NotFoundError``."""
     where = {"tenant": tenant, "session": session_id}
     row = connection.execute(_BY_ID, where | {"turn": turn_id}).first()
     if row is None:
         raise NotFoundError("turn", turn_id)
-    beside = {"human": row.human_seq or 0, "parent": row.parent_turn or 0}
-    return _whole(connection, tenant, session_id, connection.execute(_VARIANTS, where | beside).all())
+    opens = row.human_seq is None
+    beside = connection.execute(_OPENINGS if opens else _BESIDE, where if opens else where | {"line": row.human_seq})
+    found = connection.execute(_THESE, where | {"turns": [*{row.seq, *beside.scalars()}]}).all()
+    return _whole(connection, tenant, session_id, sorted(found, key=lambda one: int(one.reply_seq)))
 
 
 def _whole(connection: Connection, tenant: str, session_id: str, rows: Sequence[Row[Any]]) -> list[Turn]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from roleplay.domain.context import Line
+from roleplay.domain.conversation import Turn
 from roleplay.errors import ConflictError, InvalidInputError
-from roleplay.store import entries, rescue, sessions
+from roleplay.store import Connection, entries, rescue, sessions, transcript
 from roleplay.turns.effects import Pause, Steps, read, write
 from roleplay.turns.scene import Rehearsed, Scene
 
@@ -26,7 +28,8 @@ class Ground:
 
     ``line`` is the human line to answer, ``human`` the message to write for it (``None``: it is stored already),
     ``before`` the message before it. ``state`` is what the path hands on. ``again`` is the stored turn that gets
-    another attempt (``None``: the reply is a turn of its own).
+    another attempt (``None``: the reply is a turn of its own), ``so_far`` the text of its reply that this attempt goes
+    on from (empty: the attempt begins anew).
     """
 
     stand: sessions.Stand
@@ -39,6 +42,7 @@ class Ground:
     ordinals: tuple[int, int]
     revision: int
     again: rescue.Told | None = None
+    so_far: str = ""
 
     def inherited(self, seat: int) -> tuple[int, str]:
         """What the path hands on for a seat: where its window starts (0: at the beginning), its front's digest."""
@@ -78,7 +82,7 @@ def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str
     )
 
 
-def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool) -> Ground:
+def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: str = "") -> Ground:
     """Stand on the human line of a turn that is stored, for another variant of its reply or another attempt at it.
 
     Raises ``InvalidInputError`` for a turn that answers nobody, such as a greeting.
@@ -101,12 +105,23 @@ def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool) -> Ground:
         ordinals=(told.human_ordinal or 0, told.model_ordinal or 0),
         revision=told.revision if again else stand.revision,
         again=told if again else None,
+        so_far=so_far,
     )
 
 
 def read_stand(scene: Scene) -> Steps[sessions.Stand]:
     """Read where the session stands. Raises ``NotFoundError``."""
     return (yield from read(lambda db: sessions.stand(db, scene.tenant, scene.session_id)))
+
+
+class Seen(NamedTuple):
+    """Where a session stands, the turn of the caller's key with the digest of its arguments, and who holds the turn in
+    flight that is in the way. ``gone``: it ended between two statements of the look."""
+
+    stand: sessions.Stand
+    mine: tuple[Turn, str] | None
+    live: rescue.Holder | None
+    gone: bool
 
 
 class Queue:
@@ -127,7 +142,7 @@ class Queue:
         self._lost_claims = 0
         self._head: int | None = None
 
-    def may_pass(self, live: str, key: str | None) -> Steps[bool]:
+    def may_pass(self, live: rescue.Holder, key: str | None) -> Steps[bool]:
         """Say whether to speak beside the turn in flight ``live``; ``False``, perhaps after a pause: look again.
 
         A turn that nobody drives any more is ended first. ``key``: the turn is the one that the caller asks for.
@@ -139,8 +154,8 @@ class Queue:
             return True
         what = "a turn is still running in this session" if key is None else f"the turn of key {key!r} is still running"
         if self._on_conflict != "wait":
-            raise ConflictError(what, found=live, turn_id=live)
-        yield from self._pause(live, what)
+            raise ConflictError(what, found=live.turn_id, turn_id=live.turn_id)
+        yield from self._pause(live.turn_id, what)
         return False
 
     def lost_claim(self, stand: sessions.Stand) -> Steps[None]:
@@ -170,21 +185,34 @@ class Queue:
         self._look_s = min(1.5 * self._look_s, LONGEST_LOOK_S)
 
 
-def end_if_lost(scene: Scene, turn_id: str) -> Steps[bool]:
-    """End a turn in flight that nobody drives or whose lease has run out; says whether it is in flight no more."""
+def look(scene: Scene, key: str | None) -> Steps[Seen]:
+    """Read where the session stands and what is in the way. Raises ``NotFoundError``."""
     tenant, session_id, now = scene.tenant, scene.session_id, scene.ports.now()
-    held: rescue.Holder | None = yield from read(lambda db: rescue.holder(db, tenant, session_id, turn_id, now))
-    if held is None:
-        return True
-    if not (held.expired or scene.ports.is_left(held.owner, turn_id)):
+
+    def work(db: Connection) -> Seen:
+        # First the stand, then the key: a turn of this key that comes later moves the version that the claim names.
+        stand = sessions.stand(db, tenant, session_id)
+        mine = None if key is None else transcript.by_key(db, tenant, session_id, key)
+        in_flight = stand.live_turn if mine is None or not mine[0].status.in_flight else mine[0].id
+        live = None if in_flight is None else rescue.holder(db, tenant, session_id, in_flight, now)
+        gone = in_flight is not None and live is None
+        return Seen(stand, mine, live, gone)
+
+    return (yield from read(work))
+
+
+def end_if_lost(scene: Scene, held: rescue.Holder) -> Steps[bool]:
+    """End a turn in flight that nobody drives or whose lease has run out; says whether it is in flight no more."""
+    if not (held.expired or scene.ports.is_left(held.owner, held.turn_id)):
         return False
-    hold = entries.Hold(tenant, session_id, held.turn_seq, held.attempt, held.owner)
+    hold = entries.Hold(scene.tenant, scene.session_id, held.turn_seq, held.attempt, held.owner)
+    now = scene.ports.now()
     yield from write(lambda db: rescue.recover(db, hold, at=now))
     return True
 
 
 def told(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[rescue.Told]:
-    """Read a turn by its id; without one, the last attempt after the head if there is one, else the head's turn.
+    """Read a turn by its id; without one, the head's turn.
 
     Raises ``NotFoundError``, and ``InvalidInputError`` when nothing was said yet.
     """

@@ -40,12 +40,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is asked of one reply beside its line: sampling of the turn, a hint for this reply alone, and the text that
-    it goes on from."""
+    """What is asked of one reply beside its line: sampling of the turn, and a hint for this reply alone."""
 
     sampling: Sampling = Sampling()
     hint: str = ""
-    so_far: str = ""
 
 
 def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: bool) -> Steps[Plan]:
@@ -75,7 +73,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
             )
         )
     lines: list[Line] = [*past.lines, ground.line]
-    sheet = known.sheet.with_wish(wish.hint, wish.so_far, words_for(wish.so_far), counter, needs)
+    sheet = known.sheet.with_wish(wish.hint, ground.so_far, words_for(ground.so_far), counter, needs)
     draft = build(
         sheet, lines, hidden=past.hidden, budget_tokens=budget, window_start=start, counter=counter, demands=needs
     )
@@ -111,7 +109,8 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
     same_epoch = ground.state is not None and epoch == ground.inherited(speaker.seat)
     volatile = {p.digest for p in draft.recipe.tail} | {one.piece.digest for one in draft.recipe.insertions}
     pieces = {name: text for name, text in draft.texts.items() if not same_epoch or name in volatile}
-    new_messages = 1 if ground.human is None else 2
+    goes_on = again is not None and bool(ground.so_far)  # in the message that holds the text so far
+    new_messages = int(ground.human is not None) + int(not goes_on)
     seq = again.seq if again else stand.last_turn + 1
     attempt = again.attempt + 1 if again else 1
     turn = NewTurn(
@@ -127,7 +126,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         state_seq=ground.state_seq if same_epoch or again else seq,
         status=TurnStatus.PENDING.value,
         human_seq=ground.line.seq,
-        reply_seq=stand.last_seq + new_messages,
+        reply_seq=again.reply_seq if again and goes_on else stand.last_seq + new_messages,
         lease_owner=ports.owner,
         idempotency_key=terms.key,
         body_digest=terms.body_digest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from roleplay.domain.conversation import SessionInfo, Turn
 from roleplay.domain.page import PAGE_LIMIT, Page
-from roleplay.errors import InvalidInputError
+from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store import sessions, transcript
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.scene import Scene
@@ -21,9 +21,15 @@ def turns(scene: Scene, before: str | None, limit: int) -> Steps[Page[Turn]]:
     return (yield from read(lambda db: transcript.page(db, scene.tenant, scene.session_id, before=before, limit=limit)))
 
 
-def turn(scene: Scene, turn_id: str) -> Steps[Turn]:
-    """Read one turn."""
-    return (yield from read(lambda db: transcript.by_id(db, scene.tenant, scene.session_id, turn_id)))
+def turn(scene: Scene, turn_id: str | int) -> Steps[Turn]:
+    """Read one turn, by its id or its number."""
+    place = scene.tenant, scene.session_id
+    if isinstance(turn_id, str):
+        return (yield from read(lambda db: transcript.by_id(db, *place, turn_id)))
+    found = yield from read(lambda db: transcript.path(db, *place, from_turn=turn_id, limit=1))
+    if not found:
+        raise NotFoundError("turn", str(turn_id))
+    return found[0]
 
 
 def check_limit(limit: int) -> None:

@@ -31,13 +31,12 @@ FLUSH_GROWTH = 1.125
 
 @dataclass(slots=True)
 class Reply:
-    """Drives a claimed turn through its attempts to its end. ``so_far`` is the text that the reply goes on from."""
+    """Drives a claimed turn through its attempts to its end."""
 
     scene: Scene
     plan: Plan
     claim: Claim
     claimed_at: datetime
-    so_far: str = ""
     call: NewCall = field(init=False)
     call_at: datetime = field(init=False)
     reply_at: datetime | None = field(init=False, default=None)
@@ -53,6 +52,7 @@ class Reply:
 
     def __post_init__(self) -> None:
         self.call, self.call_at = self.claim.call, self.claimed_at
+        self.kept = bool(self.plan.ground.so_far)
 
     def course(self) -> Course:
         """Make attempts until one gives the reply, the policy is used up, or the caller wants no more."""
@@ -94,7 +94,8 @@ class Reply:
         self.speech_chars = 0
         request = WireRequest(endpoint.path.value, self.plan.body, self.plan.stream)
         status, content_type = yield Open(endpoint, request)
-        decoder = ReplyDecoder(status, content_type, streamed=self.plan.stream, now=ports.now())
+        so_far = self.plan.ground.so_far
+        decoder = ReplyDecoder(status, content_type, streamed=self.plan.stream, now=ports.now(), so_far=so_far)
         self.decoder = decoder
         try:
             while not decoder.done and (piece := (yield Receive())):
@@ -195,11 +196,11 @@ class Reply:
         raised.
         """
         speech = self.decoder.speech if self.decoder else ""
+        reply = self._message() if speech or self.plan.ground.so_far else None
         if error is None:
             status = TurnStatus.COMPLETED
         else:
-            status = TurnStatus.INTERRUPTED if speech or not isinstance(error, ChatError) else TurnStatus.FAILED
-        reply = self._message() if speech or self.so_far else None
+            status = TurnStatus.INTERRUPTED if reply or not isinstance(error, ChatError) else TurnStatus.FAILED
         ending = self._ending(error)
         ended = self.call.id, ending
         turn, hold, at = self.claim.turn, self._hold, self.scene.ports.now()
@@ -217,9 +218,10 @@ class Reply:
             finished: Turn | bool = yield from write(work, patient=True)
         except (GeneratorExit, StoreError):
             raise
-        except BaseException:  # Ctrl-C or a cancelled task: its caller wants to leave, not to leave a turn half-written
-            yield from write(work, patient=True)
-            raise
+        except BaseException as leaving:  # Ctrl-C or a cancelled task: to leave is wanted, not a turn without an end
+            finished = yield from write(work, patient=True)
+            if not isinstance(leaving, Interrupt):
+                raise
         if finished is False:
             raise self._taken_over()
         if isinstance(finished, Turn):
@@ -241,7 +243,7 @@ class Reply:
     def _message(self) -> NewMessage:
         turn, ground = self.claim.turn, self.plan.ground
         assert turn.reply_seq is not None
-        text = self.so_far + (self.decoder.speech if self.decoder else "")
+        text = ground.so_far + (self.decoder.speech if self.decoder else "")
         humans, models = ground.ordinals
         return NewMessage(
             seq=turn.reply_seq,

@@ -10,12 +10,12 @@ from datetime import datetime
 from roleplay.domain.conversation import Delta, Turn, TurnStatus
 from roleplay.domain.settings import TurnOptions
 from roleplay.domain.values import TEXT_LIMIT, text_problem
-from roleplay.errors import IdempotencyError, InvalidInputError, StoreError
+from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, StoreError
 from roleplay.store import rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import Claim, Hold
 from roleplay.turns.effects import Claimed, Course, Emit, Steps, read, write
-from roleplay.turns.ground import Ground, Queue, of_new_line, of_told, read_stand, told
+from roleplay.turns.ground import Ground, Queue, end_if_lost, of_new_line, of_told, read_stand, told
 from roleplay.turns.plan import Plan, Terms, Wish, claim_of, plan
 from roleplay.turns.reply import Reply
 from roleplay.turns.scene import Rehearsed, Scene, rehearse
@@ -62,17 +62,14 @@ def retry(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bo
 
 def resume(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Course:
     """Let the model go on from the text of an interrupted turn; the reply is that text and what follows."""
-    stand = yield from read_stand(scene)
-    found = yield from _unresolved(scene, turn_id, stand)
-    if not found.reply_text:
-        raise InvalidInputError("turn_id", "has no text to go on from", allowed="an interrupted turn with text")
-    so_far = found.reply_text
 
     def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
-        return of_told(stand, (yield from _unresolved(scene, found.id, stand)), again=True)
+        found = yield from _unresolved(scene, turn_id, stand)
+        if not found.reply_text:
+            raise InvalidInputError("turn_id", "has no text to go on from", allowed="an interrupted turn with text")
+        return of_told(stand, found, again=True, so_far=found.reply_text)
 
-    wish = Wish(options.sampling, so_far=so_far)
-    return (yield from _speak(scene, ground, wish, options, None, stream=stream))
+    return (yield from _speak(scene, ground, Wish(options.sampling), options, None, stream=stream))
 
 
 def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Plan]:
@@ -133,7 +130,7 @@ def _speak(
         scene.ports.driven[claim.call.id] = claim.turn.id
         try:
             if (yield from _claimed(scene, claim, at)):
-                return (yield from Reply(scene, made, claim, at, wish.so_far).course())
+                return (yield from Reply(scene, made, claim, at).course())
         finally:
             scene.ports.driven.pop(claim.call.id, None)
         yield from queue.lost_claim(stand)
@@ -185,7 +182,8 @@ def _told_again(turn: Turn, *, stream: bool) -> Course:
 def _unresolved(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[rescue.Told]:
     """Read a turn that failed or was interrupted; without an id, the last attempt after the head.
 
-    Raises ``InvalidInputError`` for a turn that is complete or still runs.
+    A turn in flight that nobody drives any more is ended first. Raises ``ConflictError`` for one that still runs,
+    ``InvalidInputError`` for one that is complete.
     """
     if turn_id is None:
         last = yield from read(lambda db: transcript.unresolved(db, scene.tenant, scene.session_id, stand.head_turn))
@@ -193,6 +191,10 @@ def _unresolved(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Ste
             raise InvalidInputError("turn_id", "is needed: the last turn is complete")
         turn_id = last.id
     found = yield from told(scene, turn_id, stand)
+    if TurnStatus(found.status).in_flight:
+        if not (yield from end_if_lost(scene, found.id)):
+            raise ConflictError("this turn is still running", found=found.id, turn_id=found.id)
+        found = yield from told(scene, found.id, stand)
     if TurnStatus(found.status) not in {TurnStatus.FAILED, TurnStatus.INTERRUPTED}:
         raise InvalidInputError("turn_id", f"is {found.status}", allowed="a turn that failed or was interrupted")
     return found

@@ -15,6 +15,7 @@ from roleplay.store import Connection, moves, rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import NewMessage, NewTurn
 from roleplay.turns.effects import Steps, read, write
+from roleplay.turns.ground import end_if_lost
 from roleplay.turns.scene import Scene
 from roleplay.turns.speaking import checked
 
@@ -34,14 +35,28 @@ class _Now(NamedTuple):
         return self.db, self.scene.tenant, self.scene.session_id
 
     def told(self, turn_id: str) -> rescue.Told:
-        return rescue.told(*self.place, turn_id, None)
+        """Read a turn, which must not be in flight."""
+        found = rescue.told(*self.place, turn_id, None)
+        if TurnStatus(found.status).in_flight:
+            raise ConflictError("this turn is still running", found=found.id, turn_id=found.id)
+        return found
+
+    def complete(self, turn_id: str) -> rescue.Told:
+        """Read a turn, which must be complete."""
+        found = self.told(turn_id)
+        if found.status != TurnStatus.COMPLETED:
+            raise InvalidInputError("turn_id", f"is {found.status}", allowed="a turn that is completed")
+        return found
+
+    def turn_at(self, seq: int) -> Turn:
+        """Read the turn with a number."""
+        return transcript.path(*self.place, from_turn=seq, limit=1)[0]
 
     def move(self, to: int | None, cause: str, *, undoes: int | None = None) -> None:
         """Move the head, which a turn in flight on it forbids."""
-        if self.stand.live_turn is not None:
-            raise ConflictError(
-                "a turn is still running in this session", found=self.stand.live_turn, turn_id=self.stand.live_turn
-            )
+        live = self.stand.live_turn
+        if live is not None:
+            raise ConflictError("a turn is still running in this session", found=live, turn_id=live)
         if to != self.stand.head_seq:
             moves.move_head(*self.place, (self.stand.head_seq, to), cause=cause, at=self.at, undoes=undoes)
 
@@ -58,10 +73,7 @@ def fork(scene: Scene, turn_id: str) -> Steps[Turn]:
 
 def _stand_on(scene: Scene, turn_id: str, cause: str) -> Steps[Turn]:
     def work(now: _Now) -> Turn:
-        found = now.told(turn_id)
-        if found.status != TurnStatus.COMPLETED:
-            raise InvalidInputError("turn_id", f"is {found.status}", allowed="a turn that is completed")
-        now.move(found.tip, cause)
+        now.move(now.complete(turn_id).tip, cause)
         return transcript.by_id(*now.place, turn_id)
 
     return (yield from _write(scene, work))
@@ -73,11 +85,11 @@ def rewind(scene: Scene, turns: int) -> Steps[Turn | None]:
         raise InvalidInputError("turns", f"is {turns}", allowed="at least 1")
 
     def work(now: _Now) -> Turn | None:
-        head = now.stand.head_turn
-        path = [] if head is None else transcript.path(*now.place, from_turn=head, limit=turns + 1)
+        head, limit = now.stand.head_turn, min(turns, now.stand.last_turn) + 1
+        path = [] if head is None else transcript.numbers(*now.place, from_turn=head, limit=limit)
         if len(path) < turns:
             raise InvalidInputError("turns", f"is {turns}", allowed=f"at most {len(path)}, the turns there are")
-        target = path[turns] if len(path) > turns else None
+        target = now.turn_at(path[turns]) if len(path) > turns else None
         now.move(None if target is None else now.told(target.id).tip, "rewind")
         return target
 
@@ -95,7 +107,7 @@ def undo(scene: Scene) -> Steps[Turn | None]:
         if move.from_seq is None:
             return None
         head = sessions.stand(*now.place).head_turn
-        return transcript.path(*now.place, from_turn=head, limit=1)[0] if head is not None else None
+        return None if head is None else now.turn_at(head)
 
     return (yield from _write(scene, work))
 
@@ -119,9 +131,10 @@ def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
     words = checked(text)
 
     def work(now: _Now) -> Turn:
-        old, found, stand = transcript.by_id(*now.place, turn_id), now.told(turn_id), now.stand
-        if old.reply is None or old.status is not TurnStatus.COMPLETED:
-            raise InvalidInputError("turn_id", f"is {old.status}", allowed="a turn with a whole reply")
+        found, stand = now.complete(turn_id), now.stand
+        old = transcript.by_id(*now.place, turn_id)
+        if old.reply is None:
+            raise InvalidInputError("turn_id", "has no reply", allowed="a turn with a reply")
         message = _reworded(scene, found, old, stand.last_seq + 1, words)
         turn = NewTurn(
             seq=stand.last_turn + 1,
@@ -133,7 +146,7 @@ def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
             ordinal=1,
             speaker=found.speaker,
             revision=stand.revision,
-            state_seq=found.state_seq,
+            state_seq=found.left_seq,
             status=TurnStatus.COMPLETED.value,
             human_seq=found.human_seq,
             reply_seq=message.seq,
@@ -166,10 +179,10 @@ def _reworded(scene: Scene, found: rescue.Told, old: Turn, seq: int, text: str) 
 
 
 def hide(scene: Scene, turn_id: str, *, hidden: bool) -> Steps[Turn]:
-    """Leave a turn out of contexts from now on, or take it in again. It stays where it is, and shown as hidden."""
+    """Leave a complete turn out of contexts from now on, or take it in again. It stays where it is, shown as hidden."""
 
     def work(now: _Now) -> Turn:
-        found = now.told(turn_id)
+        found = now.complete(turn_id)
         messages = [seq for seq in (found.human_seq, found.reply_seq) if seq is not None]
         moves.hide(*now.place, messages, hidden=hidden)
         return transcript.by_id(*now.place, turn_id)
@@ -183,16 +196,21 @@ def branches(scene: Scene) -> Steps[Sequence[Turn]]:
 
 
 def variants(scene: Scene, turn_id: str) -> Steps[Sequence[Turn]]:
-    """Give all variants of a turn's reply, oldest first, the turn itself among them."""
+    """Give all complete variants of a turn's reply, oldest first, and the turn itself among them."""
     return (yield from read(lambda db: transcript.variants(db, scene.tenant, scene.session_id, turn_id)))
 
 
 def _write(scene: Scene, work: Callable[[_Now], T]) -> Steps[T]:
+    """Do the work alone on the session. A turn in flight that is in its way and that nobody drives is ended first."""
     at = scene.ports.now()
 
     def whole(db: Connection) -> T:
         sessions.lock(db, scene.tenant, scene.session_id)
         return work(_Now(db, scene, sessions.stand(db, scene.tenant, scene.session_id), at))
 
-    result: T = yield from write(whole)
-    return result
+    while True:
+        try:
+            return (yield from write(whole))
+        except ConflictError as error:
+            if error.turn_id is None or not (yield from end_if_lost(scene, error.turn_id)):
+                raise

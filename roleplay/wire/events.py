@@ -19,10 +19,10 @@ class ReplyEvents:
     """Gathers text and facts from the events of one reply.
 
     ``whole`` tells that the service has said that its text is complete. ``text_limit`` bounds speech and reasoning
-    together, in characters.
+    together, in characters. ``so_far`` is speech that the reply goes on from.
     """
 
-    def __init__(self, status: int, now: datetime | None, text_limit: int) -> None:
+    def __init__(self, status: int, now: datetime | None, text_limit: int, so_far: str = "") -> None:
         self.facts = ReplyFacts()
         self.whole = False
         self._status = status
@@ -33,7 +33,7 @@ class ReplyEvents:
         self._speech_seen = self._reasoning_seen = self._details_passed = False
         self._speech = Mender()
         self._reasoning = Mender()
-        self._splitter = ThinkSplitter()
+        self._splitter = ThinkSplitter(so_far)
         self._increments = Increments()
 
     @property

@@ -30,8 +30,9 @@ class ReplyDecoder:
 
     ``status`` and ``content_type`` are the answer's; JSON and event streams are told apart by the bytes first, so that
     a JSON answer to a stream request and the reverse are read too. ``streamed``: whether a stream was asked for.
-    ``now`` (aware): the moment that a reset time in a refusal is measured from. ``line_limit`` bounds a line of a
-    stream in bytes, ``reply_limit`` a JSON body in bytes and a stream's text in characters.
+    ``now`` (aware): the moment that a reset time in a refusal is measured from. ``so_far``: speech that the reply goes
+    on from. ``line_limit`` bounds a line of a stream in bytes, ``reply_limit`` a JSON body in bytes and a stream's text
+    in characters.
 
     Feed it until ``done`` or the end, then call ``finish``, which raises what went wrong::
 
@@ -49,6 +50,7 @@ class ReplyDecoder:
         *,
         streamed: bool,
         now: datetime | None = None,
+        so_far: str = "",
         line_limit: int = LINE_LIMIT,
         reply_limit: int = REPLY_LIMIT,
     ) -> None:
@@ -59,7 +61,7 @@ class ReplyDecoder:
         self._now = now
         self._line_limit = line_limit
         self._reply_limit = reply_limit
-        self._events = ReplyEvents(status, now, reply_limit)
+        self._events = ReplyEvents(status, now, reply_limit, so_far)
         self._head = b""
         self._frames: Events | Body | None = None
         self._page = bytearray()
@@ -178,7 +180,7 @@ class ReplyDecoder:
         if not self.done:
             self._rest()
         self._events.flush()
-        if not self.speech:
+        if not self.speech.strip():
             raise _empty(self.facts, self.reasoning)
 
     def _rest(self) -> None:

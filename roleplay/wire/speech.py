@@ -65,14 +65,13 @@ class ThinkSplitter:
 
     White space before the first word of speech or reasoning is left out, and so is that behind ``</think>`` unless it
     parts words of speech. A ``</think>`` without its beginning is left out; a ``<think>`` without its end makes
-    reasoning of all that follows.
+    reasoning of all that follows. ``so_far`` is speech that this text goes on from.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, so_far: str = "") -> None:
         self._held = ""
         self._thinking = False
-        self._trim = True
-        self._words_apart = True
+        self._trim = self._words_apart = not so_far or so_far[-1].isspace()
 
     def feed(self, text: str) -> list[Said]:
         """Give what ``text`` adds; up to seven characters that may begin a tag are held for the next piece."""

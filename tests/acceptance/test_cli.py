@@ -207,7 +207,8 @@ def test_the_twenty_line_program_holds_a_conversation_that_goes_on(
 def test_a_person_chooses_talks_interrupts_and_leaves(
     terminal: Callable[..., Terminal], simulator: Simulator, sqlite_url: str
 ) -> None:
-    """Alone it offers a choice; a reply comes as it is made, Ctrl-C ends the reply alone, Ctrl-D the chat."""
+    """Alone it offers a choice; a reply comes as it is made, Ctrl-C ends the reply alone, Ctrl-D the chat; what was
+    interrupted goes on when it is asked to."""
     screen = terminal()
     assert "1  Marta Quill · innkeeper (example)" in screen.until(r"number \[1\]: ")
     screen.type("1\n")
@@ -223,7 +224,7 @@ def test_a_person_chooses_talks_interrupts_and_leaves(
     screen.type("tell me all\n")
     screen.until("word word")
     screen.type("\x03")
-    screen.until("interrupted · what came is saved")
+    screen.until("interrupted · what came is saved · /continue, /retry or /accept")
     screen.until("User: ")
     [(status, text)] = rows(
         sqlite_url,
@@ -240,6 +241,12 @@ def test_a_person_chooses_talks_interrupts_and_leaves(
     screen.until("roleplay: /nonsense: is no command")
     screen.type("/history\n")
     screen.until("Marta Quill's reply: interrupted")
+    simulator.heal()
+    simulator.say("And that is all.")
+    screen.until("User: ")
+    screen.type("/continue\n")
+    screen.until(r"Marta Quill: \x1b\[0mword word .*And that is all\.\r\n")
+    screen.until(r"saved · \d+ .*tokens")
     screen.until("User: ")
     screen.type("\x04")
     assert screen.end() == 0

@@ -343,4 +343,5 @@ def test_errors_are_data(roleplay: Roleplay) -> None:
         "turn_id": None,
         "kind": "session",
         "key": "no-such-session",
+        "ambiguous": False,
     }

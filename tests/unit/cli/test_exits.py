@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from roleplay import (
@@ -45,7 +47,9 @@ def test_every_error_has_its_exit_code(error: RoleplayError, code: int) -> None:
 
 
 def test_the_help_lists_every_exit_code(command: Command) -> None:
-    """The table in the help is the table in force."""
+    """The table in the help is the table in force, and so is the one in the reference."""
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    assert all(f"| {code.value} | {code.meaning} |" in page for code in ExitCode)
     ended = command("--help")
     assert ended.code == 0
     assert all(f"{code.value:>3}  {code.meaning}" in ended.out for code in ExitCode)

@@ -7,7 +7,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, bindparam, create_engine, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    create_engine,
+    insert,
+    select,
+    update,
+)
 
 from roleplay.store.prepared import Prepared
 from roleplay.store.tables import UtcDateTime
@@ -44,10 +56,10 @@ def test_it_writes_what_execute_would(connection: Connection) -> None:
 def test_values_of_its_own(connection: Connection) -> None:
     """A statement keeps the values that it was built with, and takes one given name in many places."""
     Prepared(insert(THINGS)).run(connection, {"id": 4, "name": "old", "at": NOW})
-    where = (THINGS.c.id == bindparam("of_id")) & (THINGS.c.id + 0 == bindparam("of_id"))
+    where = (THINGS.c.at <= bindparam("of_time")) & (THINGS.c.at >= bindparam("of_time"))
     change = Prepared(update(THINGS).where(where).values(id=THINGS.c.id + 1, name="new", at=None))
-    assert change.run(connection, {"of_id": 4}).rowcount == 1
-    assert change.run(connection, {"of_id": 4}).rowcount == 0
+    assert change.run(connection, {"of_time": NOW}).rowcount == 1
+    assert change.run(connection, {"of_time": NOW}).rowcount == 0
     assert rows(connection) == [(5, "new", None)]
 
 

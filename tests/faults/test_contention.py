@@ -1,0 +1,64 @@
+"""Many processes speak at once into one database, each in a session of its own or all in the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from roleplay import Endpoint, Persona, Roleplay, SessionSettings, Turn, TurnStatus
+from roleplay.testing import ScriptedModel
+from tests.support import crowd
+
+PROCESSES = 8
+LINES = 200
+LONGEST_WAIT_S = 10.0  # as docs/how-a-turn-is-stored.md says
+SMALL = SessionSettings(budget_tokens=300)  # what a context costs is not looked at here
+
+
+@pytest.fixture
+def rp(database_url: str, scripted: Callable[..., ScriptedModel]) -> Roleplay:
+    with Roleplay.open(database_url, model=Endpoint("MiniMax-M2.7"), chat=scripted()) as one:
+        yield one
+
+
+def path(rp: Roleplay, session_id: str) -> list[Turn]:
+    """Read the whole path of a session, oldest first, and hold every reply against its own question."""
+    session = rp.sessions.get(session_id)
+    found: list[Turn] = []
+    before = None
+    while True:
+        page = session.turns(before=before, limit=200)
+        found = [*page.items, *found]
+        before = page.older
+        if before is None:
+            break
+    assert [turn.seq for turn in found] == list(range(1, len(found) + 1))
+    assert [seq for turn in found for seq in (turn.human.seq, turn.reply.seq)] == list(range(1, 2 * len(found) + 1))
+    assert all(turn.reply.parent_seq == turn.human.seq for turn in found)
+    assert all(turn.reply.text == f"You said: {turn.human.text}" for turn in found)
+    assert all(turn.status is TurnStatus.COMPLETED for turn in found)
+    assert session.info().head_seq == 2 * len(found)
+    return found
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["sessions of their own", "one session"])
+def test_processes_at_once(rp: Roleplay, database_url: str, ledger: object, shared: bool) -> None:
+    """1,600 sends of eight processes are 1,600 turns, numbered without a gap, and nobody waits for too long."""
+    persona = rp.personas.put(Persona("Huang", "A ferryman."))
+    sessions = [rp.sessions.create(cast=[persona], settings=SMALL).id for _ in range(PROCESSES)]
+    if shared:
+        sessions = sessions[:1] * PROCESSES
+    said = crowd.speak(database_url, sessions, LINES)
+    ledger.models[0].bodies += [body for one in said for body in one.bodies]
+    lines = {who: [] for who in range(PROCESSES)}
+    turns = [turn for session_id in dict.fromkeys(sessions) for turn in path(rp, session_id)]
+    for turn in turns:
+        who, _, number = turn.human.text.partition(": ")
+        lines[int(who)].append(int(number))
+    assert len(turns) == PROCESSES * LINES
+    assert all(numbers == list(range(LINES)) for numbers in lines.values())
+    assert list(rp.doctor()) == []
+    longest = max(max(one.took_s) for one in said)
+    print(f"{'one session' if shared else 'own sessions'}: longest send {longest:.2f} s, all {max(sum(one.took_s) for one in said):.1f} s")
+    assert longest < LONGEST_WAIT_S
