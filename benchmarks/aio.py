@@ -172,9 +172,7 @@ class OursAsync:
         settings = SessionSettings(budget_tokens=BUDGET_TOKENS)
         engine = await AsyncRoleplay.open(f"sqlite:///{path}", model=endpoint, settings=settings)
         persona, user = await engine.personas.put(PERSONA), await engine.personas.put(USER)
-        sessions = [
-            await engine.sessions.create(cast=[persona], user=user, scene=SCENE) for _ in range(CONVERSATIONS)
-        ]
+        sessions = [await engine.sessions.create(cast=[persona], user=user, scene=SCENE) for _ in range(CONVERSATIONS)]
 
         def durable(db: Any) -> None:
             assert_durable(db.connection.driver_connection)
@@ -238,12 +236,12 @@ def measure(folder: Path, turns: int, *, stream: bool, simulator: bool) -> Outco
         ratios: dict[str, list[float]] = {"rate": [], "cpu": [], "wall": []}
 
         def block(floor_into: Measured, ours_into: Measured, sync_into: Measured) -> None:
-            runner.run(
-                conversations([[lambda one=one: ours.turn(one)] * BLOCK for one in ours.sessions], ours_into)
-            )
+            runner.run(conversations([[lambda one=one: ours.turn(one)] * BLOCK for one in ours.sessions], ours_into))
             asked = server.bodies(CONVERSATIONS * BLOCK)
             mine = [asked[number::CONVERSATIONS] for number in range(CONVERSATIONS)]
-            runner.run(conversations([[lambda body=body: floor.turn(body) for body in one] for one in mine], floor_into))
+            runner.run(
+                conversations([[lambda body=body: floor.turn(body) for body in one] for one in mine], floor_into)
+            )
             server.bodies(CONVERSATIONS * BLOCK)
             with sync_into.block(SYNC_BLOCK):
                 for _ in range(SYNC_BLOCK):
@@ -289,7 +287,9 @@ def measure(folder: Path, turns: int, *, stream: bool, simulator: bool) -> Outco
 def show(found: Outcome) -> None:
     """Print an outcome for people."""
     how = "stream" if found.stream else "send"
-    print(f"{found.turns} turns by {how} in {found.conversations} conversations at once; server: {found.server}; ", end="")
+    print(
+        f"{found.turns} turns by {how} in {found.conversations} conversations at once; server: {found.server}; ", end=""
+    )
     print(f"database on {found.filesystem}\n")
     print(f"{'':<24}{'floor':>12}{'ours':>12}{'ratio':>8}{'sync':>12}")
     labels = {

@@ -42,6 +42,7 @@ class HttpxTransport:
         headers = {
             "Content-Type": "application/json",
             "Accept": "text/event-stream" if request.stream else "application/json",
+            "Accept-Encoding": "identity",  # what is packed comes late
         }
         if endpoint.api_key is not None:
             headers["Authorization"] = f"Bearer {endpoint.api_key.get_secret_value()}"
@@ -55,7 +56,7 @@ class HttpxTransport:
                 response = await http.send(post, stream=True, follow_redirects=False, auth=_no_netrc)
         except BaseException as error:
             await give_back()
-            if isinstance(error, _FAULTS):
+            if isinstance(error, (*_FAULTS, httpx.InvalidURL, ValueError)):  # the last two: a host that no name can be
                 raise _unavailable(endpoint, error) from error
             raise
         return HttpxAnswer(endpoint, response, deadline, give_back)

@@ -22,7 +22,7 @@ from roleplay.errors import SettingsError, StoreError
 from roleplay.store.database import POSTGRES_OPTIONS, Database, Patience, postgres_url, store_error
 
 T = TypeVar("T")
-READERS = 3
+READERS = 2
 READ_LIMIT = 8
 GROUP_LIMIT = 256
 
@@ -166,6 +166,7 @@ class AsyncPostgres:
         except ImportError:
             raise SettingsError("asyncio needs an extra: pip install 'roleplay-engine[async]'") from None
         self._engine = create_async_engine(postgres_url(database.engine.url), **POSTGRES_OPTIONS)
+        database.close()  # the connection that checked the schema is of no more use
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` on a pooled connection."""
@@ -191,7 +192,11 @@ class AsyncPostgres:
         try:
             async with self._engine.connect() as connection:
                 result = await connection.run_sync(work)
-                await connection.commit()
+                try:
+                    await connection.commit()
+                except BaseException:
+                    await connection.invalidate()  # as in ``Database``
+                    raise
                 return result
         except SQLAlchemyError as error:
             raise store_error(error) from error

@@ -90,7 +90,11 @@ class Database:
                     driver: Any = connection.connection.driver_connection
                     _patiently(lambda: driver.execute(begin))
                 result = work(connection)
-                connection.commit()
+                try:
+                    connection.commit()
+                except BaseException:
+                    connection.invalidate()  # else it would go back to the pool with its transaction open
+                    raise
                 return result
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise store_error(error) from error

@@ -1,12 +1,13 @@
-"""Turns read back along a path, a page in three statements."""
+"""Turns read back along a path, a page in a few statements."""
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, bindparam, case, func, literal, select
+from sqlalchemy import Connection, Integer, Row, bindparam, func, literal, select
 
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.page import Page
@@ -40,30 +41,6 @@ def _here(of: Any) -> Any:
     return (of.c.tenant == bindparam("tenant")) & (of.c.session_id == bindparam("session"))
 
 
-def _answers(what: Any, line: Any) -> Any:
-    """Select of the complete turns that answer a line; they are found by the messages under it."""
-    return (
-        select(what)
-        .select_from(_sibling)
-        .join(_owner, _here(_owner) & (_owner.c.seq == _sibling.c.turn_seq) & (_owner.c.reply_seq == _sibling.c.seq))
-        .where(_here(_sibling), _sibling.c.parent_seq == line, _owner.c.status == TurnStatus.COMPLETED.value)
-    )
-
-
-def _openings(what: Any) -> Any:
-    """Select of the complete turns that open the session and answer no line."""
-    complete = _owner.c.status == TurnStatus.COMPLETED.value
-    return select(what).where(_here(_owner), _owner.c.parent_turn.is_(None), _owner.c.human_seq.is_(None), complete)
-
-
-def _number(*which: Any) -> Any:
-    """Count a turn itself and the complete turns that answer the same line, or open the session as it does."""
-    which = (_owner.c.seq != _turns.c.seq, *which)
-    beside = _answers(func.count(), _turns.c.human_seq).where(*which).scalar_subquery()
-    at_root = _openings(func.count()).where(*which).scalar_subquery()
-    return 1 + case((_turns.c.human_seq.is_(None), at_root), else_=beside)
-
-
 _WHOLE = (
     select(
         _turns,
@@ -71,8 +48,6 @@ _WHOLE = (
         _human.c.seq.label("human_at"),
         *(_reply.c[name].label(f"reply_{name}") for name in _MESSAGE if name != "seq"),
         _reply.c.seq.label("reply_at"),
-        _number(_owner.c.reply_seq < _turns.c.reply_seq).label("variant"),
-        _number().label("variants"),
     )
     .outerjoin(_human, _here(_human) & (_human.c.seq == _turns.c.human_seq))
     .outerjoin(_reply, _here(_reply) & (_reply.c.seq == _turns.c.reply_seq))
@@ -126,8 +101,13 @@ _TIPS = (
     .order_by(_turns.c.seq.desc())
     .limit(BRANCHES_LIMIT)
 )
-_BESIDE = _answers(_owner.c.seq, bindparam("line"))
-_OPENINGS = _openings(_owner.c.seq)
+_complete = select(_owner.c.human_seq, _owner.c.seq, _owner.c.reply_seq).where(
+    _here(_owner), _owner.c.status == TurnStatus.COMPLETED.value
+)
+_ANSWERS = _complete.join(
+    _sibling, (_owner.c.seq == _sibling.c.turn_seq) & (_owner.c.reply_seq == _sibling.c.seq)
+).where(_here(_sibling), _sibling.c.parent_seq.in_(bindparam("lines", expanding=True)))
+_OPENINGS = _complete.where(_owner.c.parent_turn.is_(None), _owner.c.human_seq.is_(None))
 _UNRESOLVED = _unresolved(_turns.c.parent_turn == bindparam("head_turn"))
 _UNRESOLVED_AT_ROOT = _unresolved(_turns.c.parent_turn.is_(None))
 
@@ -163,8 +143,7 @@ def path(connection: Connection, tenant: str, session_id: str, *, from_turn: int
         return []
     where = {"tenant": tenant, "session": session_id}
     rows = connection.execute(_THESE, where | {"turns": found}).all()  # joined to the walk, they would all be read
-    by_turn = calls.of_turns(connection, tenant, session_id, found)
-    return [_turn(row, by_turn[row.seq]) for row in rows]
+    return _whole(connection, where, rows)
 
 
 def numbers(connection: Connection, tenant: str, session_id: str, *, from_turn: int, limit: int) -> list[int]:
@@ -175,9 +154,8 @@ def numbers(connection: Connection, tenant: str, session_id: str, *, from_turn: 
 
 def tips(connection: Connection, tenant: str, session_id: str) -> list[Turn]:
     """Give the last turn of each branch, newest first, ``BRANCHES_LIMIT`` at most. Reads every turn: a report."""
-    return _whole(
-        connection, tenant, session_id, connection.execute(_TIPS, {"tenant": tenant, "session": session_id}).all()
-    )
+    where = {"tenant": tenant, "session": session_id}
+    return _whole(connection, where, connection.execute(_TIPS, where).all())
 
 
 def variants(connection: Connection, tenant: str, session_id: str, turn_id: str) -> list[Turn]:
@@ -186,32 +164,53 @@ def variants(connection: Connection, tenant: str, session_id: str, turn_id: str)
     row = connection.execute(_BY_ID, where | {"turn": turn_id}).first()
     if row is None:
         raise NotFoundError("turn", turn_id)
-    opens = row.human_seq is None
-    beside = connection.execute(_OPENINGS if opens else _BESIDE, where if opens else where | {"line": row.human_seq})
-    found = connection.execute(_THESE, where | {"turns": [*{row.seq, *beside.scalars()}]}).all()
-    return _whole(connection, tenant, session_id, sorted(found, key=lambda one: int(one.reply_seq)))
+    beside = _beside(connection, where, [row])[row.human_seq]
+    found = connection.execute(_THESE, where | {"turns": [*{row.seq, *beside}]}).all()
+    return _whole(connection, where, sorted(found, key=lambda one: int(one.reply_seq)))
 
 
-def _whole(connection: Connection, tenant: str, session_id: str, rows: Sequence[Row[Any]]) -> list[Turn]:
-    by_turn = calls.of_turns(connection, tenant, session_id, [row.seq for row in rows])
-    return [_turn(row, by_turn[row.seq]) for row in rows]
+def _whole(connection: Connection, where: dict[str, Any], rows: Sequence[Row[Any]]) -> list[Turn]:
+    """Give rows as turns, with their calls and their numbers among the variants of their replies."""
+    by_turn = calls.of_turns(connection, where["tenant"], where["session"], [row.seq for row in rows])
+    beside = _beside(connection, where, rows)
+    turns = []
+    for row in rows:
+        replies = {row.seq: row.reply_seq, **beside[row.human_seq]}.values()
+        numbers = sum(other <= row.reply_seq for other in replies), len(replies)
+        turns.append(_turn(row, by_turn[row.seq], numbers))
+    return turns
+
+
+def _beside(
+    connection: Connection, where: dict[str, Any], rows: Sequence[Row[Any]]
+) -> defaultdict[int | None, dict[int, int]]:
+    """Give, by human line, the numbers of the complete turns that answer it and of their replies.
+
+    Those that open the session answer ``None``.
+    """
+    found: defaultdict[int | None, dict[int, int]] = defaultdict(dict)
+    lines = {row.human_seq for row in rows}
+    said = connection.execute(_ANSWERS, where | {"lines": [*(lines - {None})]}).all() if lines - {None} else []
+    opened = connection.execute(_OPENINGS, where).all() if None in lines else []
+    for line, turn, reply in (*said, *opened):
+        found[line][turn] = reply
+    return found
 
 
 def by_id(connection: Connection, tenant: str, session_id: str, turn_id: str) -> Turn:
     """Give one turn. Raises ``NotFoundError``."""
-    where = {"tenant": tenant, "session": session_id, "turn": turn_id}
-    row = connection.execute(_BY_ID, where).first()
+    where = {"tenant": tenant, "session": session_id}
+    row = connection.execute(_BY_ID, where | {"turn": turn_id}).first()
     if row is None:
         raise NotFoundError("turn", turn_id)
-    return _turn(row, calls.of_turns(connection, tenant, session_id, [row.seq])[row.seq])
+    return _whole(connection, where, [row])[0]
 
 
 def by_key(connection: Connection, tenant: str, session_id: str, key: str) -> tuple[Turn, str] | None:
     """Give the turn that an idempotency key made, with the digest of its arguments, or ``None``."""
-    row = connection.execute(_BY_KEY, {"tenant": tenant, "session": session_id, "key": key}).first()
-    if row is None:
-        return None
-    return _turn(row, calls.of_turns(connection, tenant, session_id, [row.seq])[row.seq]), row.body_digest
+    where = {"tenant": tenant, "session": session_id}
+    row = connection.execute(_BY_KEY, where | {"key": key}).first()
+    return None if row is None else (_whole(connection, where, [row])[0], row.body_digest)
 
 
 def unresolved(connection: Connection, tenant: str, session_id: str, head_turn: int | None) -> Turn | None:
@@ -226,7 +225,7 @@ def unresolved(connection: Connection, tenant: str, session_id: str, head_turn: 
     return path(connection, tenant, session_id, from_turn=seq, limit=1)[0]
 
 
-def _turn(row: Row[Any], made: list[ModelCall]) -> Turn:
+def _turn(row: Row[Any], made: list[ModelCall], numbers: tuple[int, int]) -> Turn:
     known = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     return Turn(
         id=row.id,
@@ -240,8 +239,8 @@ def _turn(row: Row[Any], made: list[ModelCall]) -> Turn:
         revision=row.revision,
         human=_message(known, "human"),
         reply=_message(known, "reply"),
-        variant=row.variant,
-        variants=row.variants,
+        variant=numbers[0],
+        variants=numbers[1],
         calls=tuple(made),
         metadata=json.loads(row.metadata_json) if row.metadata_json else {},
         created_at=row.created_at,

@@ -85,6 +85,9 @@ _STREAMING = {
     for name, until in _UNTIL.items()
 }
 _IS_HELD = select(_t.seq).where(HELD)
+_HAS_CALL = select(_c.turn_seq).where(
+    _c.tenant == bindparam("of_tenant"), _c.session_id == bindparam("of_session"), _c.id == bindparam("of_call")
+)
 _WAS_ENDED = select(_t.seq).where(
     OURS,
     _t.lease_owner == bindparam("of_owner"),
@@ -135,6 +138,20 @@ def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: 
         add_message(connection, tenant, session_id, new.turn.seq, new.human, at)
     add_call(connection, tenant, session_id, new.call, at)
     return True
+
+
+def abandon(
+    connection: Connection, tenant: str, session_id: str, made: Claim, ending: CallEnding, at: datetime
+) -> None:
+    """Interrupt a turn whose caller left before its call was made; where the claim does not stand, change nothing.
+
+    The call tells: another thread of this process may hold a turn of the same number.
+    """
+    where = {"of_tenant": tenant, "of_session": session_id, "of_call": made.call.id}
+    if connection.execute(_HAS_CALL, where).first() is not None:
+        hold = Hold(tenant, session_id, made.turn.seq, made.turn.attempt, made.turn.lease_owner or "")
+        ended = made.call.id, ending
+        finish(connection, hold, TurnStatus.INTERRUPTED, ended, reply=None, flushed=False, head=None, at=at)
 
 
 def _claim_again(connection: Connection, tenant: str, session_id: str, new: Claim, at: datetime) -> None:

@@ -13,11 +13,11 @@ from roleplay.domain.values import TEXT_LIMIT, text_problem
 from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, StoreError
 from roleplay.store import rescue, sessions, transcript
 from roleplay.store import turns as store
-from roleplay.store.entries import Claim, Hold
+from roleplay.store.entries import CallEnding, Claim
 from roleplay.turns.effects import Claimed, Course, Emit, Steps, read, write
-from roleplay.turns.ground import Ground, Queue, end_if_lost, of_new_line, of_told, read_stand, told
+from roleplay.turns.ground import Ground, Queue, end_if_lost, look, of_new_line, of_told, read_stand, told
 from roleplay.turns.plan import Plan, Terms, Wish, claim_of, plan
-from roleplay.turns.reply import Reply
+from roleplay.turns.reply import Reply, error_json
 from roleplay.turns.scene import Rehearsed, Scene, rehearse
 
 Grounding = Callable[[sessions.Stand, Rehearsed], Steps[Ground]]
@@ -108,14 +108,12 @@ def _speak(
     digest = None if asked is None or key is None else _body_digest(asked, options)
     queue = Queue(scene, options.on_conflict, options.wait_s)
     while True:
-        # First the stand, then the key: a turn of this key that comes later moves the version that the claim names.
-        stand = yield from read_stand(scene)
-        mine = None if key is None else (yield from _of_key(scene, key, digest))
+        stand, found, live, gone = yield from look(scene, key)
+        mine = None if found is None else _of_same_body(*found, digest, key)
         if mine is not None and _is_answered(mine):
             return (yield from _told_again(mine, stream=stream))
-        running = mine.id if mine is not None and mine.status.in_flight else None
-        live = running or stand.live_turn
-        if live is not None and not (yield from queue.may_pass(live, key if running else None)):
+        running = key if mine is not None and mine.status.in_flight else None
+        if gone or (live is not None and not (yield from queue.may_pass(live, running))):
             continue
         queue.check(stand)
         known = yield from rehearse(scene, stand.revision)
@@ -142,10 +140,9 @@ def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
         return (yield from write(lambda db: store.claim(db, scene.tenant, scene.session_id, claim, at)))
     except (GeneratorExit, StoreError):
         raise
-    except BaseException:
-        turn = claim.turn
-        hold = Hold(scene.tenant, scene.session_id, turn.seq, turn.attempt, turn.lease_owner or "")
-        yield from write(lambda db: rescue.recover(db, hold, at=at))
+    except BaseException as error:
+        ending = CallEnding(error=error_json(error))
+        yield from write(lambda db: store.abandon(db, scene.tenant, scene.session_id, claim, ending, at), patient=True)
         raise
 
 
@@ -155,12 +152,8 @@ def _body_digest(asked: dict[str, str | None], options: TurnOptions) -> str:
     return hashlib.sha256(json.dumps(body, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-def _of_key(scene: Scene, key: str, digest: str | None) -> Steps[Turn | None]:
-    """Give the turn that this key began. Raises ``IdempotencyError`` where it was for something else."""
-    found = yield from read(lambda db: transcript.by_key(db, scene.tenant, scene.session_id, key))
-    if found is None:
-        return None
-    turn, first_digest = found
+def _of_same_body(turn: Turn, first_digest: str, digest: str | None, key: str | None) -> Turn:
+    """Give the turn that a key began. Raises ``IdempotencyError`` where it was for something else."""
     if digest != first_digest:
         raise IdempotencyError(f"the idempotency key {key!r} was used for another request", found=turn.id)
     return turn

@@ -1,4 +1,4 @@
-"""A process is killed with SIGKILL at every point of a turn, and what it leaves behind is looked at by another."""
+"""At every point of a turn its process is killed, gets Ctrl-C, or its task is cancelled; what is left is looked at."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from roleplay import ChatSession, Endpoint, Persona, Roleplay, Turn, TurnOptions, TurnStatus
+from roleplay.store import transcript
 from roleplay.store.database import Database
 from roleplay.testing import ScriptedModel
-from tests.support.mortal import KEY, WORDS, Mortals, Order
+from tests.support.mortal import KEY, WORDS, Act, Mortals, Order
 
 LINE = "What did I order?"
 OPTIONS = TurnOptions(idempotency_key=KEY)
@@ -39,6 +40,7 @@ STREAMS = (
     "flush 1, committed",
     "flush 2, committed",
 )
+LAST = ("finish, committed", "the caller has it")
 WAYS = ("recover", "repeat", "go on")
 IN_FLIGHT = "SELECT count(*) FROM roleplay_turns WHERE status IN ('pending', 'streaming') AND tenant = 'default'"
 OF_KEY = f"SELECT count(*) FROM roleplay_turns WHERE idempotency_key = '{KEY}' AND tenant = 'default'"
@@ -63,7 +65,9 @@ class Aftermath:
         self.session = session
         self.heard = heard
         self.door = door
-        self.left = next((turn for turn in session.turns() if turn.human and turn.human.text == LINE), None)
+        database = rp._backstage.database
+        found = database.read(lambda db: transcript.by_key(db, "default", session.id, KEY))
+        self.left = None if found is None else found[0]
 
     def calls(self) -> int:
         """How often the model was called with the line, by anybody."""
@@ -71,7 +75,7 @@ class Aftermath:
 
     def say(self, text: str, options: TurnOptions) -> Turn:
         """Speak as the dead process did."""
-        if self.door == "send":
+        if self.door.endswith("send"):
             return self.session.send(text, options=options)
         with self.session.stream(text, options=options) as reply:
             shown = "".join(delta.text for delta in reply)
@@ -89,7 +93,8 @@ class Aftermath:
         assert turn.reply is not None
         assert turn.reply.text == (kept or WORDS)
         assert WORDS.startswith(turn.reply.text)
-        assert turn.status is (TurnStatus.COMPLETED if turn.reply.text == WORDS else TurnStatus.INTERRUPTED)
+        assert turn.status is (TurnStatus.COMPLETED if kept is None else self.left.status)
+        assert turn.status is TurnStatus.INTERRUPTED or turn.reply.text == WORDS
         if self.left is not None:
             assert turn.id == self.left.id
         again = self.say(LINE, OPTIONS)
@@ -97,7 +102,7 @@ class Aftermath:
         assert len(model.bodies) - before == (0 if kept else 1)
 
 
-@pytest.mark.parametrize("door", ["send", "stream"])
+@pytest.mark.parametrize("door", ["send", "stream", "asyncio send", "asyncio stream"])
 def test_a_process_may_be_killed_anywhere(
     database_url: str, door: str, mortals: Mortals, scripted: Callable[..., ScriptedModel], tmp_path: Path
 ) -> None:
@@ -105,32 +110,71 @@ def test_a_process_may_be_killed_anywhere(
     model = scripted()
     with Roleplay.open(database_url, model=Endpoint("MiniMax-M2.7"), chat=model) as rp:
         persona = rp.personas.put(Persona("Huang", "A ferryman."))
-        points = mortals.run(order(rp, persona, database_url, door, "", tmp_path / "all")).points
-        assert set(EVERY_DOOR) | (set(STREAMS) if door == "stream" else set()) <= set(points)
-        assert len(points) == len(set(points))
-        take_over(model, tmp_path / "all")
+        points = all_points(rp, persona, database_url, door, mortals, model, tmp_path / "all")
         for number, point in enumerate(points):
             heard = tmp_path / str(number)
-            for way in WAYS:
-                one = order(rp, persona, database_url, door, point, heard)
-                assert mortals.run(one).signal == signal.SIGKILL, point
-                began = time.monotonic()
-                look_after(Aftermath(rp, rp.sessions.get(one.session_id), heard, door), way, model)
-                assert time.monotonic() - began < AT_ONCE_S, f"{point}: the next turn had to wait"
+            one = order(rp, persona, database_url, door, "kill", point, heard)
+            assert mortals.run(one).signal == signal.SIGKILL, point
+            began = time.monotonic()
+            look_after(Aftermath(rp, rp.sessions.get(one.session_id), heard, door), WAYS[number % 3], model)
+            assert time.monotonic() - began < AT_ONCE_S, f"{point}: the next turn had to wait"
             take_over(model, heard)
-        assert list(rp.doctor()) == []
-        assert count(database_url, IN_FLIGHT) == 0
-        assert count(database_url, DOUBLED) == 0
-        assert count(database_url, OF_KEY) == len(points) * len(WAYS) + 1
-        for _ in rp.replay.verify():
-            pass
+        look_at_all(rp, database_url, len(points))
 
 
-def order(rp: Roleplay, persona: Any, url: str, door: str, die_at: str, heard: Path) -> Order:
+@pytest.mark.parametrize("door", ["send", "stream", "asyncio send", "asyncio stream"])
+def test_a_caller_may_leave_anywhere(
+    database_url: str, door: str, mortals: Mortals, scripted: Callable[..., ScriptedModel], tmp_path: Path
+) -> None:
+    """After Ctrl-C or a cancelled task the turn has ended, in the process that goes on living and goes on talking."""
+    model = scripted()
+    act: Act = "cancel" if door.startswith("asyncio") else "interrupt"
+    with Roleplay.open(database_url, model=Endpoint("MiniMax-M2.7"), chat=model) as rp:
+        persona = rp.personas.put(Persona("Huang", "A ferryman."))
+        points = all_points(rp, persona, database_url, door, mortals, model, tmp_path / "all")
+        for number, point in enumerate(points):
+            heard = tmp_path / str(number)
+            one = order(rp, persona, database_url, door, act, point, heard)
+            died_of, told = mortals.run(one)
+            assert died_of == 0, point
+            assert told.raised or point in LAST, point
+            assert set(told.statuses[1:]) <= {"interrupted", "completed"}, point
+            assert told.answer in {WORDS, "You said: And now?"}, point
+            found = Aftermath(rp, rp.sessions.get(one.session_id), heard, door)
+            assert found.left is None or found.left.status in {TurnStatus.INTERRUPTED, TurnStatus.COMPLETED}
+            found.repeat(model)
+            take_over(model, heard)
+        look_at_all(rp, database_url, len(points))
+
+
+def all_points(
+    rp: Roleplay, persona: Any, url: str, door: str, mortals: Mortals, model: ScriptedModel, heard: Path
+) -> list[str]:
+    """Let one process live, to learn which points there are."""
+    died_of, told = mortals.run(order(rp, persona, url, door, "live", "", heard))
+    assert (died_of, told.raised, told.statuses, told.answer) == (0, "", ["completed"] * 2, "You said: And now?")
+    take_over(model, heard)
+    points = told.points[: told.points.index("the caller has it") + 1]
+    assert set(EVERY_DOOR) | (set(STREAMS) if door.endswith("stream") else set()) <= set(points)
+    assert len(points) == len(set(points))
+    return points
+
+
+def look_at_all(rp: Roleplay, url: str, points: int) -> None:
+    """Look at everything at the end: nothing in flight, nothing doubled, one turn for a key, every call rebuilt."""
+    assert list(rp.doctor()) == []
+    assert count(url, IN_FLIGHT) == 0
+    assert count(url, DOUBLED) == 0
+    assert count(url, OF_KEY) == points + 1
+    for _ in rp.replay.verify():
+        pass
+
+
+def order(rp: Roleplay, persona: Any, url: str, door: str, act: Act, at: str, heard: Path) -> Order:
     """Make a session with a committed turn, for a child to speak in."""
     session = rp.sessions.create(cast=[persona])
     session.send("Before.")
-    return Order(url, session.id, door, LINE, die_at, str(heard))
+    return Order(url, session.id, door, LINE, act, at, str(heard))
 
 
 def take_over(model: ScriptedModel, heard: Path) -> None:

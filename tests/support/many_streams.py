@@ -18,10 +18,9 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from roleplay import AsyncChatSession, AsyncRoleplay, Database, Endpoint, Persona
 
@@ -57,7 +56,9 @@ class Seen:
     connections: int = 0
     busy_connections: int = 0
     lag_longest_s: float = 0.0
-    lag_p99_s: float = 0.0
+    lag_open_longest_s: float = 0.0
+    lag_open_p99_s: float = 0.0
+    cpu_s: float = 0.0
     bytes_per_stream: int = 0
     create_s: float = 0.0
     open_s: float = 0.0
@@ -91,8 +92,11 @@ class Crowd:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._all_open = asyncio.Event()
+        self._go = asyncio.Event()
+        self._watch = Watch(order.url)
         self._open = 0
-        self._lags: list[float] = []
+        self._lags: list[float] = [0.0]
+        self._later_lags: list[float] = []
         self.seen = Seen()
 
     async def run(self) -> None:
@@ -109,7 +113,7 @@ class Crowd:
             gc.collect()
             memory = resident_bytes()
             looking = asyncio.create_task(self._look())
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             tasks = [asyncio.create_task(self._stream(session)) for session in sessions]
             if order.cancel:
                 await self._cancel_some(tasks)
@@ -118,19 +122,23 @@ class Crowd:
                 seen.open_s = time.perf_counter() - began
                 seen.bytes_per_stream = (resident_bytes() - memory) // order.streams
                 seen.sockets = sum(name.startswith("socket:") for name in open_files())
-                seen.in_flight = await asyncio.to_thread(turns_in_flight, order.url)
+                seen.in_flight = self._watch.turns_in_flight()
+                seen.busy_connections = self._watch.busy_connections()
+                self._go.set()
             for outcome in await asyncio.gather(*tasks, return_exceptions=True):
                 if isinstance(outcome, asyncio.CancelledError):
                     seen.cancelled += 1
                 elif outcome is not None:
                     seen.errors.append(repr(outcome))
-            seen.end_s = time.perf_counter() - began
+            seen.end_s, seen.cpu_s = time.perf_counter() - began, time.process_time() - cpu
             looking.cancel()
             await asyncio.wait([looking])
+            self._watch.close()
         await asyncio.sleep(0.1)
         seen.left_tasks = [str(task) for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        self._lags.sort()
-        seen.lag_longest_s, seen.lag_p99_s = self._lags[-1], self._lags[len(self._lags) * 99 // 100]
+        seen.lag_longest_s = max(self._lags)
+        later = sorted(self._later_lags) or [0.0]
+        seen.lag_open_longest_s, seen.lag_open_p99_s = later[-1], later[len(later) * 99 // 100]
 
     async def _sessions(self, rp: AsyncRoleplay) -> list[AsyncChatSession]:
         persona = await rp.personas.put(Persona("Huang", "A ferryman who counts the stones of the far bank."))
@@ -150,9 +158,9 @@ class Crowd:
                     if self._open == self._order.streams:
                         self._all_open.set()
                     if not self._order.cancel:
-                        await self._all_open.wait()
+                        await self._go.wait()
                     async for delta in reply:
-                        heard.append(delta.text)
+                        heard.append(delta.text)  # noqa: PERF401 - what was heard when it is cancelled
                 finally:
                     self._open -= 1
         finally:
@@ -171,56 +179,51 @@ class Crowd:
     async def _look(self) -> None:
         """Note threads, connections and how late the event loop comes round."""
         seen = self.seen
-        watch = Connections(self._order.url)
-        try:
-            while True:
-                began = time.perf_counter()
-                await asyncio.sleep(LOOK_S)
-                self._lags.append(max(time.perf_counter() - began - LOOK_S, 0.0))
-                seen.threads = max(seen.threads, threads())
-                if threading.active_count() > len(seen.threads_of_python):
-                    seen.threads_of_python = sorted(thread.name for thread in threading.enumerate())
-                if self._open == self._order.streams:
-                    seen.busy_connections = max(seen.busy_connections, watch.busy())
-                seen.connections = max(seen.connections, watch.all())
-        finally:
-            watch.close()
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(LOOK_S)
+            lags = self._later_lags if seen.open_s else self._lags
+            lags.append(max(time.perf_counter() - began - LOOK_S, 0.0))
+            seen.threads = max(seen.threads, threads())
+            if threading.active_count() > len(seen.threads_of_python):
+                seen.threads_of_python = sorted(thread.name for thread in threading.enumerate())
+            seen.connections = max(seen.connections, self._watch.connections())
 
 
-class Connections:
-    """The connections of a PostgreSQL database, counted from outside; of a SQLite file always none."""
+class Watch:
+    """A connection of its own to the database, which sees what others see."""
 
     def __init__(self, url: str) -> None:
-        self._database = Database.open(url) if url.startswith("postgresql") else None
+        self._database = Database.open(url)
 
-    def all(self) -> int:
-        """How many there are, this one left out."""
-        return self._count("true")
+    def turns_in_flight(self) -> int:
+        """How many turns are in flight."""
+        sql = "SELECT count(*) FROM roleplay_turns WHERE tenant = 'default' AND status IN ('pending', 'streaming')"
+        return self._number(sql)
 
-    def busy(self) -> int:
-        """How many are in a transaction."""
-        return self._count("state <> 'idle'")
+    def connections(self) -> int:
+        """How many connections a server has beside this one; a file has no server."""
+        if self._database.dialect == "sqlite":
+            return 0
+        return self._number(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+    def busy_connections(self) -> int:
+        """How many of them are in a transaction."""
+        if self._database.dialect == "sqlite":
+            return 0
+        return self._number(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND state <> 'idle'"
+        )
 
     def close(self) -> None:
-        """Close this one."""
-        if self._database is not None:
-            self._database.close()
+        """Close it."""
+        self._database.close()
 
-    def _count(self, which: str) -> int:
-        if self._database is None:
-            return 0
-        sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        return int(self._database.read(lambda db: db.exec_driver_sql(f"{sql} AND {which}").scalar_one()))
-
-
-def turns_in_flight(url: str) -> int:
-    """How many turns another connection sees in flight."""
-    database = Database.open(url)
-    sql = "SELECT count(*) FROM roleplay_turns WHERE tenant = 'default' AND status IN ('pending', 'streaming')"
-    try:
-        return int(database.read(lambda db: db.exec_driver_sql(sql).scalar_one()))
-    finally:
-        database.close()
+    def _number(self, sql: str) -> int:
+        return int(self._database.read(lambda db: db.exec_driver_sql(sql).scalar_one()))
 
 
 def threads() -> int:
@@ -248,7 +251,7 @@ def open_files() -> list[str]:
 def allow_files(number: int) -> None:
     """Raise the limit of open files where it is lower."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard not in {resource.RLIM_INFINITY} and hard < number:
+    if hard != resource.RLIM_INFINITY and hard < number:
         sys.exit(f"{number} open files are needed, and this machine allows {hard}")
     if soft < number:
         resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
@@ -260,18 +263,17 @@ def main(arguments: list[str]) -> None:
     allow_files(order.streams + SPARE_FILES)
     before = set(open_files())
 
-    async def run() -> Any:
+    async def run() -> Seen:
         crowd = Crowd(order)
         await crowd.run()
         return crowd.seen
 
-    with warnings.catch_warnings():
-        seen = asyncio.run(run())
-        gc.collect()
+    seen = asyncio.run(run())
+    gc.collect()
     seen.left_threads = [one.name for one in threading.enumerate() if one is not threading.main_thread()]
     seen.left_files = [name for name in open_files() if name.startswith("socket:") or ".db" in name]
     seen.left_files = sorted(set(seen.left_files) - before)
-    print(json.dumps(asdict(seen)))
+    sys.stdout.write(json.dumps(asdict(seen)))
 
 
 if __name__ == "__main__":

@@ -1,52 +1,70 @@
-"""Processes that kill themselves at a named point of a turn: ``python -m tests.support.mortal``.
+"""Processes to which something happens at a named point of a turn: ``python -m tests.support.mortal``.
 
 The parent (:class:`Mortals`) sends one order a line, as JSON; for each the program forks a child, which opens an engine
-of its own, says one line and, at the point that the order names, ends itself with SIGKILL. The program answers with how
-the child ended and, when no point was named, with the points that it passed. It has one thread and no connection, so
-that a fork of it is a fresh process that need not import anything.
+of its own and says one line. At the point that the order names, the child ends itself with SIGKILL, or gets Ctrl-C
+(SIGINT), or its task is cancelled. The program answers with how the child ended and what it told. It has one thread and
+no connection, so that a fork of it is a fresh process that need not import anything.
 
 The points are seen from outside: by SQLAlchemy's events and by a transport around the scripted model.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from sqlalchemy import Connection, Engine, event
 
-from roleplay import Endpoint, Roleplay, TurnOptions
+from roleplay import AsyncRoleplay, Endpoint, Roleplay, TurnOptions
 from roleplay.testing import ScriptedModel
 
 ROOT = Path(__file__).parents[2]
 KEY = "order-1"
 WORDS = " ".join(f"word-{number:03}" for number in range(90))
 MODEL = Endpoint("MiniMax-M2.7", retry={"attempts": 1})
+OPTIONS = TurnOptions(idempotency_key=KEY)
+PATIENCE_S = 60
+
+Act = Literal["live", "kill", "interrupt", "cancel"]
 
 
 class Order(NamedTuple):
-    """What one child does. ``die_at``: a point's name, or ``""`` to live; ``heard``: where the model writes bodies."""
+    """What one child does. ``door``: ``send``, ``stream``, or one of them after ``asyncio ``; ``act``: what happens at
+    the point ``at``; ``heard``: where the model writes the bodies that it hears."""
 
     url: str
     session_id: str
     door: str
     line: str
-    die_at: str
+    act: Act
+    at: str
     heard: str
 
 
+class Told(NamedTuple):
+    """What a child told before it ended: the points that it passed, the error that its call raised (``""``: none), the
+    statuses of the session's turns while it still lived, and what it was answered when it went on."""
+
+    points: list[str]
+    raised: str
+    statuses: list[str]
+    answer: str
+
+
 class Ended(NamedTuple):
-    """How a child ended: the signal, 0 for none, and the points that it passed when it lived."""
+    """How a child ended: the signal that killed it, 0 for none, and what it told."""
 
     signal: int
-    points: list[str]
+    told: Told | None
 
 
 class Mortals:
@@ -75,27 +93,34 @@ class Mortals:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        return Ended(*json.loads(self._process.stdout.readline()))
+        died_of, told = json.loads(self._process.stdout.readline())
+        return Ended(died_of, None if told is None else Told(*told))
 
 
 class Fate:
-    """Names the points of a turn as they are passed, and ends the process at one of them."""
+    """Names the points of a turn as they are passed, and lets something happen at one of them."""
 
-    def __init__(self, die_at: str) -> None:
-        self._die_at = die_at
+    def __init__(self, at: str, happen: Callable[[], None]) -> None:
+        self._at = at
+        self._happen = happen
         self._kind = ""
         self._statement = 0
         self._flushes = 0
+        self._on = False
         self.points: list[str] = []
 
     def passes(self, point: str) -> None:
-        """Note a point; the process may not survive it."""
+        """Note a point, before which the process may end."""
+        if not self._on:
+            return
         self.points.append(point)
-        if point == self._die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if point == self._at:
+            self._on = False
+            self._happen()
 
-    def watch(self) -> None:
+    def begin(self) -> None:
         """Look at every statement, before every commit, and whenever a connection is given back."""
+        self._on = True
         event.listen(Engine, "after_cursor_execute", self._ran)
         event.listen(Engine, "commit", lambda _connection: self._in_transaction("before the commit"))
         event.listen(Engine, "checkin", self._given_back)
@@ -122,8 +147,9 @@ class Fate:
             self.passes(f"{self._kind}, {where}")
 
     def _given_back(self, *_ignored: object) -> None:
-        self._in_transaction("committed")
-        self._kind = ""
+        kind, self._kind = self._kind, ""
+        if kind:
+            self.passes(f"{kind}, committed")
 
 
 class MortalModel:
@@ -166,45 +192,132 @@ class MortalAnswer:
         """Nothing to close."""
 
 
-def live(order: Order) -> list[str]:
-    """Say the order's line and give the points that were passed, if any of them lets us."""
-    fate = Fate(order.die_at)
-    options = TurnOptions(idempotency_key=KEY)
+class AsyncMortalModel:
+    """The same for asyncio."""
+
+    def __init__(self, model: MortalModel) -> None:
+        self._model = model
+
+    async def open(self, endpoint: Endpoint, request: Any) -> AsyncMortalAnswer:
+        answer = self._model.open(endpoint, request)
+        await asyncio.sleep(0)
+        return AsyncMortalAnswer(answer)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class AsyncMortalAnswer:
+    """The same for asyncio."""
+
+    status = 200
+
+    def __init__(self, answer: MortalAnswer) -> None:
+        self._answer = answer
+        self.content_type = answer.content_type
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(0)
+        return self._answer.read()
+
+    async def release(self) -> None:
+        self._answer.release()
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def live(order: Order) -> Told:
+    """Say the order's line in a blocking engine; tell what became of it, as far as one lives to tell."""
+    fate = Fate(order.at, lambda: os.kill(os.getpid(), signal.SIGKILL if order.act == "kill" else signal.SIGINT))
+    raised = ""
     with Roleplay.open(order.url, model=MODEL, chat=MortalModel(fate, order.heard)) as rp:
         session = rp.sessions.get(order.session_id)
-        fate.watch()
-        fate.passes("before the claim")
-        if order.door == "send":
-            session.send(order.line, options=options)
-        else:
-            with session.stream(order.line, options=options) as reply:
-                for number, _delta in enumerate(reply):
-                    if number == 0:
-                        fate.passes("the first delta is shown")
-        fate.passes("the caller has it")
-    return fate.points
+        fate.begin()
+        try:
+            fate.passes("before the claim")
+            if order.door == "send":
+                session.send(order.line, options=OPTIONS)
+            else:
+                with session.stream(order.line, options=OPTIONS) as reply:
+                    for number, _delta in enumerate(reply):
+                        if number == 0:
+                            fate.passes("the first delta is shown")
+            fate.passes("the caller has it")
+        except KeyboardInterrupt:
+            raised = "KeyboardInterrupt"
+        statuses = [turn.status.value for turn in session.turns()]
+        answer = session.send("And now?").reply
+        return Told(fate.points, raised, statuses, answer.text if answer else "")
+
+
+async def live_async(order: Order) -> Told:
+    """Say the order's line in an asyncio engine, in a task that may be cancelled."""
+    loop = asyncio.get_running_loop()
+    task: asyncio.Task[None] | None = None
+
+    def happen() -> None:
+        if order.act == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        loop.call_soon_threadsafe(task.cancel)
+
+    fate = Fate(order.at, happen)
+    raised = ""
+    async with await AsyncRoleplay.open(
+        order.url, model=MODEL, chat=AsyncMortalModel(MortalModel(fate, order.heard))
+    ) as rp:
+        session = await rp.sessions.get(order.session_id)
+
+        async def say() -> None:
+            fate.passes("before the claim")
+            if order.door == "asyncio send":
+                await session.send(order.line, options=OPTIONS)
+            else:
+                async with await session.stream(order.line, options=OPTIONS) as reply:
+                    number = 0
+                    async for _delta in reply:
+                        if number == 0:
+                            fate.passes("the first delta is shown")
+                        number += 1
+            fate.passes("the caller has it")
+
+        fate.begin()
+        task = asyncio.ensure_future(say())
+        try:
+            await task
+        except asyncio.CancelledError:
+            raised = "CancelledError"
+        statuses = [turn.status.value for turn in await session.turns()]
+        answer = (await session.send("And now?")).reply
+        return Told(fate.points, raised, statuses, answer.text if answer else "")
 
 
 def main() -> None:
     """Serve orders until there are no more."""
     for line in sys.stdin:
         order = Order(*json.loads(line))
-        told, tell = os.pipe()
+        hear, tell = os.pipe()
         child = os.fork()
         if child == 0:
-            os.close(told)
+            os.close(hear)
+            signal.alarm(PATIENCE_S)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             code = 1
             try:
-                os.write(tell, json.dumps(live(order)).encode())
+                told = asyncio.run(live_async(order)) if order.door.startswith("asyncio") else live(order)
+                os.write(tell, json.dumps(told).encode())
                 code = 0
+            except BaseException:  # noqa: BLE001 - shown, and told by the exit code
+                sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(code)
         os.close(tell)
-        with os.fdopen(told) as pipe:
-            points = pipe.read()
+        with os.fdopen(hear) as pipe:
+            said = pipe.read()
         _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "a child failed; it has said why"
-        print(json.dumps([os.WTERMSIG(status), json.loads(points or "[]")]), flush=True)  # noqa: T201 - the answer
+        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"{order} failed; it has said why"
+        print(json.dumps([os.WTERMSIG(status), json.loads(said or "null")]), flush=True)  # noqa: T201 - the answer
 
 
 if __name__ == "__main__":
