@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from roleplay import AsyncChatSession, AsyncRoleplay, Dialect, Endpoint, SessionSettings
 from turn import (
     BUDGET_TOKENS,
     FLOOR_SCHEMA,
@@ -45,6 +44,8 @@ from turn import (
     assert_durable,
     filesystem,
 )
+
+from roleplay import AsyncChatSession, AsyncRoleplay, Dialect, Endpoint, SessionSettings
 
 CONVERSATIONS = 32
 BLOCK = 5  # turns of each conversation

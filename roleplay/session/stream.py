@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from roleplay.domain.conversation import Delta, Turn
 from roleplay.errors import InvalidInputError
 from roleplay.session.drive import AsyncBackstage, AsyncDrive, Backstage, Drive
 from roleplay.turns.effects import Claimed, Course
 
+D = TypeVar("D", bound="Drive[Turn] | AsyncDrive[Turn]")
 
-class _Stream:
+
+class _Stream(Generic[D]):
     """What both streams know: the turn's id from its claim on, pieces that wait to be taken, the turn after the end."""
 
-    _drive: Drive[Turn] | AsyncDrive[Turn]
+    _drive: D
 
     def __init__(self) -> None:
         self.turn_id = ""
@@ -41,7 +43,7 @@ class _Stream:
             self.turn_id = result.id
 
 
-class ReplyStream(_Stream):
+class ReplyStream(_Stream[Drive[Turn]]):
     """A reply as it comes: iterate it for ``Delta`` values, inside ``with`` so that leaving ends the turn.
 
     Leaving the block early, ``cancel()`` or an exception in the block stores the turn as ``interrupted`` with the text
@@ -82,7 +84,7 @@ class ReplyStream(_Stream):
             self.cancel()
 
 
-class AsyncReplyStream(_Stream):
+class AsyncReplyStream(_Stream[AsyncDrive[Turn]]):
     """``ReplyStream`` for asyncio: ``async with``, ``async for``, ``await reply.cancel()``."""
 
     def __init__(self, backstage: AsyncBackstage, course: Course) -> None:

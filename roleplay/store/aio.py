@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from roleplay.errors import SettingsError, StoreError
+from roleplay.errors import InvalidInputError, SettingsError, StoreError
 from roleplay.store.database import POSTGRES_OPTIONS, Database, Patience, postgres_url, store_error
 
 T = TypeVar("T")
@@ -200,6 +200,8 @@ class AsyncPostgres:
                 return result
         except SQLAlchemyError as error:
             raise store_error(error) from error
+        except UnicodeEncodeError as error:
+            raise InvalidInputError("text", f"holds a lone surrogate at character {error.start}") from None
 
 
 def _settle(outcomes: Sequence[_Outcome]) -> None:

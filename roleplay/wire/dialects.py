@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from unicodedata import category
 
@@ -86,9 +87,12 @@ def _clean(message: ContextMessage) -> ContextMessage:
     if message.role in _MODEL_ROLES:
         text = without_thinking(text)
         text = text if text.strip() else _ONLY_THOUGHT
+    if name == message.name and text is message.text:
+        return message
     return ContextMessage(message.role, name, text)
 
 
+@lru_cache(maxsize=1024)
 def _clean_name(name: str) -> str:
     """A name as every server takes it: blanks of any kind are plain ones, what cannot be seen is left out."""
     name = _CONTROL.sub(" ", name)
@@ -133,6 +137,9 @@ def _part(part: ContextMessage, prefixed: set[str]) -> str:
 def _named(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str, str]]:
     written = [_message(message.role, message.name, message.text) for message in front]
     for block in blocks:
+        if len(block.parts) == 1 and block.parts[0].role is block.role:
+            written.append(_message(*block.parts[0]))
+            continue
         names = {part.name for part in block.said}
         written.append(_message(block.role, block.name, _joined(block, names if len(names) > 1 else set())))
     return written

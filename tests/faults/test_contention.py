@@ -60,5 +60,7 @@ def test_processes_at_once(rp: Roleplay, database_url: str, ledger: object, shar
     assert all(numbers == list(range(LINES)) for numbers in lines.values())
     assert list(rp.doctor()) == []
     longest = max(max(one.took_s) for one in said)
-    print(f"{'one session' if shared else 'own sessions'}: longest send {longest:.2f} s, all {max(sum(one.took_s) for one in said):.1f} s")
+    print(
+        f"{'one session' if shared else 'own sessions'}: longest send {longest:.2f} s, all {max(sum(one.took_s) for one in said):.1f} s"
+    )
     assert longest < LONGEST_WAIT_S

@@ -118,6 +118,14 @@ class World(NamedTuple):
         return cls(url, ledger, count(1), rows_of(url, BESIDE))
 
 
+class Went(NamedTuple):
+    """How an attempt went: the turn that was given, how many pieces of a stream were taken, what was raised."""
+
+    turn: Any
+    taken: int
+    error: Exception | None
+
+
 def rows_of(url: str, tenant: str) -> dict[str, list[Any]]:
     """Every row of a tenant."""
     database = Database.open(url)
@@ -214,19 +222,9 @@ class Conversation(RuleBasedStateMachine):
         """Let the engine make an attempt at ``turn`` that goes as ``how`` says, and know what must come of it."""
         self.ended()
         was = len(self.model.bodies)
-        end, after = how
-        pieces = -(-len(text) // PIECE_CHARS)
-        self.model.say(*script(end, after, text))
-        raised: Exception | None = None
-        taken = 0
-        stream: Any = None
-        try:
-            stream = door()
-            if hasattr(stream, "cancel"):
-                taken = self.take(stream, end, after)
-        except (ChatAuthError, StoreError, BudgetError) as error:
-            raised = error
-        if isinstance(raised, BudgetError):
+        self.model.say(*script(*how, text))
+        went = self.attempt(door, *how)
+        if isinstance(went.error, BudgetError):
             assert self.budget is not None
             assert len(self.model.bodies) == was
             self.model._replies.clear()
@@ -234,30 +232,45 @@ class Conversation(RuleBasedStateMachine):
         if turn not in self.turns:
             self.turns.append(turn)
         turn.requests += range(was, len(self.model.bodies))
-        assert len(self.model.bodies) - was == (2 if end == "flaky" else 1)
-        crashed = end == "crash" and (after == 0 or taken == after)
-        cut = end == "cut" and taken == after
-        if end == "refused":
-            assert isinstance(raised, ChatAuthError)
-            turn.id = raised.turn_id or ""
+        assert len(self.model.bodies) - was == (2 if how[0] == "flaky" else 1)
+        if how[0] == "refused":
+            assert isinstance(went.error, ChatAuthError)
+            turn.id = went.error.turn_id or ""
             turn.reply, turn.status = so_far or None, "interrupted" if so_far else "failed"
-        elif crashed:
-            assert after or type(raised) is StoreError
-            turn.id = self.in_flight()[0]
-            stored = self.session.turn(turn.id)
-            turn.status = stored.status.value
-            turn.reply = stored.reply.text if stored.reply else None
-            kept = len((turn.reply or "")[len(so_far) :])
-            assert (so_far + text).startswith(turn.reply or "")
-            assert flushed(min(taken, pieces)) <= kept <= taken * PIECE_CHARS
+        elif how == ("crash", went.taken):
+            assert went.taken or type(went.error) is StoreError
+            self.know_crash(turn, went.taken, text, so_far)
         else:
-            done = stream.turn if hasattr(stream, "cancel") else stream
-            turn.id = done.id
-            turn.reply = so_far + (text[: PIECE_CHARS * taken] if cut else text)
+            cut = how == ("cut", went.taken)
+            turn.id = went.turn.id
+            turn.reply = so_far + (text[: PIECE_CHARS * went.taken] if cut else text)
             turn.status = "interrupted" if cut else "completed"
-            assert self.session.turn(turn.id) == done
+            assert self.session.turn(turn.id) == went.turn
             if turn.complete:
                 self.move(turn)
+
+    def know_crash(self, turn: Known, taken: int, text: str, so_far: str) -> None:
+        """Know a turn whose process died: what was kept of its text is what came, or a good part of it."""
+        [turn.id] = self.in_flight()
+        stored = self.session.turn(turn.id)
+        turn.status = stored.status.value
+        turn.reply = stored.reply.text if stored.reply else None
+        kept = turn.reply or ""
+        assert (so_far + text).startswith(kept)
+        assert flushed(min(taken, -(-len(text) // PIECE_CHARS))) <= len(kept) - len(so_far) <= taken * PIECE_CHARS
+
+    def attempt(self, door: Callable[[], Any], end: str, after: int) -> Went:
+        """Go through a door and, where it gives a stream, take that as far as the attempt goes."""
+        taken = 0
+        try:
+            got = door()
+            if hasattr(got, "cancel"):
+                taken = self.take(got, end, after)
+        except (ChatAuthError, StoreError, BudgetError) as error:
+            return Went(None, taken, error)
+        if end == "crash" and taken == after:
+            return Went(None, taken, None)
+        return Went(got.turn if hasattr(got, "cancel") else got, taken, None)
 
     def take(self, stream: Any, end: str, after: int) -> int:
         """Take a stream as far as an attempt goes; says how many pieces came."""
@@ -455,7 +468,7 @@ class Conversation(RuleBasedStateMachine):
         was = len(self.model.bodies)
         self.model.say(first.reply, second.reply)
         with self.session.stream(lines[0].text) as reply:
-            for refused in (self.session.tree.undo, lambda: self.session.send("No.")):
+            for refused in (self.session.regenerate, lambda: self.session.accept(reply.turn_id)):
                 with pytest.raises(ConflictError):
                     refused()
             beside = self.session.send(lines[1].text, options=TurnOptions(on_conflict="fork"))
