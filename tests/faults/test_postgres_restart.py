@@ -194,7 +194,6 @@ def test_no_connection_is_held_while_the_model_answers(database_url: str, script
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
         session.send("Well?")
         with session.stream("And?") as reply:
-            for _ in reply:
-                held.append(pool_of(rp).checkedout())
+            held += [pool_of(rp).checkedout() for _ in reply]
         assert len(held) > 100
         assert set(held) == {0}

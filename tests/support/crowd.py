@@ -30,11 +30,14 @@ class Said(NamedTuple):
     bodies: list[bytes]
 
 
-def speak(url: str, sessions: Sequence[str], lines: int) -> list[Said]:
-    """Let one process for each of ``sessions`` (which may be the same) say so many lines in it, all at once."""
+def speak(url: str, sessions: Sequence[str], lines: int, *, keyed: bool = False) -> list[Said]:
+    """Let one process for each of ``sessions`` (which may be the same) say so many lines in it, all at once.
+
+    ``keyed``: all say the same lines, each line under a key of its own.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.crowd"],
-        input=json.dumps([url, list(sessions), lines]),
+        input=json.dumps([url, list(sessions), lines, keyed]),
         capture_output=True,
         cwd=ROOT,
         text=True,
@@ -46,7 +49,7 @@ def speak(url: str, sessions: Sequence[str], lines: int) -> list[Said]:
     return [Said(took_s, [base64.b64decode(body) for body in bodies]) for took_s, bodies in told]
 
 
-def talk(who: int, url: str, session_id: str, lines: int, begin: int) -> dict[str, Any] | list[Any]:
+def talk(who: int, url: str, session_id: str, lines: int, keyed: bool, begin: int) -> list[Any]:
     """Say the lines of one process; ``begin`` is a pipe that ends when all are ready."""
     model = ScriptedModel()
     took_s = []
@@ -54,17 +57,19 @@ def talk(who: int, url: str, session_id: str, lines: int, begin: int) -> dict[st
         session = rp.sessions.get(session_id)
         os.read(begin, 1)
         for number in range(lines):
+            line = f"all: {number}" if keyed else f"{who}: {number}"
+            key = line if keyed else None
             began = time.monotonic()
-            turn = session.send(f"{who}: {number}", options=TurnOptions(on_conflict="wait", wait_s=WAIT_S))
+            turn = session.send(line, options=TurnOptions(on_conflict="wait", wait_s=WAIT_S, idempotency_key=key))
             took_s.append(time.monotonic() - began)
             assert turn.reply is not None
-            assert turn.reply.text == f"You said: {who}: {number}"
+            assert turn.reply.text == f"You said: {line}"
     return [took_s, [base64.b64encode(body).decode() for body in model.bodies]]
 
 
 def main() -> int:
     """Fork, let all begin, print a line for each, and say how many failed."""
-    url, sessions, lines = json.load(sys.stdin)
+    url, sessions, lines, keyed = json.load(sys.stdin)
     begin, ready = os.pipe()
     children = {}
     for who, session_id in enumerate(sessions):
@@ -75,7 +80,7 @@ def main() -> int:
             code = 1
             try:
                 with os.fdopen(tell, "w") as out:
-                    json.dump(talk(who, url, session_id, lines, begin), out)
+                    json.dump(talk(who, url, session_id, lines, keyed, begin), out)
                 code = 0
             except Exception:  # noqa: BLE001 - the parent shows it
                 sys.excepthook(*sys.exc_info())
