@@ -79,7 +79,8 @@ class Roleplay:
         database = schema.opened(url, migrate)
         transport = chat or _requests_transport()
         engine = cls(database, transport, endpoint=endpoint, tenant=tenant, settings=settings)
-        engine._owned = [database.close] if chat is not None else [transport.close, database.close]
+        engine._owned = [database.close]
+        engine._backstage.owns_transport = chat is None
         return engine
 
     def recover(self) -> Sequence[str]:

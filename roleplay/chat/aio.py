@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import lru_cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 from roleplay.domain.endpoint import Endpoint
@@ -19,6 +19,7 @@ except ModuleNotFoundError:
 _END_S = 0.1
 _KEPT = 64
 _FAULTS = (httpx.HTTPError, TimeoutError, OSError)
+_url = lru_cache(64)(httpx.URL)
 
 
 class HttpxTransport:
@@ -51,7 +52,9 @@ class HttpxTransport:
         http = self._given or self._take(endpoint.base_url)
         give_back = partial(self._give_back, endpoint.base_url, http)
         try:
-            post = http.build_request("POST", endpoint.url, content=request.body, headers=headers, timeout=timeout)
+            post = http.build_request(
+                "POST", _url(endpoint.url), content=request.body, headers=headers, timeout=timeout
+            )
             async with asyncio.timeout_at(deadline):
                 response = await http.send(post, stream=True, follow_redirects=False, auth=_no_netrc)
         except BaseException as error:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 import time
+import weakref
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from roleplay.domain.endpoint import Endpoint
 from roleplay.errors import ChatUnavailableError
@@ -30,7 +35,8 @@ class RequestsTransport:
     def __init__(self, http: requests.Session | None = None) -> None:
         """Use ``http``, which its owner closes, or a session of its own."""
         self._owns = http is None
-        self._http = http or _new_session()
+        self._lines = _Lines()
+        self._http = http or _new_session(self._lines)
         self._prepared: dict[Endpoint, tuple[requests.PreparedRequest, dict[str, Any]]] = {}
 
     def open(self, endpoint: Endpoint, request: WireRequest) -> RequestsAnswer:
@@ -54,8 +60,9 @@ class RequestsTransport:
         return RequestsAnswer(endpoint, response, deadline)
 
     def close(self) -> None:
-        """Close pooled connections, unless the session came from outside."""
+        """Close all connections, also those that somebody waits on, unless the session came from outside."""
         if self._owns:
+            self._lines.cut()
             self._http.close()
 
     def _prepare(self, endpoint: Endpoint) -> tuple[requests.PreparedRequest, dict[str, Any]]:
@@ -106,7 +113,10 @@ class RequestsAnswer:
         self._response.close()
 
     def close(self) -> None:
-        """Close the connection at once, unless it was given back."""
+        """Close the connection at once, unless it was given back; who reads from it in another thread is woken."""
+        connection: Any = self._response.raw.connection
+        if connection is not None:
+            _hang_up(getattr(connection, "wire", connection.sock))
         self._response.close()
 
     def _socket(self) -> socket.socket | None:
@@ -131,10 +141,54 @@ class _Bearer(requests.auth.AuthBase):
         return request
 
 
-def _new_session() -> requests.Session:
+class _Lines:
+    """The connections of a session, while they live. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def add(self, line: Any) -> None:
+        with self._lock:
+            self._open.add(line)
+
+    def cut(self) -> None:
+        with self._lock:
+            for line in self._open:
+                _hang_up(line.wire)
+
+
+class _Line(HTTPConnection):
+    """A connection that another thread can cut: it keeps hold of its socket, also when an answer took it over."""
+
+    wire: socket.socket | None = None
+    lines: _Lines
+
+    def connect(self) -> None:
+        super().connect()
+        self.wire = self.sock
+        self.lines.add(self)
+
+
+class _SafeLine(_Line, HTTPSConnection):
+    """The same with TLS."""
+
+
+def _hang_up(wire: socket.socket | None) -> None:
+    """Cut a connection so that whoever reads from it is woken; closing alone leaves a reader waiting."""
+    if wire is not None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(wire, socket.SHUT_RDWR)  # of TLS, its own method would wait for the reader
+
+
+def _new_session(lines: _Lines) -> requests.Session:
     http = requests.Session()
     http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     adapter = HTTPAdapter(pool_connections=_POOL, pool_maxsize=_POOL, max_retries=0)
+    adapter.poolmanager.pool_classes_by_scheme = {
+        scheme: type(pool.__name__, (pool,), {"ConnectionCls": type(line.__name__, (line,), {"lines": lines})})
+        for scheme, pool, line in (("http", HTTPConnectionPool, _Line), ("https", HTTPSConnectionPool, _SafeLine))
+    }
     http.mount("https://", adapter)
     http.mount("http://", adapter)
     return http

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
@@ -67,6 +67,7 @@ class Backstage:
     def __init__(self, database: Database, transport: Transport) -> None:
         self.database = database
         self.transport = transport
+        self.owns_transport = False
         self._on: set[Drive[Any]] = set()
         self._changed = threading.Condition()
         self._closing = False
@@ -100,6 +101,8 @@ class Backstage:
             left = list(self._on)
         for drive in left:
             drive.stop()
+        if self.owns_transport:
+            self.transport.close()  # wakes those who wait for an answer that has not begun
         give_up = time.monotonic() + grace_s + 1
         for drive in left:
             with contextlib.suppress(ConflictError):  # its turn was taken over, or it had none yet
@@ -180,7 +183,7 @@ class Drive(Generic[T]):
 
     def _perform(self, effect: Effect | None) -> None:
         try:
-            if self._stopped and isinstance(effect, Open | Receive | Pause):
+            if self._stopped and isinstance(effect, Open | Receive | Pause | Read):
                 raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
             result = self._do(effect)
         except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, Ctrl-C too
@@ -273,7 +276,8 @@ class AsyncDrive(Generic[T]):
         self._backstage = backstage
         self._answer: AsyncAnswer | None = None
         self._stopped = False
-        self._waiting: asyncio.Future[Any] | None = None
+        self._cut = False
+        self._waiting: asyncio.Task[Any] | None = None
         self._alone = asyncio.Lock()  # one task at a time drives; another may close the engine
         backstage.enter(self)
         try:
@@ -333,17 +337,18 @@ class AsyncDrive(Generic[T]):
     def stop(self) -> None:
         """End the reply at the next chance, and wake whoever waits for it."""
         self._stopped = True
-        if self._waiting is not None:
+        if self._waiting is not None and not self._cut:
+            self._cut = True
             self._waiting.cancel()
 
     async def _perform(self, effect: Effect | None) -> None:
         try:
-            if self._stopped and isinstance(effect, Open | Receive | Pause):
+            if self._stopped and isinstance(effect, Open | Receive | Pause | Read):
                 raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
             result = await self._do(effect)
         except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, cancellation too
             stoppable = isinstance(effect, Open | Receive | Pause)
-            stopped = self._stopped and stoppable and isinstance(error, Exception | asyncio.CancelledError)
+            stopped = self._stopped and stoppable and isinstance(error, Exception)
             await self._throw(Interrupt() if stopped else error)
         else:
             await self._step(lambda: self._course.send(result))
@@ -376,15 +381,19 @@ class AsyncDrive(Generic[T]):
                 await self._stoppable(asyncio.sleep(seconds))
         return None
 
-    async def _stoppable(self, work: Any) -> Any:
-        """Wait for something that ``stop`` may cut short."""
-        self._waiting = task = asyncio.ensure_future(work)
+    async def _stoppable(self, work: Awaitable[Any]) -> Any:
+        """Wait for something that ``stop`` may cut short, without a task of its own for each piece of an answer."""
+        self._waiting = task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
         try:
-            return await task
+            return await work
+        except asyncio.CancelledError:
+            if self._cut and task.uncancel() <= before:
+                raise Interrupt from None
+            raise  # its caller cancelled it
         finally:
             self._waiting = None
-            if not task.done():
-                task.cancel()
 
 
 async def _sheltered(work: Any) -> Any:

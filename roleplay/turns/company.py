@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from roleplay.context.counting import Counter
 from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
@@ -28,10 +28,14 @@ REHEARSED_LIMIT = 1024
 TENANT_LIMIT = 64
 
 
-class _Latest(dict[tuple[Any, ...], Rehearsed]):
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Latest(dict[K, V]):
     """A dict that drops its oldest entries beyond a limit."""
 
-    def __setitem__(self, key: tuple[Any, ...], value: Rehearsed) -> None:
+    def __setitem__(self, key: K, value: V) -> None:
         super().__setitem__(key, value)
         while len(self) > REHEARSED_LIMIT:
             self.pop(next(iter(self)), None)
@@ -46,8 +50,9 @@ class Company:
     settings: SessionSettings
     counter: Counter
     ports: Ports
-    rehearsed: dict[tuple[Any, ...], Rehearsed] = field(default_factory=_Latest)
+    rehearsed: dict[tuple[Any, ...], Rehearsed] = field(default_factory=_Latest[tuple[Any, ...], Rehearsed])
     learned: dict[tuple[str, str], Dialect] = field(default_factory=dict)
+    spoke: dict[str, float] = field(default_factory=_Latest[str, float])
 
     def __post_init__(self) -> None:
         label("tenant", self.tenant, TENANT_LIMIT)
@@ -64,6 +69,7 @@ class Company:
             ports=self.ports,
             rehearsed=self.rehearsed,
             learned=self.learned,
+            spoke=self.spoke,
         )
 
 

@@ -16,8 +16,8 @@ from roleplay.store import Connection, entries, rescue, sessions, transcript
 from roleplay.turns.effects import Pause, Steps, read, write
 from roleplay.turns.scene import Rehearsed, Scene
 
-FIRST_LOOK_S = 0.02
-SHORTEST_LOOK_S = 0.005
+FIRST_LOOK_S = 0.03
+SHORTEST_LOOK_S = 0.01
 LONGEST_LOOK_S = 0.25
 CLAIM_TRIES = 20
 
@@ -128,7 +128,8 @@ class Queue:
     """The wait of one caller until its turn may begin, as ``on_conflict`` says and for ``wait_s`` seconds at most.
 
     Nobody keeps a list of who waits: each looks from time to time. While one turn runs, the looks become rarer; while
-    turns come and go, they stay frequent, and the more so the longer one has waited, so that nobody waits for ever.
+    turns come and go, they stay frequent, and the more so the longer one has waited, and who has just spoken lets the
+    others look first, so that nobody waits for ever.
     """
 
     def __init__(self, scene: Scene, on_conflict: str, wait_s: float) -> None:
@@ -141,6 +142,17 @@ class Queue:
         self._seen: str | None = None
         self._lost_claims = 0
         self._head: int | None = None
+
+    def let_others(self) -> Steps[None]:
+        """Pause for a look's time after a turn of one's own, without which one would be first again and again."""
+        ports, spoke = self._scene.ports, self._scene.spoke.get(self._scene.session_id)
+        if self._on_conflict == "wait" and spoke is not None and ports.monotonic() - spoke < LONGEST_LOOK_S:
+            yield Pause(min(FIRST_LOOK_S * (0.5 + ports.draw()), self._wait_s))
+
+    def has_spoken(self) -> None:
+        """Note that the caller's turn has ended."""
+        if self._on_conflict == "wait":
+            self._scene.spoke[self._scene.session_id] = self._scene.ports.monotonic()
 
     def may_pass(self, live: rescue.Holder, key: str | None) -> Steps[bool]:
         """Say whether to speak beside the turn in flight ``live``; ``False``, perhaps after a pause: look again.

@@ -26,7 +26,10 @@ class Rehearsed:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Which session is spoken in, with what: everything that its turns have in common."""
+    """Which session is spoken in, with what: everything that its turns have in common.
+
+    ``spoke``: when this engine last ended a turn that was ready to wait, by session.
+    """
 
     tenant: str
     session_id: str
@@ -37,6 +40,7 @@ class Scene:
     ports: Ports
     rehearsed: MutableMapping[tuple[Any, ...], Rehearsed]
     learned: MutableMapping[tuple[str, str], Dialect]
+    spoke: MutableMapping[str, float]
 
     @property
     def dialect(self) -> Dialect:

@@ -107,6 +107,7 @@ def _speak(
     key = options.idempotency_key if asked is not None else None
     digest = None if asked is None or key is None else _body_digest(asked, options)
     queue = Queue(scene, options.on_conflict, options.wait_s)
+    yield from queue.let_others()
     while True:
         stand, found, live, gone = yield from look(scene, key)
         mine = None if found is None else _of_same_body(*found, digest, key)
@@ -131,6 +132,7 @@ def _speak(
                 return (yield from Reply(scene, made, claim, at).course())
         finally:
             scene.ports.driven.pop(claim.call.id, None)
+            queue.has_spoken()
         yield from queue.lost_claim(stand)
 
 

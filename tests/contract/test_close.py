@@ -13,7 +13,7 @@ import pytest
 import roleplay
 from roleplay import ConflictError, Endpoint, Persona, TurnOptions, TurnStatus
 from roleplay.testing import ScriptedModel, Simulator
-from roleplay.testing.simulator import EndlessStream, SlowFirstByte
+from roleplay.testing.simulator import EndlessStream, Fault, SlowDrip, SlowFirstByte
 from tests.support.shells import Roleplay
 
 pytestmark = pytest.mark.usefixtures("shell")
@@ -87,12 +87,21 @@ def test_closing_ends_a_stream_that_nobody_reads(database_url: str, scripted: Sc
     assert (kept.id, kept.status, kept.reply.text) == (reply.turn_id, TurnStatus.INTERRUPTED, "".join(heard))
 
 
-@pytest.mark.parametrize("door", ["send", "stream"])
+@pytest.mark.parametrize(
+    ("door", "fault"),
+    [
+        ("send", SlowFirstByte(30)),
+        ("stream", SlowFirstByte(30)),
+        ("send", SlowFirstByte(30, after_headers=True)),
+        ("stream", SlowDrip(30)),
+        ("stream", EndlessStream()),
+    ],
+)
 def test_closing_interrupts_a_wait_for_the_network(
-    database_url: str, simulator: Simulator, endpoint: Endpoint, pool: ThreadPoolExecutor, door: str
+    database_url: str, simulator: Simulator, endpoint: Endpoint, pool: ThreadPoolExecutor, door: str, fault: Fault
 ) -> None:
     """A turn that waits for the service is interrupted within a moment of the grace, and says so to its caller."""
-    simulator.next(SlowFirstByte(30) if door == "send" else EndlessStream())
+    simulator.next(fault)
     with Roleplay.open(database_url, model=endpoint) as rp:
         session = talk(rp)
 

@@ -45,7 +45,7 @@ from tests.conftest import Ledger
 from tests.support.shells import Roleplay
 
 settings.register_profile("deep", max_examples=400, stateful_step_count=60)
-settings.register_profile("shallow", max_examples=10, stateful_step_count=25)
+settings.register_profile("shallow", max_examples=12, stateful_step_count=25)
 RUN = settings(
     settings.get_profile("deep" if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else "shallow"),
     deadline=None,
@@ -101,6 +101,7 @@ class World(NamedTuple):
     """What the examples of one run share: a database with another tenant's rows in it."""
 
     url: str
+    database: Database
     ledger: Ledger
     tenants: Iterator[int]
     beside: dict[str, list[Any]]
@@ -115,7 +116,8 @@ class World(NamedTuple):
             session.tree.hide(session.send("Well?").id)
             session.tree.rewind()
             session.send("And?")
-        return cls(url, ledger, count(1), rows_of(url, BESIDE))
+        database = Database.open(url)
+        return cls(url, database, ledger, count(1), rows_of(database, BESIDE))
 
 
 class Went(NamedTuple):
@@ -126,17 +128,11 @@ class Went(NamedTuple):
     error: Exception | None
 
 
-def rows_of(url: str, tenant: str) -> dict[str, list[Any]]:
+def rows_of(database: Database, tenant: str) -> dict[str, list[Any]]:
     """Every row of a tenant."""
-    database = Database.open(url)
     tables = [one for one in Base.metadata.sorted_tables if "tenant" in one.c]
-    found = database.read(
-        lambda db: {
-            one.name: sorted(map(repr, db.execute(select(one).where(one.c.tenant == tenant)))) for one in tables
-        }
-    )
-    database.close()
-    return found
+    wanted = {one.name: select(one).where(one.c.tenant == tenant) for one in tables}
+    return database.read(lambda db: {name: sorted(map(repr, db.execute(rows))) for name, rows in wanted.items()})
 
 
 class Conversation(RuleBasedStateMachine):
@@ -292,7 +288,6 @@ class Conversation(RuleBasedStateMachine):
 
     def bury(self) -> None:
         """Let the owner of the turn in flight be another process, which is dead."""
-        database = Database.open(self.world.url)
         row = table(TurnRow).c
         live = (row.tenant == self.tenant) & row.status.in_(IN_FLIGHT)
 
@@ -301,16 +296,12 @@ class Conversation(RuleBasedStateMachine):
             host = owner.rsplit("/", 2)[0]
             db.execute(table(TurnRow).update().where(live).values(lease_owner=f"{host}/99999999/1"))
 
-        database.write(work)
-        database.close()
+        self.world.database.write(work)
 
     def in_flight(self) -> list[str]:
-        database = Database.open(self.world.url)
         row = table(TurnRow).c
         wanted = select(row.id).where(row.tenant == self.tenant, row.status.in_(IN_FLIGHT))
-        found = database.read(lambda db: list(db.execute(wanted).scalars()))
-        database.close()
-        return found
+        return self.world.database.read(lambda db: list(db.execute(wanted).scalars()))
 
     def asked_as(self, turn: Known, *more: tuple[str, str], hint: str = "") -> None:
         """Check that the last request holds the visible lines before ``turn``, its line, and nothing else."""
@@ -627,7 +618,7 @@ class Conversation(RuleBasedStateMachine):
             assert sorted(number for one in self.turns for number in one.requests) == [*range(len(self.model.bodies))]
             for one in self.turns:
                 self.rebuild(one)
-        assert rows_of(self.world.url, BESIDE) == self.world.beside
+        assert rows_of(self.world.database, BESIDE) == self.world.beside
 
 
 def script(end: str, after: int, text: str) -> list[Any]:
@@ -686,4 +677,7 @@ def shape(turn: Any) -> Any:
 def test_a_conversation_is_what_its_model_says(database_url: str, ledger: Ledger) -> None:
     """Through every order of sends, failures, crashes and moves, the session is what a tree in memory is."""
     world = World.of(database_url, ledger)
-    run_state_machine_as_test(lambda: Conversation(world), settings=RUN)
+    try:
+        run_state_machine_as_test(lambda: Conversation(world), settings=RUN)
+    finally:
+        world.database.close()
