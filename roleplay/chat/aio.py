@@ -59,7 +59,7 @@ class HttpxTransport:
                 response = await http.send(post, stream=True, follow_redirects=False, auth=_no_netrc)
         except BaseException as error:
             await give_back()
-            if isinstance(error, (*_FAULTS, httpx.InvalidURL, ValueError)):  # the last two: a host that no name can be
+            if isinstance(error, (*_FAULTS, httpx.InvalidURL, UnicodeError)):  # a host that no name can be
                 raise _unavailable(endpoint, error) from error
             raise
         return HttpxAnswer(endpoint, response, deadline, give_back)

@@ -141,7 +141,7 @@ class Commands:
         show.table(("", "turn", "who", "said"), rows)
 
     def _swipe(self, hint: str) -> Turn | None:
-        talk, attempt = self._talk, self._talk.unanswered()
+        talk, attempt = self._talk, self._talk.unresolved()
         last = attempt or talk.stand()
         if last.kind is TurnKind.GREETING:
             self._next_greeting(last)
@@ -161,7 +161,7 @@ class Commands:
         self._talk.tell(self._talk.session.tree.choose(self._id("/choose", which)))
 
     def _edit(self, words: str) -> None:
-        if (attempt := self._talk.unanswered()) is not None:
+        if (attempt := self._talk.unresolved()) is not None:
             self._refuse("/edit", attempt)
         self._talk.tell(self._talk.session.tree.edit(self._talk.stand().id, words))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from roleplay.cli import show
@@ -11,7 +10,7 @@ from roleplay.cli.exits import sentence
 from roleplay.cli.interrupts import Brake
 from roleplay.domain.conversation import DeltaKind, SessionInfo, Turn, TurnStatus
 from roleplay.engine import Roleplay
-from roleplay.errors import ChatError, InvalidInputError, NotFoundError, RoleplayError
+from roleplay.errors import ChatError, InvalidInputError, RoleplayError
 from roleplay.session import ChatSession, ReplyStream
 from roleplay.turns.effects import Interrupt
 
@@ -75,16 +74,6 @@ class Conversation:
         """Give the last attempt, if it has not become a reply."""
         last = self.session.turns(limit=1).items[-1:]
         return last[0] if last and last[0].status is not TurnStatus.COMPLETED else None
-
-    def unanswered(self) -> Turn | None:
-        """Give the last attempt, if it has not become a reply and nothing was said elsewhere since."""
-        attempt = self.unresolved()
-        if attempt is None:
-            return None
-        with suppress(NotFoundError):  # numbers have no gaps, so that the newest turn is one without a next
-            self.session.turn(attempt.seq + 1)
-            return None
-        return attempt
 
     def complaint(self, error: RoleplayError) -> str:
         """Give an error as one line, with what can be done about the turn that it left."""

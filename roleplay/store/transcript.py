@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, bindparam, func, literal, select
+from sqlalchemy import Connection, Integer, Row, bindparam, literal, select
 
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.page import Page
@@ -77,13 +77,8 @@ _BY_ID = _WHOLE.where(_turns.c.id == bindparam("turn"))
 _BY_KEY = _WHOLE.where(_turns.c.idempotency_key == bindparam("key"))
 
 
-def _unresolved(under: Any) -> Any:
-    return select(func.max(_turns.c.seq)).where(
-        _here(_turns),
-        under,
-        _turns.c.status != TurnStatus.COMPLETED.value,
-        _turns.c.kind == TurnKind.REPLY.value,
-    )
+def _last_attempt(under: Any) -> Any:
+    return select(_turns.c.seq, _turns.c.status).where(_here(_turns), under).order_by(_turns.c.seq.desc()).limit(1)
 
 
 _child = _turns.alias("child")
@@ -108,8 +103,8 @@ _ANSWERS = _complete.join(
     _sibling, (_owner.c.seq == _sibling.c.turn_seq) & (_owner.c.reply_seq == _sibling.c.seq)
 ).where(_here(_sibling), _sibling.c.parent_seq.in_(bindparam("lines", expanding=True)))
 _OPENINGS = _complete.where(_owner.c.parent_turn.is_(None), _owner.c.human_seq.is_(None))
-_UNRESOLVED = _unresolved(_turns.c.parent_turn == bindparam("head_turn"))
-_UNRESOLVED_AT_ROOT = _unresolved(_turns.c.parent_turn.is_(None))
+_AFTER_HEAD = _last_attempt(_turns.c.parent_turn == bindparam("head_turn"))
+_AT_ROOT = _last_attempt(_turns.c.parent_turn.is_(None))
 
 
 def page(connection: Connection, tenant: str, session_id: str, *, before: str | None, limit: int) -> Page[Turn]:
@@ -214,15 +209,15 @@ def by_key(connection: Connection, tenant: str, session_id: str, key: str) -> tu
 
 
 def unresolved(connection: Connection, tenant: str, session_id: str, head_turn: int | None) -> Turn | None:
-    """Give the last attempt after the head that has not become a reply, or ``None``."""
+    """Give the last attempt after the head when it has not become a reply, or ``None``.
+
+    A failure that the conversation has answered since, on a branch that was left, is past.
+    """
     where = {"tenant": tenant, "session": session_id}
-    if head_turn is None:
-        seq = connection.execute(_UNRESOLVED_AT_ROOT, where).scalar()
-    else:
-        seq = connection.execute(_UNRESOLVED, where | {"head_turn": head_turn}).scalar()
-    if seq is None:
+    last = connection.execute(_AT_ROOT if head_turn is None else _AFTER_HEAD, where | {"head_turn": head_turn}).first()
+    if last is None or last.status == TurnStatus.COMPLETED.value:
         return None
-    return path(connection, tenant, session_id, from_turn=seq, limit=1)[0]
+    return path(connection, tenant, session_id, from_turn=last.seq, limit=1)[0]
 
 
 def _turn(row: Row[Any], made: list[ModelCall], numbers: tuple[int, int]) -> Turn:

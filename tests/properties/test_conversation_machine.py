@@ -205,9 +205,9 @@ class Conversation(RuleBasedStateMachine):
         return found[::-1]
 
     def unresolved(self) -> Known | None:
-        """The newest attempt after the head that has not become a reply."""
-        after = [one for one in self.turns if one.parent is self.head and not one.complete]
-        return after[-1] if after else None
+        """The newest attempt after the head, if it has not become a reply."""
+        after = [one for one in self.turns if one.parent is self.head]
+        return after[-1] if after and not after[-1].complete else None
 
     def family(self, one: Known) -> list[Known]:
         """A turn and the complete turns that answer the same line."""
