@@ -80,6 +80,8 @@ class AsyncRoleplay:
 
     async def close(self, *, grace_s: float = GRACE_S) -> None:
         """As ``Roleplay.close``."""
+        if not self._backstage.is_ours:
+            return
         await self._backstage.shut(grace_s)
         for close in self._owned:
             await close()

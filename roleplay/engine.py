@@ -97,6 +97,8 @@ class Roleplay:
     def close(self, *, grace_s: float = GRACE_S) -> None:
         """Let no turn begin, wait ``grace_s`` seconds for those that run, interrupt the rest, and close what ``open``
         opened."""
+        if not self._backstage.is_ours:
+            return
         self._backstage.shut(grace_s)
         for close in self._owned:
             close()

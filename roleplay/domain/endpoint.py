@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -126,6 +126,12 @@ class Endpoint(Input):
         profile = PROFILES.get(str(model))
         known = profile.model_dump() if profile else {}
         super().__init__(**{"model": model, **known, **{k: v for k, v in fields.items() if v is not None}})
+
+    def evolve(self, **changes: Any) -> Self:
+        """Give a copy with ``changes``; another model brings its own published profile, where it has one."""
+        profile = PROFILES.get(str(changes.get("model", self.model)))
+        its_own = profile.model_dump() if profile and changes.get("model", self.model) != self.model else {}
+        return super().evolve(**its_own | changes)
 
     @property
     def host(self) -> str:

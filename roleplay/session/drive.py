@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
 from roleplay.domain.conversation import Delta
-from roleplay.errors import ConflictError
+from roleplay.errors import ConflictError, SettingsError
 from roleplay.store.aio import AsyncDatabase
 from roleplay.store.database import Database
 from roleplay.turns.effects import (
@@ -30,6 +31,7 @@ from roleplay.turns.effects import (
 
 T = TypeVar("T")
 GRACE_S = 10.0
+FORKED = "the engine was opened before this process was forked; open one in each process"
 
 
 class _Course(Generic[T]):
@@ -71,6 +73,12 @@ class Backstage:
         self._on: set[Drive[Any]] = set()
         self._changed = threading.Condition()
         self._closing = False
+        self._process = os.getpid()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process opened the engine: a fork shares its connections, and must leave them alone."""
+        return self._process == os.getpid()
 
     def run(self, steps: Steps[T]) -> T:
         """Perform a course from beginning to end and give its result."""
@@ -81,7 +89,9 @@ class Backstage:
             drive.interrupt()  # Ctrl-C may come between any two lines
 
     def enter(self, drive: Drive[Any]) -> None:
-        """Note a course that is on. Raises ``ConflictError`` once the engine closes."""
+        """Note a course that is on. Raises ``ConflictError`` once the engine closes, ``SettingsError`` in a fork."""
+        if not self.is_ours:
+            raise SettingsError(FORKED)
         with self._changed:
             if self._closing:
                 raise ConflictError("the engine is closed")
@@ -230,22 +240,30 @@ class AsyncBackstage:
     def __init__(self, database: AsyncDatabase, transport: AsyncTransport) -> None:
         self.database = database
         self.transport = transport
-        self._on: dict[AsyncDrive[Any], asyncio.Task[Any] | None] = {}
+        self._on: set[AsyncDrive[Any]] = set()
         self._closing = False
+        self._process = os.getpid()
+
+    @property
+    def is_ours(self) -> bool:
+        """As ``Backstage.is_ours``."""
+        return self._process == os.getpid()
 
     async def run(self, steps: Steps[T]) -> T:
         """Perform a course from beginning to end and give its result."""
         return await AsyncDrive(self, steps).to_end()
 
     def enter(self, drive: AsyncDrive[Any]) -> None:
-        """Note a course that is on. Raises ``ConflictError`` once the engine closes."""
+        """As ``Backstage.enter``."""
+        if not self.is_ours:
+            raise SettingsError(FORKED)
         if self._closing:
             raise ConflictError("the engine is closed")
-        self._on[drive] = None
+        self._on.add(drive)
 
     def leave(self, drive: AsyncDrive[Any]) -> None:
         """Note that a course has ended."""
-        self._on.pop(drive, None)
+        self._on.discard(drive)
 
     async def shut(self, grace_s: float) -> None:
         """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""

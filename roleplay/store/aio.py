@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from roleplay.errors import InvalidInputError, SettingsError, StoreError
-from roleplay.store.database import POSTGRES_OPTIONS, Database, Patience, postgres_url, store_error
+from roleplay.errors import SettingsError, StoreError
+from roleplay.store.database import POSTGRES_OPTIONS, Database, Patience, as_ours, postgres_url
 
 T = TypeVar("T")
 READERS = 2
@@ -198,10 +198,8 @@ class AsyncPostgres:
                     await connection.invalidate()  # as in ``Database``
                     raise
                 return result
-        except SQLAlchemyError as error:
-            raise store_error(error) from error
-        except UnicodeEncodeError as error:
-            raise InvalidInputError("text", f"holds a lone surrogate at character {error.start}") from None
+        except (SQLAlchemyError, UnicodeEncodeError) as error:
+            raise as_ours(error) from error
 
 
 def _settle(outcomes: Sequence[_Outcome]) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     ArgumentError,
+    DataError,
     DBAPIError,
     InterfaceError,
     NoSuchModuleError,
@@ -80,7 +81,7 @@ class Database:
                 driver: Any = connection.connection.driver_connection
                 _patiently(lambda: driver.execute("PRAGMA journal_mode = WAL"))
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise store_error(error) from error
+            raise as_ours(error) from error
 
     def _run(self, work: Callable[[Connection], T], begin: str) -> T:
         try:
@@ -96,10 +97,8 @@ class Database:
                     connection.invalidate()  # else it would go back to the pool with its transaction open
                     raise
                 return result
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            raise store_error(error) from error
-        except UnicodeEncodeError as error:
-            raise InvalidInputError("text", f"holds a lone surrogate at character {error.start}") from None
+        except (SQLAlchemyError, sqlite3.Error, UnicodeEncodeError) as error:
+            raise as_ours(error) from error
 
 
 class Patience:
@@ -149,8 +148,12 @@ def is_locked(error: DBAPIError | sqlite3.Error) -> bool:
     return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def store_error(error: SQLAlchemyError | sqlite3.Error) -> StoreError:
+def as_ours(error: SQLAlchemyError | sqlite3.Error | UnicodeEncodeError) -> StoreError | InvalidInputError:
     """Translate a database error; the sentence holds the driver's first line and none of the statement's values."""
+    if isinstance(error, UnicodeEncodeError):
+        return InvalidInputError("text", f"holds a lone surrogate at character {error.start}")
+    if isinstance(error, DataError) and "NUL" in str(error.orig):  # PostgreSQL's driver lets none through
+        return InvalidInputError("text", "holds a NUL character")
     cause = error.orig if isinstance(error, DBAPIError) else error
     first_line = str(cause).strip().split("\n", 1)[0] or type(cause).__name__
     return StoreError(f"the database failed: {first_line[:300]}")
@@ -176,7 +179,8 @@ def open_engine(url: str | URL) -> Engine:
 
 
 def _sqlite(url: URL) -> Engine:
-    in_memory = url.database in {None, "", ":memory:"}
+    named = url.database or ""
+    in_memory = named in {"", ":memory:"} or named.startswith("file::memory:") or url.query.get("mode") == "memory"
     # One connection holds a database in memory, so its transactions take turns.
     pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if in_memory else {"pool_size": 8, "max_overflow": 56}
     engine = create_engine(

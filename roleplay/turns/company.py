@@ -97,6 +97,7 @@ def put_persona(company: Company, persona: Persona, persona_id: str | None) -> S
 
 def get_persona(company: Company, name: str, version: int | None) -> Steps[StoredPersona]:
     """Read a persona by key, id or unique beginning of an id."""
+    label("name", name, KEY_LIMIT)
     tenant = company.tenant
 
     def work(db: Connection) -> StoredPersona:
@@ -157,6 +158,7 @@ def create_session(company: Company, opening: Opening) -> Steps[Scene]:
 
 def get_session(company: Company, session_id: str, owner: str | None) -> Steps[Scene]:
     """Find a session by id or unique beginning of an id and give its scene."""
+    label("session_id", session_id, KEY_LIMIT)
     tenant = company.tenant
 
     def work(db: Connection) -> str:
@@ -209,13 +211,15 @@ def doctor(company: Company, *, repair: bool) -> Steps[Sequence[Finding]]:
 
 def label(field_name: str, text: str, limit: int) -> str:
     """Give a short text of the caller as it may be stored. Raises ``InvalidInputError``."""
+    if not isinstance(text, str):
+        raise InvalidInputError(field_name, f"is a {type(text).__name__}", allowed="a str")
     if not text.strip() or text_problem(text) or len(text) > limit:
         raise InvalidInputError(field_name, f"is {text[:50]!r}", allowed=f"1 to {limit} characters, not blank")
     return text
 
 
 def _persona(company: Company, who: StoredPersona | str) -> Steps[StoredPersona]:
-    if isinstance(who, str):
+    if not isinstance(who, StoredPersona):
         return (yield from get_persona(company, who, None))
     return (yield from read(lambda db: personas.get(db, company.tenant, who.id, version=who.version)))
 

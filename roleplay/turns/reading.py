@@ -32,7 +32,7 @@ def turn(scene: Scene, turn_id: str | int) -> Steps[Turn]:
     return found[0]
 
 
-def check_limit(limit: int) -> None:
+def check_limit(limit: object) -> None:
     """Raise ``InvalidInputError`` for a page of no size or a page too large."""
-    if not 1 <= limit <= PAGE_LIMIT:
-        raise InvalidInputError("limit", f"is {limit}", allowed=f"1 to {PAGE_LIMIT}")
+    if not isinstance(limit, int) or not 1 <= limit <= PAGE_LIMIT:
+        raise InvalidInputError("limit", f"is {limit!r}", allowed=f"1 to {PAGE_LIMIT}")

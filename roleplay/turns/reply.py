@@ -104,7 +104,6 @@ class Reply:
             if not decoder.whole:
                 raise
         yield from self._hand_on(decoder.finish())
-        yield Release()
 
     def _hand_on(self, said: Sequence[Said]) -> Steps[None]:
         if not said:
@@ -215,6 +214,8 @@ class Reply:
             return held and (alone or transcript.by_id(db, self.scene.tenant, self.scene.session_id, turn.id))
 
         try:
+            if error is None:
+                yield Release()
             finished: Turn | bool = yield from write(work, patient=True)
         except (GeneratorExit, StoreError):
             raise

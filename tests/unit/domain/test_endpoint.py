@@ -28,6 +28,15 @@ def test_profiles_fill_what_is_not_given() -> None:
     assert all(Endpoint(name).window_tokens == profile.window_tokens for name, profile in PROFILES.items())
 
 
+def test_another_model_brings_its_own_profile() -> None:
+    """Host, key and times stay; path, dialect and window are the new model's, unless it has no profile or says so."""
+    here = Endpoint("MiniMax-M2.7", base_url="http://127.0.0.1:1", timeout_s=9)
+    assert here.evolve(model="M2-her") == Endpoint("M2-her", base_url="http://127.0.0.1:1", timeout_s=9)
+    assert here.evolve(model="M2-her", window_tokens=9000).window_tokens == 9000
+    assert here.evolve(model="local").window_tokens == 204_800
+    assert here.evolve(window_tokens=9000).evolve(timeout_s=8).window_tokens == 9000
+
+
 @pytest.mark.parametrize(
     ("given", "url"),
     [

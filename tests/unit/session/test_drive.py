@@ -24,6 +24,7 @@ class Slow:
         self._left = pieces
         self.waits = asyncio.Event()
         self.go_on = asyncio.Event()
+        self.holds = False
         self.opened = 0
         self.closed = 0
 
@@ -50,7 +51,9 @@ class Slow:
         await self.go_on.wait()
 
     async def release(self) -> None:
-        """Nothing to give back."""
+        """Give the connection back, which may take its time."""
+        if self.holds:
+            await self.wait()
 
     async def close(self) -> None:
         """Count."""
@@ -111,6 +114,23 @@ def test_closing_swallows_no_cancellation(sqlite_url: str, scripted: Callable[..
                 await taking
             [turn] = (await session.turns()).items
             assert turn.status is TurnStatus.INTERRUPTED
+
+    asyncio.run(run())
+
+
+def test_a_whole_reply_is_kept_whole(sqlite_url: str, scripted: Callable[..., ScriptedModel]) -> None:
+    """Whoever is cancelled after the last word, before it is stored, leaves a complete turn behind."""
+
+    async def run() -> None:
+        async with opened(sqlite_url, scripted, 1000) as (_, session, slow):
+            slow.holds = True
+            taking = asyncio.create_task(session.send("Where is the ford?"))
+            await slow.waits.wait()
+            taking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await taking
+            [turn] = (await session.turns()).items
+            assert (turn.status, turn.reply and turn.reply.text) == (TurnStatus.COMPLETED, WORDS)
 
     asyncio.run(run())
 

@@ -119,16 +119,17 @@ def test_sqlite_is_set_up_to_last(sqlite_url: str) -> None:
             assert found == ["wal", 1, 2]
 
 
-def test_a_database_in_memory_is_one() -> None:
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:some?mode=memory&uri=true"])
+def test_a_database_in_memory_is_one(url: str) -> None:
     """Every thread sees the same database in memory, and it ends with its engine."""
-    with Roleplay.open("sqlite://", model=MODEL, chat=ScriptedModel()) as rp:
+    with Roleplay.open(url, model=MODEL, chat=ScriptedModel()) as rp:
         put = [threading.Thread(target=rp.personas.put, args=(Persona(f"P{number}"),)) for number in range(8)]
         for thread in put:
             thread.start()
         for thread in put:
             thread.join()
         assert len(rp.personas.list()) == 8
-    with Roleplay.open("sqlite://", model=MODEL, chat=ScriptedModel()) as rp:
+    with Roleplay.open(url, model=MODEL, chat=ScriptedModel()) as rp:
         assert len(rp.personas.list()) == 0
 
 
