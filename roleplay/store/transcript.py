@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, bindparam, literal, select
+from sqlalchemy import Connection, Integer, Row, bindparam, func, literal, select
 
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.page import Page
@@ -77,11 +77,14 @@ _BY_ID = _WHOLE.where(_turns.c.id == bindparam("turn"))
 _BY_KEY = _WHOLE.where(_turns.c.idempotency_key == bindparam("key"))
 
 
-def _last_attempt(under: Any) -> Any:
-    return select(_turns.c.seq, _turns.c.status).where(_here(_turns), under).order_by(_turns.c.seq.desc()).limit(1)
-
-
 _child = _turns.alias("child")
+
+
+def _last_attempt(after: Any) -> Any:
+    last = select(func.max(_child.c.seq)).where(_here(_child), after).scalar_subquery()
+    return select(_turns.c.seq, _turns.c.status).where(_here(_turns), _turns.c.seq == last)
+
+
 _TIPS = (
     _WHOLE.where(
         _turns.c.status == TurnStatus.COMPLETED.value,
@@ -103,8 +106,8 @@ _ANSWERS = _complete.join(
     _sibling, (_owner.c.seq == _sibling.c.turn_seq) & (_owner.c.reply_seq == _sibling.c.seq)
 ).where(_here(_sibling), _sibling.c.parent_seq.in_(bindparam("lines", expanding=True)))
 _OPENINGS = _complete.where(_owner.c.parent_turn.is_(None), _owner.c.human_seq.is_(None))
-_AFTER_HEAD = _last_attempt(_turns.c.parent_turn == bindparam("head_turn"))
-_AT_ROOT = _last_attempt(_turns.c.parent_turn.is_(None))
+_AFTER_HEAD = _last_attempt(_child.c.parent_turn == bindparam("head_turn"))
+_AT_ROOT = _last_attempt(_child.c.parent_turn.is_(None))
 
 
 def page(connection: Connection, tenant: str, session_id: str, *, before: str | None, limit: int) -> Page[Turn]:
