@@ -19,9 +19,14 @@ from threading import Event
 from types import FrameType
 from typing import BinaryIO, NoReturn
 
+from roleplay.errors import SettingsError
 from roleplay.testing.simulator.faults import SlowDrip
 from roleplay.testing.simulator.received import ReceivedRequest
-from roleplay.testing.simulator.simulator import Simulator
+
+try:
+    from roleplay.testing.simulator.simulator import Simulator
+except SettingsError as error:
+    sys.exit(str(error))
 
 
 class _StopError(Exception):

@@ -9,10 +9,14 @@ import traceback
 from collections.abc import Callable
 from typing import cast
 
-import h11
-
+from roleplay.errors import SettingsError
 from roleplay.testing.simulator.service import Incoming
 from roleplay.testing.simulator.steps import Cut, Data, Head, Pause, Reset, Step, Steps
+
+try:
+    import h11
+except ModuleNotFoundError:
+    raise SettingsError("the simulator needs an extra: pip install 'roleplay-engine[testing]'") from None
 
 MOST_BODY_BYTES = 64 * 1024 * 1024
 """A longer body is not read to its end: the connection closes."""
