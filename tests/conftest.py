@@ -54,17 +54,18 @@ def build_schema(url: str) -> None:
 
 
 class Ledger:
-    """What one test used: the databases it was given, the bodies its servers received and took."""
+    """What one test used: the databases it was given, and its servers; ``bodies`` are what other servers received."""
 
     def __init__(self) -> None:
         self.urls: list[str] = []
         self.simulators: list[Simulator] = []
         self.models: list[ScriptedModel] = []
+        self.bodies: list[bytes] = []
 
     def heard(self) -> list[bytes]:
         """Every body that a server of this test accepted as a request."""
         served = [request.body for one in self.simulators for request in one.requests if request.method == "POST"]
-        return served + [body for one in self.models for body in one.bodies]
+        return served + [body for one in self.models for body in one.bodies] + self.bodies
 
 
 @pytest.fixture
