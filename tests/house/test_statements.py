@@ -98,7 +98,7 @@ class Crowd:
         def work(db: Connection) -> None:
             where = {"session": session.id, "tenant": "default"}
             if dialect == "postgresql":  # what is written here keeps the laws; checking it takes most of the time
-                db.execute(text("SET LOCAL session_replication_role = replica /* tenant: none */"))
+                db.execute(text("SET LOCAL session_replication_role = replica"))
             db.execute(text(TURNS.format(series=SERIES[dialect], **flags)), where | {"most": messages // 2})
             db.execute(text(MESSAGES.format(series=SERIES[dialect], **flags)), where | {"most": messages})
             db.execute(text(HEAD), where | {"most": messages, "turns": messages // 2})
@@ -122,7 +122,7 @@ class Crowd:
 
     def analyze(self) -> None:
         """Let the database count its rows, and its connections know of it."""
-        self.database.write(lambda db: db.execute(text("ANALYZE /* tenant: all */")))
+        self.database.write(lambda db: db.execute(text("ANALYZE")))
         self.database.engine.dispose()
 
     def steps(self, work: Callable[[int], object], size: int) -> int:
