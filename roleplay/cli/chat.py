@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from roleplay.cli import opening, show, who
+from roleplay.cli import hints, opening, show, who
 from roleplay.cli.commands import Commands, Quit, is_command, unslashed
 from roleplay.cli.conversation import Conversation, Manner
-from roleplay.cli.exits import ExitCode, complain, safe
+from roleplay.cli.exits import ExitCode, complain, complain_json, safe
 from roleplay.cli.interrupts import Brake, BrakedTransport
 from roleplay.domain.conversation import Turn, TurnStatus
 from roleplay.domain.persona import Persona, StoredPersona
@@ -68,11 +68,13 @@ def chat(wish: Wish) -> ExitCode:
                 show.note(TOY_NOTICE.format(model=model.model), style=show.WARN)
             session, new = _session(rp, begin, wish)
             talk = Conversation(rp, session, brake, Manner(stream=wish.stream, as_json=wish.as_json))
-            _open_scene(talk, wish, new=new)
-            code = _talk(talk, wish, lines)
-            if not wish.as_json:
-                _farewell(talk, where, toy=endpoint is None)
-    return code
+            farewell = _farewell(talk, where, toy=endpoint is None)  # also told where the database fails in between
+            try:
+                _open_scene(talk, wish, new=new)
+                return _talk(talk, wish, lines)
+            finally:
+                if not wish.as_json:
+                    show.note(farewell)
 
 
 def _begin(rp: Roleplay, wish: Wish) -> Begin:
@@ -139,7 +141,7 @@ def _open_scene(talk: Conversation, wish: Wish, *, new: bool) -> None:
 def _talk(talk: Conversation, wish: Wish, lines: Iterator[str] | None) -> ExitCode:
     commands = Commands(talk)
     if lines is None:
-        _typed(talk, commands)
+        _typed(talk, commands, as_json=wish.as_json)
         return ExitCode.OK
     for text in lines:
         try:
@@ -156,7 +158,7 @@ def _do(talk: Conversation, commands: Commands, line: str) -> Turn | None:
     return commands.do(line) if is_command(line) else talk.say(unslashed(line))
 
 
-def _typed(talk: Conversation, commands: Commands) -> None:
+def _typed(talk: Conversation, commands: Commands, *, as_json: bool) -> None:
     """Take lines from a person until the end of input; an error is told and the chat goes on."""
     show.note("/help tells what else you can do; Ctrl-C ends a reply, Ctrl-D the chat")
     prompt = _Prompt(talk.info.human.display_name)
@@ -168,7 +170,10 @@ def _typed(talk: Conversation, commands: Commands) -> None:
         except KeyboardInterrupt:
             show.note("\nCtrl-D or /quit ends the chat")
         except RoleplayError as error:
-            complain(talk.complaint(error))
+            if as_json:
+                complain_json(error)
+            else:
+                complain(talk.complaint(error))
         except EOFError:
             show.note("")  # the end of input leaves the cursor behind the prompt
             return
@@ -197,8 +202,10 @@ class _Prompt:
         return line.rstrip("\r\n")
 
 
-def _farewell(talk: Conversation, where: opening.Place, *, toy: bool) -> None:
-    show.note(f"stored in {where.shown} · session {show.short_id(talk.rp, talk.session.id)}")
-    show.note(f"go on: roleplay chat --continue{where.flag}")
-    if toy:
-        show.note(TOY_FAREWELL)
+def _farewell(talk: Conversation, where: opening.Place, *, toy: bool) -> str:
+    """Give what is told at the end, however it ends: where the session is and how to go on."""
+    lines = [
+        f"stored in {where.shown} · session {show.short_id(talk.rp, talk.session.id)}",
+        f"go on: {hints.command('chat --continue')}",
+    ]
+    return "\n".join([*lines, TOY_FAREWELL] if toy else lines)

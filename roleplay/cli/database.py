@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from roleplay.cli import show
+from roleplay.cli import hints, show
 from roleplay.cli.exits import ExitCode
 from roleplay.cli.opening import make_folder, place, stored
 from roleplay.errors import SchemaError
@@ -80,5 +80,5 @@ def _summary(found: Sequence[Finding], left: Sequence[Finding], *, repair: bool)
         return "nothing is wrong"
     if repair:
         return f"{len(found) - len(left)} of {len(found)} mended"
-    advice = ": roleplay doctor --repair" if any(one.mendable for one in found) else ""
+    advice = f": {hints.command('doctor --repair')}" if any(one.mendable for one in found) else ""
     return f"{sum(one.mendable for one in found)} of {len(found)} can be mended{advice}; nothing was changed"

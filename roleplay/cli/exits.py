@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from enum import IntEnum
 from typing import Self
 
+from roleplay.cli import hints
 from roleplay.errors import (
     BudgetError,
     ChatAuthError,
@@ -66,7 +68,7 @@ _ADVICE: tuple[tuple[type[RoleplayError], str], ...] = (
     (ChatUnavailableError, "try again in a moment"),
     (ContentFilteredError, "say it in other words"),
     (ChatRequestError, "check --model or ROLEPLAY_MODEL, and ROLEPLAY_BASE_URL"),
-    (ChatError, "try again; roleplay session show tells what came"),
+    (ChatError, "try again"),
     (ConflictError, "let the other finish, then try again"),
     (BudgetError, "shorten them, or take a model with a larger window (ROLEPLAY_WINDOW_TOKENS)"),
     (SchemaError, ""),
@@ -96,12 +98,27 @@ def exit_code(error: RoleplayError) -> ExitCode:
 def sentence(error: RoleplayError) -> str:
     """Give an error as one line: what happened and, where its own words do not say it, what to do."""
     advice = next((words for kind, words in _ADVICE if isinstance(error, kind)), "")
-    return one_line(f"{error}; {advice}" if advice else str(error))
+    # the library names the command that mends a schema as it is called by itself
+    words = str(error).replace(f"{hints.PROGRAM} db upgrade", hints.command("db upgrade"))
+    return one_line(f"{words}; {advice}" if advice else words)
+
+
+def last_sentence(error: RoleplayError) -> str:
+    """Give the error that ends a command as one line, with the way back to a reply that failed."""
+    if isinstance(error, ChatError) and error.turn_id is not None:
+        return f"{sentence(error)} · {hints.command('chat --continue')}, then /retry asks again"
+    return sentence(error)
 
 
 def complain(line: str) -> None:
     """Write the one line of an error to standard error."""
     sys.stderr.write(f"roleplay: {one_line(line)}\n")
+    sys.stderr.flush()
+
+
+def complain_json(error: RoleplayError) -> None:
+    """Write an error to standard error as one JSON object on a line, for a script."""
+    sys.stderr.write(json.dumps(error.to_dict(), ensure_ascii=False) + "\n")
     sys.stderr.flush()
 
 

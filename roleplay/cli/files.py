@@ -45,6 +45,8 @@ def _persona(fields: Any, path: Path) -> Persona:
     if not isinstance(fields, dict):
         raise InvalidInputError("", "is no persona", allowed="fields such as 'name: ...', one a line")
     _check_plain(fields)
+    if "spec" in fields and "data" in fields:
+        raise InvalidInputError("", "is a Character Card; examples/put_foreign_personas.py of the source puts it")
     for field in fields:
         if field not in Persona.model_fields:
             raise InvalidInputError(str(field), "unknown field", allowed=", ".join(Persona.model_fields))
@@ -112,6 +114,8 @@ def _from_yaml(text: str) -> Any:
         raise InvalidInputError("", f"{line}{_first_line(error.problem or 'is not YAML')}") from error
     except YAMLError as error:
         raise InvalidInputError("", f"is not YAML: {_first_line(str(error))}") from error
+    except InvalidInputError:
+        raise
     except ValueError as error:
         raise InvalidInputError("", f"holds a value that cannot be read: {_first_line(str(error))}") from error
 

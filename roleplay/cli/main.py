@@ -6,14 +6,14 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
 
-from roleplay.cli.exits import ExitCode, complain, epilog, exit_code, sentence
+from roleplay.cli import hints
+from roleplay.cli.exits import ExitCode, complain, complain_json, epilog, exit_code, last_sentence
 from roleplay.errors import RoleplayError
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ Db = Annotated[
         "--db", metavar="URL", help="Database: a URL or a SQLite file. Else ROLEPLAY_DB, else roleplay.db in your data."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for a script to read.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for a script to read, errors too.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="At most so many.")]
 Before = Annotated[str | None, typer.Option("--before", metavar="CURSOR", help="Older ones: 'older' of the last page.")]
 
@@ -48,14 +48,6 @@ class By(StrEnum):
     MODEL = "model"
     SESSION = "session"
     DAY = "day"
-
-
-@dataclass
-class Run:
-    """What was said before the command's name."""
-
-    db: str | None = None
-    traces: bool = False
 
 
 @app.callback(invoke_without_command=True)
@@ -69,8 +61,8 @@ def alone(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     """Go on where you were, or choose whom to talk to."""
-    run: Run = context.obj
-    run.db, run.traces = db, debug or run.traces
+    call: hints.Call = context.obj
+    call.db, call.traces = db, debug
     if version:
         from importlib.metadata import version as installed
 
@@ -244,8 +236,9 @@ def db_check(context: typer.Context, db: Db = None, *, as_json: AsJson = False) 
 
 
 def _db(context: typer.Context, db: str | None) -> str | None:
-    run: Run = context.obj
-    return db or run.db
+    call: hints.Call = context.obj
+    call.db = db or call.db
+    return call.db
 
 
 def _end(code: ExitCode) -> None:
@@ -253,12 +246,16 @@ def _end(code: ExitCode) -> None:
         raise typer.Exit(code)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run one command and give its exit code; errors become one line on standard error."""
-    run = Run()
+def main(arguments: Sequence[str], program: str = hints.PROGRAM) -> int:
+    """Run one command and give its exit code; errors become one line on standard error, JSON for ``--json``.
+
+    ``program`` is what a person typed to call it; the commands in help, advice and errors begin with it.
+    """
+    call = hints.Call(program)
+    hints.current.set(call)
     try:
         _bear_any_text(sys.stdin, sys.stdout)
-        ended = app(args=list(arguments), prog_name="roleplay", standalone_mode=False, obj=run)
+        ended = app(args=list(arguments), prog_name=program, standalone_mode=False, obj=call)
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit):  # typer makes the second of the first
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads what is left
@@ -266,9 +263,9 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last place: whatever it is becomes one line and an exit code
-        if run.traces or _wants_traces():
+        if call.traces or _wants_traces():
             traceback.print_exc()
-        return _told(error)
+        return _told(error, program, as_json="--json" in arguments)
     return int(ended or ExitCode.OK)
 
 
@@ -278,18 +275,24 @@ def _wants_traces() -> bool:
     return wants_traces(environment())
 
 
-def _told(error: Exception) -> ExitCode:
-    if isinstance(error, RoleplayError):
-        complain(sentence(error))
-        return exit_code(error)
-    if isinstance(error, typer.TyperException):
-        path = getattr(getattr(error, "ctx", None), "command_path", "roleplay")
-        complain(f"{error.format_message()} Try: {path} --help")
-        return ExitCode.USAGE
+def _told(error: Exception, program: str, *, as_json: bool) -> ExitCode:
+    """Tell the error that ended a command, once for every kind of it, and give the exit code."""
     if isinstance(error, typer.Abort):
         return ExitCode.INTERRUPTED
-    complain(f"unexpected {type(error).__name__}: {error}; run again with 'roleplay --debug ...' to see where")
-    return ExitCode.UNEXPECTED
+    if isinstance(error, RoleplayError):
+        code, line, known = exit_code(error), last_sentence(error), error
+    elif isinstance(error, typer.TyperException):
+        path = getattr(getattr(error, "ctx", None), "command_path", program)
+        code, line = ExitCode.USAGE, f"{error.format_message()} Try: {path} --help"
+        known = RoleplayError(line)
+    else:
+        line = f"unexpected {type(error).__name__}: {error}; run again with '{program} --debug ...' to see where"
+        code, known = ExitCode.UNEXPECTED, RoleplayError(line)
+    if as_json:
+        complain_json(known)
+    else:
+        complain(line)
+    return code
 
 
 def _bear_any_text(stdin: TextIO, stdout: TextIO) -> None:

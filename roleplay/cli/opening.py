@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 from roleplay.chat.transport import Transport
-from roleplay.cli import toy
+from roleplay.cli import hints, toy
+from roleplay.cli.hints import without_password
 from roleplay.domain.endpoint import DEFAULT_MODEL, Endpoint
 from roleplay.engine import Roleplay
 from roleplay.errors import InvalidInputError, NotFoundError, SettingsError
@@ -25,11 +25,10 @@ FILE_NAME = "roleplay.db"
 
 @dataclass(frozen=True)
 class Place:
-    """Where conversations are stored. ``shown`` is safe to print; ``flag`` is what a next command needs to find it."""
+    """Where conversations are stored. ``shown`` is safe to print; ``chosen``: somebody named it."""
 
     url: str
     shown: str
-    flag: str
     chosen: bool
 
     @property
@@ -54,28 +53,20 @@ def place(db: str | None) -> Place:
     named = db or database_named(environment())
     if named is None:
         path = data_folder(environment()) / FILE_NAME
-        return Place(f"{SQLITE}{path}", str(path), "", chosen=False)
+        return Place(f"{SQLITE}{path}", str(path), chosen=False)
     if "://" not in named:
         if "?" in named:
             raise InvalidInputError(
                 "db", "the file's name holds a question mark", allowed="a URL, or a path without one"
             )
-        url, again = f"{SQLITE}{Path(named).expanduser()}", named
-    else:
-        url, again = named, named if named.startswith("sqlite") else _without_password(named)
-    file = _file(url)
-    return Place(url, str(file.absolute()) if file else again, f" --db {again}" if db else "", chosen=True)
+        named = f"{SQLITE}{Path(named).expanduser()}"
+    file = _file(named)
+    return Place(named, str(file.absolute()) if file else without_password(named), chosen=True)
 
 
 def _file(url: str) -> Path | None:
     path = url.removeprefix(SQLITE).partition("?")[0]
     return Path(path) if url.startswith(SQLITE) and path not in {"", ":memory:"} else None
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    return f"{parts.scheme}://{login.partition(':')[0]}{at}{host}{parts.path}"
 
 
 @contextmanager
@@ -114,7 +105,9 @@ def stored(db: str | None, *, to_write: bool = False) -> Iterator[Roleplay]:
     """
     where = place(db)
     if where.chosen and not to_write and where.file is not None and not where.file.exists():
-        raise NotFoundError("database", where.shown, hint="check --db or ROLEPLAY_DB; roleplay chat makes a new one")
+        raise NotFoundError(
+            "database", where.shown, hint=f"check --db or ROLEPLAY_DB; {hints.command('chat')} makes a new one"
+        )
     with database(where) as opened:
         yield offstage(opened)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from roleplay.cli import show
-from roleplay.cli.files import persona_yaml, read_persona
+from roleplay.cli import hints, show
+from roleplay.cli.files import names_file, persona_yaml, read_persona
 from roleplay.cli.opening import stored
-from roleplay.cli.who import HOW_TO_ADD
+from roleplay.cli.who import how_to_add
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.engine import Roleplay
 from roleplay.errors import InvalidInputError, NotFoundError
@@ -31,7 +32,14 @@ def add(files: Sequence[Path], db: str | None, *, as_json: bool) -> None:
             show.write_json(put)
             return
         for one in put:
-            show.say(f"{_what_happened(one, before[one.key])} · roleplay chat {one.key or one.id}")
+            show.say(f"{_what_happened(one, before[one.key])} · {hints.command(f'chat {_typed(one)}')}")
+
+
+def _typed(one: StoredPersona) -> str:
+    """Give the name that finds a persona on a command line: its key, but not one that reads as a file or an option."""
+    if one.key is None or names_file(one.key) or one.key.startswith("-"):
+        return one.id
+    return shlex.quote(one.key)
 
 
 def _version(rp: Roleplay, key: str | None) -> int | None:
@@ -62,7 +70,7 @@ def show_list(db: str | None, *, limit: int, before: str | None, as_json: bool) 
         columns = ("key", "name", "version", "id", "about")
         show.table(columns, (_row(rp, one) for one in page))
         if not page.items:
-            show.note(f"no personas yet; {HOW_TO_ADD}")
+            show.note(f"no personas yet; {how_to_add()}")
         show.more(page)
 
 

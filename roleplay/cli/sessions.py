@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from roleplay.cli import show
+from roleplay.cli import hints, show
 from roleplay.cli.opening import stored
 from roleplay.domain.conversation import SessionInfo, Turn, TurnKind
 from roleplay.engine import Roleplay
@@ -18,7 +18,7 @@ def show_list(db: str | None, *, owner: str | None, limit: int, before: str | No
             return
         show.table(("id", "with", "you are", "scene", "last used", "owner"), (_row(rp, one) for one in page))
         if not page.items:
-            show.note("no sessions yet; begin one: roleplay chat PERSONA")
+            show.note(f"no sessions yet; begin one: {hints.command('chat PERSONA')}")
         show.more(page)
 
 

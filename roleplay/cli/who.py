@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from roleplay.cli import show
+from roleplay.cli import hints, show
 from roleplay.cli.examples import example, examples, played_by_model
 from roleplay.cli.files import names_file, read_persona
 from roleplay.domain.persona import Persona, StoredPersona
@@ -15,7 +15,6 @@ from roleplay.errors import InvalidInputError, NotFoundError
 
 OFFERED = 20
 SEARCHED = 100
-HOW_TO_ADD = "a persona of your own: roleplay persona add FILE.yaml"
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,11 @@ class Offer:
     words: str
 
 
+def how_to_add() -> str:
+    """Say how somebody brings a persona of their own."""
+    return f"a persona of your own: {hints.command('persona add FILE.yaml')}"
+
+
 def find(rp: Roleplay, who: str) -> Going | Beginning:
     """Find whom ``who`` names: a persona file, a persona, a session, or an example that comes with the package.
 
@@ -55,7 +59,9 @@ def find(rp: Roleplay, who: str) -> Going | Beginning:
         return Going(session_id)
     found = persona or example(who)
     if found is None:
-        raise NotFoundError("persona or session", who, hint="see: roleplay persona list, roleplay session list")
+        raise NotFoundError(
+            "persona or session", who, hint=f"see: {hints.command('persona list')}, {hints.command('session list')}"
+        )
     return Beginning(found)
 
 
@@ -65,7 +71,7 @@ def find_persona(rp: Roleplay, who: str) -> StoredPersona | Persona:
         return read_persona(Path(who))
     found = _persona(rp, who) or example(who)
     if found is None:
-        raise NotFoundError("persona", who, hint="see: roleplay persona list")
+        raise NotFoundError("persona", who, hint=f"see: {hints.command('persona list')}")
     return found
 
 
@@ -81,7 +87,7 @@ def last_session(rp: Roleplay, target: Going | Beginning | None) -> Going:
                 return Going(info.id)
         if page.older is None or persona_id is None:
             name = target.persona.name if target else "any persona"
-            raise NotFoundError("stored session with", name, hint="begin one: roleplay chat PERSONA")
+            raise NotFoundError("stored session with", name, hint=f"begin one: {hints.command('chat PERSONA')}")
         page = rp.sessions.list(limit=SEARCHED, before=page.older)
 
 
@@ -137,9 +143,11 @@ def choose(rp: Roleplay) -> Going | Beginning:
     listed = offers(rp)
     for number, offer in enumerate(listed, start=1):
         show.say(f"{number:>3}  {offer.words}")
-    show.say(f"{HOW_TO_ADD}", style=show.DIM)
+    show.say(how_to_add(), style=show.DIM)
     if not sys.stdin.isatty():
-        raise InvalidInputError("who", "say whom to talk to", allowed="roleplay chat PERSONA, roleplay chat --continue")
+        raise InvalidInputError(
+            "who", "say whom to talk to", allowed=f"{hints.command('chat PERSONA')}, {hints.command('chat --continue')}"
+        )
     answer = input("number [1]: ").strip() if listed else ""
     if not listed or not (answer or "1").isdecimal() or not 1 <= int(answer or "1") <= len(listed):
         raise InvalidInputError("number", f"is {answer!r}", allowed=f"1 to {len(listed)}")

@@ -96,7 +96,8 @@ def test_json_is_one_object_a_turn(spoken: Command, simulator: Simulator) -> Non
     failed = spoken("chat", "-c", "--json", "-m", "c")
     told = json.loads(failed.out)
     assert (failed.code, told["status"], told["reply"], told["error"]["slug"]) == (6, "failed", None, "chat_quota")
-    assert failed.err.startswith("roleplay: ")
+    error = json.loads(failed.err)
+    assert (error["slug"], error["turn_id"]) == ("chat_quota", told["turn_id"])
 
 
 def test_piped_lines_are_said_one_by_one(spoken: Command, simulator: Simulator) -> None:
@@ -237,6 +238,25 @@ def test_a_person_types_and_errors_do_not_end_the_chat(spoken: Command, simulato
     assert [line.split(":")[0] for line in ended.err.splitlines() if line.startswith("roleplay")] == ["roleplay"] * 2
     again = spoken("chat", "-c", typed=b"/quit\n", terminal=True)
     assert "Marta Quill's reply: failed" in again.out
+
+
+def test_a_piped_chat_that_fails_tells_where_it_is_and_how_to_go_on(spoken: Command, simulator: Simulator) -> None:
+    """Whatever ends it; a reply that failed can be asked for again, and the last line is the error."""
+    simulator.say("One.")
+    bad = spoken("chat", "innkeeper", typed=b"hi\n/bogus\n")
+    assert bad.code == 2
+    *_, stored, go_on, error = bad.err.splitlines()
+    assert stored.startswith("stored in ")
+    assert go_on == "go on: roleplay chat --continue"
+    assert error.startswith("roleplay: /bogus: is no command")
+    simulator.next(InsufficientBalance())
+    failed = spoken("chat", "innkeeper", typed=b"hi\n")
+    assert failed.code == 6
+    *_, go_on, error = failed.err.splitlines()
+    assert go_on == "go on: roleplay chat --continue"
+    assert error.endswith(" · roleplay chat --continue, then /retry asks again")
+    simulator.say("At last.")
+    assert spoken("chat", "--continue", typed=b"/retry\n").out == "Marta Quill: At last.\n"
 
 
 @pytest.mark.parametrize("answer", [b"9\n", b"x\n", b"0\n"])

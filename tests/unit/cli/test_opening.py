@@ -27,11 +27,7 @@ def test_the_nearest_word_names_the_database(monkeypatch: pytest.MonkeyPatch, tm
     assert place(None).shown == "postgresql://ann@host:5/name"
     assert place(None).file is None
     chosen = place("chats.db")
-    assert (chosen.url, chosen.flag, chosen.shown) == (
-        "sqlite:///chats.db",
-        " --db chats.db",
-        str(Path.cwd() / "chats.db"),
-    )
+    assert (chosen.url, chosen.shown) == ("sqlite:///chats.db", str(Path.cwd() / "chats.db"))
     assert place("sqlite:///x.db?timeout=3").file == Path("x.db")
     assert place("sqlite://").file is None
 
