@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field
@@ -72,6 +72,12 @@ def _line(value: Any) -> Any:
     return value
 
 
+def _listed(value: Any) -> Any:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise ValueError("should be a list of texts")  # noqa: TRY004 - pydantic names the field of a ValueError
+    return value
+
+
 class Persona(Input):
     """A character sheet, played by the model or by a human. Only ``name`` is required.
 
@@ -88,13 +94,15 @@ class Persona(Input):
     description: Text = ""
     personality: Text = ""
     scenario: Text = ""
-    greetings: tuple[Text, ...] = ()
-    examples: tuple[Annotated[ExampleDialogue, BeforeValidator(_dialogue)], ...] = ()
+    greetings: Annotated[tuple[Text, ...], BeforeValidator(_listed)] = ()
+    examples: Annotated[
+        tuple[Annotated[ExampleDialogue, BeforeValidator(_dialogue)], ...], BeforeValidator(_listed)
+    ] = ()
     system_prompt: Text = ""
     post_history: Text = ""
     note: Text = ""
     nickname: Name | None = None
-    tags: tuple[Name, ...] = ()
+    tags: Annotated[tuple[Name, ...], BeforeValidator(_listed)] = ()
     metadata: Metadata = {}
     extensions: Metadata = {}
     key: Key | None = None
