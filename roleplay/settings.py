@@ -28,7 +28,8 @@ def resolve(model: str | Endpoint | None, environ: Mapping[str, str], *, needs_k
     are read first, ``MINIMAX_API_KEY`` and ``MINIMAX_BASE_URL`` next. A key goes only where it belongs: MiniMax's key
     to MiniMax's hosts and this machine, ours to ``ROLEPLAY_BASE_URL`` as well.
 
-    Raises ``SettingsError`` when a MiniMax host has no key, or nothing is known of the model's window.
+    Raises ``SettingsError`` when a MiniMax host has no key, a key of the environment does not belong to the host that
+    ``MINIMAX_BASE_URL`` names, or nothing is known of the model's window.
     """
     endpoint = model if isinstance(model, Endpoint) else _from_environment(model, environ)
     if endpoint.api_key is None and (key := _key_for(endpoint, environ)):
@@ -36,14 +37,17 @@ def resolve(model: str | Endpoint | None, environ: Mapping[str, str], *, needs_k
             endpoint = endpoint.evolve(api_key=key)
         except InvalidInputError as error:
             raise SettingsError(f"the API key in the environment {error.problem}; {KEY_HELP}") from error
+    if needs_key and endpoint.api_key is None:
+        _refuse_to_withhold(endpoint, environ)
     if needs_key and endpoint.api_key is None and _is_minimax(endpoint.base_url):
         raise SettingsError(f"no API key for {endpoint.host}; {KEY_HELP}")
     return endpoint
 
 
 def has_model(environ: Mapping[str, str]) -> bool:
-    """Whether the environment says where to find a model."""
-    return any(environ.get(name) for name in ("ROLEPLAY_API_KEY", "ROLEPLAY_BASE_URL", "MINIMAX_API_KEY"))
+    """Whether the environment says which model to speak to, or where one is."""
+    names = ("ROLEPLAY_API_KEY", "ROLEPLAY_BASE_URL", "ROLEPLAY_MODEL", "MINIMAX_API_KEY")
+    return any(environ.get(name) for name in names)
 
 
 def _from_environment(model: str | None, environ: Mapping[str, str]) -> Endpoint:
@@ -70,14 +74,30 @@ def _from_environment(model: str | None, environ: Mapping[str, str]) -> Endpoint
 
 
 def _key_for(endpoint: Endpoint, environ: Mapping[str, str]) -> str | None:
-    own, own_url = environ.get("ROLEPLAY_API_KEY"), environ.get("ROLEPLAY_BASE_URL")
+    own = environ.get("ROLEPLAY_API_KEY")
     trusted = _is_loopback(endpoint.base_url) or (
         _is_minimax(endpoint.base_url) and endpoint.base_url.startswith("https:")
     )
-    if own and (trusted or (own_url and own_url.rstrip("/").removesuffix("/v1") == endpoint.base_url)):
+    if own and (trusted or _is_named_by(environ.get("ROLEPLAY_BASE_URL"), endpoint)):
         return own
     minimax = environ.get("MINIMAX_API_KEY")
     return minimax if minimax and trusted else None
+
+
+def _is_named_by(url: str | None, endpoint: Endpoint) -> bool:
+    return url is not None and url.rstrip("/").removesuffix("/v1") == endpoint.base_url
+
+
+def _refuse_to_withhold(endpoint: Endpoint, environ: Mapping[str, str]) -> None:
+    """Tell why a key of the environment is not sent to the host of ``MINIMAX_BASE_URL``."""
+    held = next((name for name in ("ROLEPLAY_API_KEY", "MINIMAX_API_KEY") if environ.get(name)), None)
+    named = _is_named_by(environ.get("MINIMAX_BASE_URL"), endpoint) and not environ.get("ROLEPLAY_BASE_URL")
+    if held is not None and named:
+        raise SettingsError(
+            f"{held} is not sent to {endpoint.base_url}, which MINIMAX_BASE_URL names and which is none of MiniMax's "
+            "hosts over https; if that host may have the key, "
+            "set ROLEPLAY_BASE_URL to the host and ROLEPLAY_API_KEY to the key"
+        )
 
 
 def _is_minimax(url: str) -> bool:

@@ -114,6 +114,25 @@ def test_what_is_missing_or_wrong_is_named(environ: dict[str, str], says: str) -
     assert OURS not in str(failure.value)
 
 
+@pytest.mark.parametrize("name", ["MINIMAX_API_KEY", "ROLEPLAY_API_KEY"])
+@pytest.mark.parametrize("said", ["https://gateway.example", "https://gateway.example/v1/", "http://api.minimax.io"])
+def test_a_key_that_is_withheld_is_told(name: str, said: str) -> None:
+    """Nobody learns only from a refused request that the key was not sent; another transport needs none."""
+    environ = {"MINIMAX_BASE_URL": said, name: OURS}
+    says = rf"{name} is not sent to .*set ROLEPLAY_BASE_URL to the host and ROLEPLAY_API_KEY to the key"
+    with pytest.raises(SettingsError, match=says) as failure:
+        resolve(None, environ)
+    assert OURS not in str(failure.value)
+    assert resolve(None, environ, needs_key=False).api_key is None
+    assert key_of(resolve(None, environ | {"ROLEPLAY_BASE_URL": said, "ROLEPLAY_API_KEY": OURS})) == OURS
+    assert resolve(at(LOCAL), environ).host == "127.0.0.1:9"
+
+
+def test_a_gateway_that_needs_no_key() -> None:
+    """No key, nothing withheld."""
+    assert resolve(None, {"MINIMAX_BASE_URL": "https://gateway.example"}).api_key is None
+
+
 def test_a_key_with_a_line_break() -> None:
     """A key that a file gave its line break is used without it."""
     assert key_of(resolve(None, {"ROLEPLAY_API_KEY": f"{OURS}\n"})) == OURS
@@ -132,12 +151,14 @@ def test_no_key_is_needed_where_none_is_sent() -> None:
     [
         ({}, False),
         ({"ROLEPLAY_API_KEY": ""}, False),
-        ({"ROLEPLAY_MODEL": "tiny"}, False),
+        ({"ROLEPLAY_MODEL": ""}, False),
+        ({"ROLEPLAY_MODEL": "tiny"}, True),
+        ({"MINIMAX_BASE_URL": "https://api.minimaxi.com"}, False),
         ({"ROLEPLAY_API_KEY": OURS}, True),
         ({"ROLEPLAY_BASE_URL": LOCAL}, True),
         ({"MINIMAX_API_KEY": THEIRS}, True),
     ],
 )
 def test_has_model(environ: dict[str, str], found: bool) -> None:
-    """A key or a host says where a model is; the name of one alone does not."""
+    """A key, a host of ours or a model's name asks for a real model; nothing is replaced by a toy then."""
     assert has_model(environ) is found
