@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from roleplay.testing import Simulator
+from roleplay.testing import ScriptedModel, Simulator
+from tests.conftest import Ledger
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md")) if "```python" in path.read_text())
@@ -21,7 +22,9 @@ def test_there_are_pages() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_every_block_runs(page: Path, tmp_path: Path, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_block_runs(
+    page: Path, tmp_path: Path, simulator: Simulator, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The Python blocks of a page run one after the other in one namespace, as a reader would run them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROLEPLAY_BASE_URL", simulator.base_url)
@@ -36,4 +39,6 @@ def test_every_block_runs(page: Path, tmp_path: Path, simulator: Simulator, monk
         assert block.map is not None
         padding = "\n" * (block.map[0] + 1)  # so that a trace names the line of the page
         exec(compile(padding + block.content, str(page), "exec"), namespace)
-    simulator.clear()  # the pages' databases are their own: nothing here is rebuilt
+    ledger.urls += [f"sqlite:///{path}" for path in tmp_path.glob("*.db")]
+    ledger.simulators += [one for one in namespace.values() if isinstance(one, Simulator)]
+    ledger.models += [one for one in namespace.values() if isinstance(one, ScriptedModel)]
