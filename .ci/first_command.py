@@ -29,6 +29,8 @@ LINES = (
 )
 #: One word may stand this often in a row.
 RUN_LIMIT = 6
+#: A word: letters and digits together, but a Chinese or Japanese character is one by itself.
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 #: Seconds that one turn may take, start of the model included.
 TURN_SECONDS = 120
 
@@ -78,12 +80,15 @@ def reply_in(printed: str) -> str:
         turn = json.loads(last)
     except ValueError:
         turn = json.loads(printed)
-    return str(turn["reply"])
+    reply = turn["reply"]
+    if not isinstance(reply, str):
+        sys.exit(f"no reply: {printed}")
+    return reply
 
 
 def problem_with(reply: str) -> str | None:
     """Say what is wrong with a reply, if anything is."""
-    words = re.findall(r"\w+", reply.lower())
+    words = WORD.findall(reply.lower())
     if not words:
         return "an empty reply"
     word, run = max(((word, len(list(same))) for word, same in groupby(words)), key=lambda pair: pair[1])
