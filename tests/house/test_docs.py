@@ -1,7 +1,8 @@
-"""The documentation's examples run."""
+"""The documentation's examples run, and what it points to is there."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,41 @@ def test_every_block_runs(
     ledger.urls += [f"sqlite:///{path}" for path in tmp_path.glob("*.db")]
     ledger.simulators += [one for one in namespace.values() if isinstance(one, Simulator)]
     ledger.models += [one for one in namespace.values() if isinstance(one, ScriptedModel)]
+
+
+WRITTEN = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/**/*.md")))
+FILE = re.compile(r"[\w.-]+\.(py|md|toml|ini|txt|json|jsonl|sse)")
+INVENTED = {"0002_what_it_does.py"}  # how a file would be called
+
+
+def pointed_to(page: Path) -> set[str]:
+    """What a page links to beside it, and the words in its code that look like files or folders of the checkout."""
+    found = set()
+    for token in MarkdownIt().enable("table").parse(page.read_text()):
+        for inline in token.children or []:
+            if inline.type == "link_open" and "://" not in str(inline.attrs["href"]):
+                found.add(str(inline.attrs["href"]).partition("#")[0])
+            if inline.type == "code_inline":
+                found |= {word for word in inline.content.split() if is_path(page, word)}
+    return found - INVENTED
+
+
+def is_path(page: Path, word: str) -> bool:
+    """Whether a word names a file, or something in a folder that is there; databases are the reader's."""
+    folder, inside, _ = word.partition("/")
+    of_ours = inside and folder and any((base / folder).is_dir() for base in (ROOT, page.parent))
+    return FILE.fullmatch(word) is not None or bool(of_ours and not word.endswith(".db"))
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_page_points_to_is_there(page: Path) -> None:
+    """Files, folders and pages that are named stand where the page says: beside it or in the checkout."""
+    found = pointed_to(page)
+    assert [name for name in sorted(found) if not any((base / name).exists() for base in (page.parent, ROOT))] == []
+
+
+def test_a_dead_path_is_seen(tmp_path: Path) -> None:
+    """Each way to point somewhere counts."""
+    page = tmp_path / "page.md"
+    page.write_text("`roleplay/gone.py`, `python3 gone.py chat`, [there](gone.md#x), `docs/`, `POST /v1/chat`, `a/b`")
+    assert pointed_to(page) == {"roleplay/gone.py", "gone.py", "gone.md", "docs/"}
