@@ -46,6 +46,7 @@ BUDGET_TOKENS = 6_200  # room for about 40 messages of history on average, as th
 WARM_UP = 200
 BLOCK = 20
 COUNTED = 40
+MOST_CPU = 2.5
 CHUNK_CHARS = 40
 HUMAN = (
     "Master, the scouts say that the river has risen above the second marker and that the ferrymen have gone to the "
@@ -432,9 +433,10 @@ def show(found: Outcome) -> None:
         floor, ours = found.floor[name], found.ours[name]
         ratio = f"{ours / floor:8.2f}" if floor else ""
         print(f"{label:<24}{floor:>12,.2f}{ours:>12,.2f}{ratio}")
-    low, high = found.ratio["cpu_lowest"], found.ratio["cpu_highest"]
-    print(f"\nours to floor, median of blocks: CPU {found.ratio['cpu']:.2f} (blocks {low:.2f} to {high:.2f}), ", end="")
-    print(f"wall {found.ratio['wall']:.2f}")
+    cpu, low, high = (found.ratio[name] for name in ("cpu", "cpu_lowest", "cpu_highest"))
+    kept = "" if found.stream else f": {'below' if cpu <= MOST_CPU else 'ABOVE'} the {MOST_CPU} that a send may cost"
+    print(f"\nCPU, ours to floor, median of blocks: {cpu:.2f} (blocks {low:.2f} to {high:.2f}){kept}")
+    print(f"wall, ours to floor, median of blocks: {found.ratio['wall']:.2f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from roleplay.context.counting import Counter
 from roleplay.context.emit import emit
@@ -15,12 +16,10 @@ from roleplay.domain.context import (
     DialectDemands,
     Insertion,
     Line,
-    Piece,
     Recipe,
     Section,
     SectionReport,
     Span,
-    digest,
 )
 from roleplay.errors import BudgetError
 
@@ -28,18 +27,60 @@ NOTE_DEPTH = 1
 EXAMPLES_SHARE = 0.5
 
 
+class Claimed(NamedTuple):
+    """What became of a section's claim. Tokens and items."""
+
+    required: bool
+    claimed: tuple[int, int]
+    kept: tuple[int, int]
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A context that was built: its messages, the recipe and texts to rebuild it from, its report.
+    """A context that was built: its messages, the recipe and texts to rebuild it from, and how its budget was claimed.
 
-    ``window_start`` is the ``seq`` that the history window starts at, 0 while it reaches back to the beginning.
+    ``window_start`` is the ``seq`` that the history window starts at, 0 while it reaches back to the beginning;
+    ``moved`` says that it moved with this context.
     """
 
     messages: list[ContextMessage]
     recipe: Recipe
     texts: dict[str, str]
-    report: ContextReport
+    claims: dict[Section, Claimed]
+    budget_tokens: int
+    prompt_tokens: int
+    overhead_tokens: int
+    counter: Counter
     window_start: int
+    moved: bool
+
+    @property
+    def report(self) -> ContextReport:
+        """The claims as a value, for those who ask."""
+        return ContextReport(
+            budget_tokens=self.budget_tokens,
+            prompt_tokens=self.prompt_tokens,
+            overhead_tokens=self.overhead_tokens,
+            counter=self.counter.name,
+            counting="exact" if self.counter.exact else "estimated",
+            sections=tuple(_told(section, self.claims[section]) for section in Section if section in self.claims),
+            window_start=self.recipe.history.first,
+            new_epoch=self.moved,
+        )
+
+
+def _told(section: Section, claim: Claimed) -> SectionReport:
+    return SectionReport(
+        section=section.value,
+        required=claim.required,
+        claimed_tokens=claim.claimed[0],
+        kept_tokens=claim.kept[0],
+        dropped_tokens=claim.claimed[0] - claim.kept[0],
+        claimed_items=claim.claimed[1],
+        kept_items=claim.kept[1],
+        reason=claim.reason,
+    )
 
 
 def build(
@@ -63,7 +104,8 @@ def build(
     """
     ledger = _Ledger(budget_tokens, demands.fixed_tokens)
     *past, newest = lines
-    costs = [message_tokens(line.tokens, line.name, counter, demands) for line in lines]
+    beside = {name: message_tokens(0, name, counter, demands) for name in {line.name for line in lines}}
+    costs = [line.tokens + beside[line.name] for line in lines]
     for piece in sheet.front:
         ledger.require(piece.section, piece.tokens)
     ledger.require(Section.NEWEST, costs[-1])
@@ -76,29 +118,25 @@ def build(
     first = ledger.take_history(past, costs[:-1])
     kept = [*past[first:], newest]
     moved = first > 0
-    texts = {digest(piece.text): piece.text for piece in (*sheet.front, *examples, *note, *sheet.wish, *post)}
     recipe = Recipe(
-        front=tuple(_piece(piece) for piece in (*sheet.front, *examples)),
+        front=tuple(one.piece for one in (*sheet.front, *examples)),
         history=Span(kept[0].seq, newest.seq, sheet.seat, tuple(seq for seq in hidden if seq > kept[0].seq)),
-        insertions=tuple(Insertion(NOTE_DEPTH, _piece(piece)) for piece in note),
-        tail=tuple(_piece(piece) for piece in (*sheet.wish, *post)),
+        insertions=tuple(Insertion(NOTE_DEPTH, one.piece) for one in note),
+        tail=tuple(one.piece for one in (*sheet.wish, *post)),
     )
-    report = ContextReport(
+    texts = {one.piece.digest: one.text for one in (*sheet.front, *examples, *note, *sheet.wish, *post)}
+    return Draft(
+        messages=emit(recipe, texts, kept),
+        recipe=recipe,
+        texts=texts,
+        claims=ledger.claims,
         budget_tokens=budget_tokens,
         prompt_tokens=budget_tokens - ledger.left,
         overhead_tokens=demands.fixed_tokens,
-        counter=counter.name,
-        counting="exact" if counter.exact else "estimated",
-        sections=tuple(ledger.reports[section] for section in Section if section in ledger.reports),
-        window_start=kept[0].seq,
-        new_epoch=moved,
+        counter=counter,
+        window_start=kept[0].seq if moved else window_start,
+        moved=moved,
     )
-    start = kept[0].seq if moved else window_start
-    return Draft(emit(recipe, texts, kept), recipe, texts, report, start)
-
-
-def _piece(piece: Rendered) -> Piece:
-    return Piece(piece.section.value, piece.role.value, piece.name, digest(piece.text))
 
 
 class _Ledger:
@@ -108,19 +146,17 @@ class _Ledger:
         self.budget = budget_tokens
         self.fixed = fixed_tokens
         self.left = budget_tokens - fixed_tokens
-        self.reports: dict[Section, SectionReport] = {}
+        self.claims: dict[Section, Claimed] = {}
 
     def require(self, section: Section, tokens: int) -> None:
         self.left -= tokens
-        before = self.reports.get(section)
-        if before is not None:
-            tokens += before.claimed_tokens
-        items = 1 if before is None else before.claimed_items + 1
-        self._report(section, (tokens, items), (tokens, items), "required", required=True)
+        before = self.claims.get(section)
+        whole = (tokens, 1) if before is None else (before.claimed[0] + tokens, before.claimed[1] + 1)
+        self.claims[section] = Claimed(required=True, claimed=whole, kept=whole, reason="required")
 
     def check_required(self) -> None:
         if self.left < 0:
-            needed = {section.value: one.claimed_tokens for section, one in self.reports.items()}
+            needed = {section.value: one.claimed[0] for section, one in self.claims.items()}
             raise BudgetError({"overhead": self.fixed} | needed, self.budget)
 
     def take(self, section: Section, piece: Rendered | None) -> tuple[Rendered, ...]:
@@ -130,7 +166,7 @@ class _Ledger:
         kept = piece.tokens if fits else 0
         self.left -= kept
         reason = "fits" if fits else f"needs {piece.tokens} tokens, {self.left} are left"
-        self._report(section, (piece.tokens, 1), (kept, int(fits)), reason)
+        self.claims[section] = Claimed(required=False, claimed=(piece.tokens, 1), kept=(kept, int(fits)), reason=reason)
         return (piece,) if fits else ()
 
     def take_dialogues(self, dialogues: Sequence[Sequence[Rendered]]) -> list[Rendered]:
@@ -147,8 +183,10 @@ class _Ledger:
         self.left -= share - room
         everything = taken == len(dialogues)
         reason = "fits" if everything else f"dialogues go in whole; together they may have {share} tokens"
-        claimed = sum(total(dialogue) for dialogue in dialogues)
-        self._report(Section.EXAMPLES, (claimed, len(dialogues)), (share - room, taken), reason)
+        claimed = sum(total(dialogue) for dialogue in dialogues), len(dialogues)
+        self.claims[Section.EXAMPLES] = Claimed(
+            required=False, claimed=claimed, kept=(share - room, taken), reason=reason
+        )
         return kept
 
     def take_history(self, past: Sequence[Line], costs: Sequence[int]) -> int:
@@ -158,25 +196,7 @@ class _Ledger:
         kept = sum(costs[first:])
         reason = "fits" if first == 0 else f"{self.left} tokens were left; older turns make room in chunks"
         self.left -= kept
-        self._report(Section.HISTORY, (sum(costs), len(past)), (kept, len(past) - first), reason)
-        return first
-
-    def _report(
-        self,
-        section: Section,
-        claimed: tuple[int, int],
-        kept: tuple[int, int],
-        reason: str,
-        *,
-        required: bool = False,
-    ) -> None:
-        self.reports[section] = SectionReport(
-            section=section.value,
-            required=required,
-            claimed_tokens=claimed[0],
-            kept_tokens=kept[0],
-            dropped_tokens=claimed[0] - kept[0],
-            claimed_items=claimed[1],
-            kept_items=kept[1],
-            reason=reason,
+        self.claims[Section.HISTORY] = Claimed(
+            required=False, claimed=(sum(costs), len(past)), kept=(kept, len(past) - first), reason=reason
         )
+        return first

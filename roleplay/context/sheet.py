@@ -9,7 +9,7 @@ from typing import NamedTuple
 from roleplay.context.counting import Counter, name_tokens
 from roleplay.context.language import Words
 from roleplay.context.macros import expand
-from roleplay.domain.context import DialectDemands, Role, Section
+from roleplay.domain.context import DialectDemands, Piece, Role, Section, digest
 from roleplay.domain.persona import CHAR, USER, Persona
 from roleplay.domain.values import visible
 
@@ -19,11 +19,10 @@ _NO_TITLE = "…"
 
 
 class Rendered(NamedTuple):
-    """A text as it will be sent, with what it costs: its own tokens, its name's and its message's."""
+    """A text as it will be sent, as a recipe names it, and what it costs in tokens: text, name and message."""
 
     section: Section
-    role: Role
-    name: str
+    piece: Piece
     text: str
     tokens: int
 
@@ -56,17 +55,12 @@ class Sheet(NamedTuple):
         if not (hint or so_far):
             return self
 
-        def piece(section: Section, role: Role, text: str) -> Rendered:
-            return Rendered(
-                section, role, self.char, text, message_tokens(counter.count(text), self.char, counter, demands)
-            )
-
         wish = []
         if so_far:
-            wish.append(piece(Section.SO_FAR, Role.ASSISTANT, so_far))
-            wish.append(piece(Section.SO_FAR, Role.USER, words.go_on)._replace(name=self.user))
+            wish.append(_rendered(Section.SO_FAR, Role.ASSISTANT, self.char, so_far, counter, demands))
+            wish.append(_rendered(Section.SO_FAR, Role.USER, self.user, words.go_on, counter, demands))
         if hint:
-            wish.append(piece(Section.HINT, Role.SYSTEM, hint))
+            wish.append(_rendered(Section.HINT, Role.SYSTEM, self.char, hint, counter, demands))
         return self._replace(wish=tuple(wish))
 
 
@@ -78,9 +72,7 @@ def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet
 
     def piece(section: Section, role: Role, name: str, text: str) -> Rendered | None:
         words = expand(text, char=casting.char, user=casting.user).strip()
-        if not words:
-            return None
-        return Rendered(section, role, name, words, message_tokens(counter.count(words), name, counter, demands))
+        return _rendered(section, role, name, words, counter, demands) if words else None
 
     persona, human = casting.persona, casting.user_persona
     title = _title(expand(casting.scene, char=casting.char, user=casting.user))
@@ -106,6 +98,13 @@ def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet
         note=piece(Section.NOTE, Role.SYSTEM, casting.char, persona.note),
         post_history=piece(Section.POST_HISTORY, Role.SYSTEM, casting.char, persona.post_history),
     )
+
+
+def _rendered(
+    section: Section, role: Role, name: str, text: str, counter: Counter, demands: DialectDemands
+) -> Rendered:
+    tokens = message_tokens(counter.count(text), name, counter, demands)
+    return Rendered(section, Piece(section.value, role.value, name, digest(text)), text, tokens)
 
 
 def message_tokens(text_tokens: int, name: str, counter: Counter, demands: DialectDemands) -> int:

@@ -56,6 +56,8 @@ def _json_object(value: Any) -> dict[str, Any]:
     """Give a copy of ``value`` as it comes back from the JSON it is stored as."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise ValueError("is not a mapping with text keys")
+    if not value:
+        return {}
     try:
         text = json.dumps(dict(value), ensure_ascii=False, allow_nan=False)
         copy: dict[str, Any] = json.loads(text)

@@ -75,12 +75,12 @@ def path_back(
     that answers it on this path: it was said in another when that turn is a variant.
     """
     rows = _rows(connection, tenant, session_id, head=head, start=start, cap=cap, per_message=per_message)
-    lines = [_line(row) for row in rows]
+    turns = [row[2] for row in rows]
     for place, (row, after) in enumerate(pairwise(rows)):
-        if (row[8], after[8]) == ("user", "assistant"):
-            lines[place] = lines[place]._replace(turn_seq=after[2])
-    visible = tuple(line for line, row in zip(lines, rows, strict=True) if not row[7])
-    return Path(visible, tuple(row[0] for row in rows if row[7]))
+        if row[8] == "user" and after[8] == "assistant":
+            turns[place] = after[2]
+    visible = [_line(row, turn) for row, turn in zip(rows, turns, strict=True) if not row[7]]
+    return Path(tuple(visible), tuple([row[0] for row in rows if row[7]]))
 
 
 def _rows(connection: Connection, tenant: str, session_id: str, **bounds: int) -> list[Any]:
@@ -90,12 +90,12 @@ def _rows(connection: Connection, tenant: str, session_id: str, **bounds: int) -
     return sorted(rows, key=lambda row: int(row[0]))
 
 
-def _line(row: Any) -> Line:
-    return Line(row[0], row[2], row[3], row[4], row[5], row[6])
+def _line(row: Any, turn_seq: int) -> Line:
+    return Line(row[0], turn_seq, row[3], row[4], row[5], row[6])
 
 
 def span(connection: Connection, tenant: str, session_id: str, wanted: Span) -> list[Line]:
     """Give the lines of a recipe's history, oldest first, for rebuilding. What is hidden now does not matter."""
     unbounded = 2**31 - 1
     rows = _rows(connection, tenant, session_id, head=wanted.last, start=wanted.first, cap=unbounded, per_message=0)
-    return [_line(row) for row in rows if row[0] not in wanted.hidden]
+    return [_line(row, row[2]) for row in rows if row[0] not in wanted.hidden]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
-from roleplay.domain.context import Insertion, Piece, Recipe, Span
+from roleplay.domain.context import Insertion, Piece, Recipe, Span, digest
 
 
-def front_text(recipe: Recipe) -> str:
-    """Write the front of a recipe, which successive turns share, as the text it is stored as."""
-    return _compact(recipe.front)
+@lru_cache(maxsize=256)
+def front_of(front: tuple[Piece, ...]) -> tuple[str, str]:
+    """Write the front of a recipe, which successive turns share, as the text it is stored as, and give its digest."""
+    text = _compact(front)
+    return text, digest(text)
 
 
 def rest_text(recipe: Recipe) -> str:

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from roleplay.context.builder import Draft, build
 from roleplay.context.language import words_for
-from roleplay.domain.context import Line, digest
+from roleplay.domain.context import Line
 from roleplay.domain.conversation import TurnKind, TurnStatus
 from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.settings import Sampling
@@ -103,8 +103,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
     ground, draft, ports = made.ground, made.draft, scene.ports
     stand, again = ground.stand, ground.again
     speaker = made.stage.model.participant
-    front = recipes.front_text(draft.recipe)
-    front_digest = digest(front)
+    front, front_digest = recipes.front_of(draft.recipe.front)
     epoch = (draft.window_start, front_digest)
     same_epoch = ground.state is not None and epoch == ground.inherited(speaker.seat)
     volatile = {p.digest for p in draft.recipe.tail} | {one.piece.digest for one in draft.recipe.insertions}
@@ -153,7 +152,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
             front_digest=front_digest,
             recipe=recipes.rest_text(draft.recipe),
             request_digest=hashlib.sha256(made.body).hexdigest(),
-            prompt_count=draft.report.prompt_tokens,
+            prompt_count=draft.prompt_tokens,
             counter=scene.counter.name,
         ),
         lease=lease_of(scene),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from roleplay.context.counting import Counter
@@ -78,6 +79,7 @@ def casting(stage: sessions.Stage) -> Casting:
     )
 
 
+@lru_cache(maxsize=256)
 def merge(layers: tuple[Sampling, ...]) -> Sampling:
     """Give for each parameter the first layer's value that is not ``None``; nearest layer first."""
     chosen: dict[str, Any] = {}

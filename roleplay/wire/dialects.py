@@ -72,7 +72,7 @@ def _parted(messages: Sequence[ContextMessage]) -> tuple[list[ContextMessage], l
     front: list[ContextMessage] = []
     history: list[ContextMessage] = []
     for place, message in enumerate(messages):
-        if not message.text.strip():
+        if not message.text or message.text.isspace():
             continue
         leads = message.role in _FRONT or (place == 0 and message.role is Role.SYSTEM)
         (front if leads else history).append(_clean(message))
@@ -86,7 +86,7 @@ def _clean(message: ContextMessage) -> ContextMessage:
     text = message.text
     if message.role in _MODEL_ROLES:
         text = without_thinking(text)
-        text = text if text.strip() else _ONLY_THOUGHT
+        text = _ONLY_THOUGHT if not text or text.isspace() else text
     if name == message.name and text is message.text:
         return message
     return ContextMessage(message.role, name, text)
@@ -146,7 +146,7 @@ def _named(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str, 
 
 
 def _message(role: Role, name: str, text: str) -> dict[str, str]:
-    return {"role": role.value, "name": name, "content": text}
+    return {"role": role, "name": name, "content": text}
 
 
 def _folded(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str, str]]:

@@ -124,7 +124,7 @@ def test_budget_order_and_history(
     draft = made(sheet, lines, budget, counter, needs)
     spent = cost(draft.messages, counter, needs)
     assert spent == draft.report.prompt_tokens <= budget
-    front = [ContextMessage(piece.role, piece.name, piece.text) for piece in sheet.front]
+    front = [ContextMessage(Role(piece.piece.role), piece.piece.name, piece.text) for piece in sheet.front]
     assert draft.messages[: len(front)] == front
     history = [one for one in draft.messages if one.role in {Role.USER, Role.ASSISTANT}]
     kept = lines[len(lines) - len(history) :]
@@ -140,7 +140,7 @@ def test_budget_order_and_history(
     assert spent == needs.fixed_tokens + sum(one.kept_tokens for one in whole.values())
     examples = [one for one in draft.messages if one.role in {Role.SAMPLE_USER, Role.SAMPLE_AI}]
     for dialogue in sheet.examples:  # each goes in whole, in its order, or not at all
-        wanted = [ContextMessage(piece.role, piece.name, piece.text) for piece in dialogue]
+        wanted = [ContextMessage(Role(piece.piece.role), piece.piece.name, piece.text) for piece in dialogue]
         if examples[: len(wanted)] == wanted:
             del examples[: len(wanted)]
     assert not examples
@@ -155,7 +155,7 @@ def test_the_same_again_and_from_the_store(
     lines = lines_of(told, counter)
     draft = made(render(casting, counter, needs), lines, budget, counter, needs)
     assert made(render(casting, counter, needs), lines, budget, counter, needs) == draft
-    stored = json.loads(json.dumps([recipes.front_text(draft.recipe), recipes.rest_text(draft.recipe)]))
+    stored = json.loads(json.dumps([recipes.front_of(draft.recipe.front)[0], recipes.rest_text(draft.recipe)]))
     recipe = recipes.read(*stored)
     span = [line for line in lines if recipe.history.first <= line.seq <= recipe.history.last]
     assert recipe == draft.recipe

@@ -22,7 +22,7 @@ def cast(persona: Persona, *, user: Persona | None = None, called: str = "Travel
 
 def told(pieces: tuple[Rendered, ...]) -> list[tuple[str, str, str]]:
     """Role, name and text of pieces."""
-    return [(piece.role.value, piece.name, piece.text) for piece in pieces]
+    return [(piece.piece.role, piece.piece.name, piece.text) for piece in pieces]
 
 
 def test_everything_of_a_persona_has_its_place() -> None:
@@ -69,7 +69,7 @@ def test_a_nickname_is_the_name_but_both_speak() -> None:
         examples=[[{"Zhuge Liang": "1"}, {"Kongming": "2"}, {"<bot>": "3"}, {"Guan Yu": "4"}]],
     )
     [dialogue] = render(cast(persona), COUNTER, NEEDS).examples
-    assert [(piece.role, piece.name) for piece in dialogue] == [(Role.SAMPLE_AI, "Kongming")] * 3 + [
+    assert [(piece.piece.role, piece.piece.name) for piece in dialogue] == [(Role.SAMPLE_AI, "Kongming")] * 3 + [
         (Role.SAMPLE_USER, "Guan Yu")
     ]
 
@@ -88,7 +88,7 @@ def test_a_nickname_is_the_name_but_both_speak() -> None:
 def test_the_title_of_a_scene(scene: str, title: str) -> None:
     """The group message is named by the scene's first words, macros expanded as in its text."""
     [_, group] = render(cast(Persona("Nova"), scene=scene), COUNTER, NEEDS).front
-    assert (group.section, group.role, group.name) == (Section.SCENE, Role.GROUP, title)
+    assert (group.section, group.piece.role, group.piece.name) == (Section.SCENE, Role.GROUP, title)
 
 
 def test_what_a_piece_costs() -> None:
