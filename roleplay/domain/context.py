@@ -133,3 +133,12 @@ class ContextReport(Value):
     sections: tuple[SectionReport, ...]
     window_start: int
     new_epoch: bool
+
+    def __str__(self) -> str:
+        """The report for people: the budget, then a line for each section, with what was kept of what it claimed."""
+        head = f"{self.prompt_tokens} of {self.budget_tokens} tokens, {self.counting} by {self.counter}"
+        lines = [f"{'overhead':<14}{self.overhead_tokens:>8}"]
+        for one in self.sections:
+            kept = f"{one.kept_items} of {one.claimed_items}"
+            lines.append(f"{one.section:<14}{one.kept_tokens:>8}  kept {kept}: {one.reason}")
+        return "\n".join([head, *lines])

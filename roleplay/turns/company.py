@@ -119,6 +119,8 @@ def list_personas(company: Company, limit: int, before: str | None) -> Steps[Pag
 def create_session(company: Company, opening: Opening) -> Steps[Scene]:
     """Write a session with its greetings and give its scene."""
     cast, scene = opening.cast, opening.scene
+    if isinstance(cast, str) or not isinstance(cast, Sequence):
+        raise InvalidInputError("cast", f"is a {type(cast).__name__}", allowed="a list of personas")
     if len(cast) != 1:
         raise InvalidInputError("cast", f"has {len(cast)} personas", allowed="one, played by the model")
     if problem := "is too long" if len(scene) > TEXT_LIMIT else text_problem(scene):

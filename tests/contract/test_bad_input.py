@@ -24,6 +24,7 @@ ASKED: dict[str, tuple[str, Callable[[Any, Any], object]]] = {
     "a session named with a NUL": ("session_id", lambda rp, _: rp.sessions.get(NUL)),
     "a persona named by a number": ("name", lambda rp, _: rp.personas.get(17)),
     "a persona named with half a character": ("name", lambda rp, _: rp.personas.get(HALF)),
+    "a cast that is no list": ("cast", lambda rp, one: rp.sessions.create(cast=one)),
     "a cast of numbers": ("name", lambda rp, _: rp.sessions.create(cast=[17])),
 }
 

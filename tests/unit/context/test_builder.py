@@ -115,3 +115,12 @@ def test_a_recipe_is_stored_as_it_is_read() -> None:
     later = made(sheet_of(NOVA, "Dock"), [*LINES, line(5, 3, "Going.", 1), line(6, 4, "Faster.")])
     assert recipes.front_of(later.recipe.front)[0] == front
     assert "\n" not in front + rest
+
+
+def test_a_report_reads_as_a_table() -> None:
+    """Printed, it says what each section got and why, and the tokens add up to the first line's."""
+    report = made(sheet_of(Persona("Nova", "A pilot."), "Dock"), LINES).report
+    head, *rows = str(report).splitlines()
+    assert head == f"{report.prompt_tokens} of {report.budget_tokens} tokens, estimated by estimate-1"
+    assert sum(int(row.split()[1]) for row in rows) == report.prompt_tokens
+    assert rows[-1].split(maxsplit=2)[0::2] == ["newest", "kept 1 of 1: required"]
