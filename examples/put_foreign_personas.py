@@ -6,12 +6,13 @@ python examples/put_foreign_personas.py DATABASE FILE [FILE ...]
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from roleplay import Persona, Roleplay
 from roleplay.testing import ScriptedModel
 
 
-def from_card(card: dict) -> Persona:
+def from_card(card: dict[str, Any]) -> Persona:
     """Give the persona of a Character Card V2; its book and what else is unknown here stay in ``extensions``."""
     data = card["data"]
     example_texts = [text for text in data["mes_example"].split("<START>") if text.strip()]
@@ -29,7 +30,7 @@ def from_card(card: dict) -> Persona:
     )
 
 
-def from_sheet(sheet: dict) -> Persona:
+def from_sheet(sheet: dict[str, Any]) -> Persona:
     """Give the persona of an RPBench sheet: its profile, its background, and its first words as the greeting."""
     profile = sheet["npc_profile"]
     first_words = sheet["conversation"][0]["sentences"]

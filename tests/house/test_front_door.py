@@ -22,7 +22,7 @@ PACKAGE = Path(roleplay.__file__).parent
 ROOT = PACKAGE.parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
 HEAVY = ("requests", "urllib3", "httpx", "h11", "alembic", "ruamel", "rich", "typer", "click", "psycopg", "yaml")
-MAY_SEE_THE_ENVIRONMENT = {"settings.py"}
+CORE = ("domain/", "context/", "wire/", "turns/")
 
 
 def short(path: Path) -> str:
@@ -91,8 +91,38 @@ def test_only_settings_read_the_environment(path: Path) -> None:
             and bool({"environ", "getenv"} & {alias.name for alias in node.names})
         )
         if reads:
-            assert short(path) in MAY_SEE_THE_ENVIRONMENT or short(path).startswith("cli/"), f"line {node.lineno}"
+            assert short(path) == "settings.py", f"line {node.lineno}"
             assert id(node) in inside, f"line {node.lineno} reads the environment at import"
+
+
+def asks_for_the_time(tree: ast.Module) -> list[int]:
+    """The lines on which a ``datetime`` or ``date`` is asked what time it is."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr in {"now", "utcnow", "today"}
+        and ast.unparse(node.value).rpartition(".")[2] in {"datetime", "date"}
+    ]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if short(path).startswith(CORE)], ids=short)
+def test_the_core_is_told_the_time(path: Path) -> None:
+    """What decides uses the type of a moment, and never asks which one it is; no import shows the difference."""
+    assert asks_for_the_time(ast.parse(path.read_text())) == []
+    assert asks_for_the_time(ast.parse("at = ports.now()\nlate = datetime.now(UTC)\ndt.date.today()")) == [2, 3]
+
+
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_of_urllib_only_the_reading_of_urls_is_used(path: Path) -> None:
+    """The contract on HTTP names whole libraries; of this one, a part speaks HTTP and a part does not."""
+    imported = {
+        name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
+    }
+    assert {name for name in imported if name.partition(".")[0] == "urllib"} <= {"urllib.parse"}
 
 
 def error_classes(root: type[RoleplayError] = RoleplayError) -> Iterator[type[RoleplayError]]:
