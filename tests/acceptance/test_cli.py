@@ -1,4 +1,7 @@
-"""The command line as a newcomer meets it: the real program in processes of its own, on a terminal and piped."""
+"""The command line as a newcomer meets it: the real program in processes of its own, on a terminal and piped.
+
+All of it on SQLite and on PostgreSQL, but for what is about a file.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from pathlib import Path
 
 import pytest
 
-from roleplay import Persona, Roleplay
+from roleplay import Persona, Roleplay, Turn, TurnKind, TurnStatus
 from roleplay.testing import ScriptedModel, Simulator
 from roleplay.testing.simulator.faults import SlowDrip
 from tests.conftest import KEY, Ledger
@@ -34,16 +37,17 @@ OWNS_TERMINAL = (
 )
 PATIENCE_S = 20.0
 WRONG_KEY = "sk-wrong-but-secret-4711"
+FILE_ONLY = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
-def surroundings(tmp_path: Path, sqlite_url: str, simulator: Simulator) -> dict[str, str]:
+def surroundings(tmp_path: Path, database_url: str, simulator: Simulator) -> dict[str, str]:
     """An environment with the simulator as the service, and a database of its own."""
     kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR", "COLUMNS"}}
     return kept | {
         "ROLEPLAY_BASE_URL": simulator.base_url,
         "ROLEPLAY_API_KEY": KEY,
-        "ROLEPLAY_DB": sqlite_url,
+        "ROLEPLAY_DB": database_url,
         "XDG_DATA_HOME": str(tmp_path / "data"),
         "TERM": "xterm-256color",
         "PYTHONIOENCODING": "utf-8",
@@ -141,10 +145,11 @@ def terminal(surroundings: dict[str, str], tmp_path: Path) -> Iterator[Callable[
         one.close()
 
 
-def rows(url: str, sql: str) -> list[tuple[object, ...]]:
-    """Read from a test's SQLite file."""
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db:
-        return db.execute(sql).fetchall()
+def attempts(url: str) -> list[Turn]:
+    """Everything that was said to a model, in all sessions."""
+    with Roleplay.open(url, model="MiniMax-M2.7", chat=ScriptedModel()) as rp:
+        turns = [turn for info in rp.sessions.list() for turn in rp.sessions.get(info.id).turns()]
+    return [turn for turn in turns if turn.kind is TurnKind.REPLY]
 
 
 def test_a_conversation_goes_on_in_a_new_process(run: Run, simulator: Simulator) -> None:
@@ -181,6 +186,7 @@ def test_a_conversation_goes_on_in_a_new_process(run: Run, simulator: Simulator)
     ]
 
 
+@FILE_ONLY
 def test_the_twenty_line_program_holds_a_conversation_that_goes_on(
     surroundings: dict[str, str], tmp_path: Path, simulator: Simulator, ledger: Ledger
 ) -> None:
@@ -205,7 +211,7 @@ def test_the_twenty_line_program_holds_a_conversation_that_goes_on(
 
 
 def test_a_person_chooses_talks_interrupts_and_leaves(
-    terminal: Callable[..., Terminal], simulator: Simulator, sqlite_url: str
+    terminal: Callable[..., Terminal], simulator: Simulator, database_url: str
 ) -> None:
     """Alone it offers a choice; a reply comes as it is made, Ctrl-C ends the reply alone, Ctrl-D the chat; what was
     interrupted goes on when it is asked to."""
@@ -226,13 +232,10 @@ def test_a_person_chooses_talks_interrupts_and_leaves(
     screen.type("\x03")
     screen.until("interrupted · what came is saved · /continue, /retry or /accept")
     screen.until("User: ")
-    [(status, text)] = rows(
-        sqlite_url,
-        "SELECT t.status, m.text FROM roleplay_turns t JOIN roleplay_messages m"
-        " ON m.session_id = t.session_id AND m.seq = t.reply_seq WHERE t.status = 'interrupted'",
-    )
-    assert status == "interrupted"
-    assert 0 < len(str(text)) < 300
+    interrupted = attempts(database_url)[-1]
+    assert interrupted.status is TurnStatus.INTERRUPTED
+    assert interrupted.reply is not None
+    assert 0 < len(interrupted.reply.text) < 300
 
     time.sleep(0.2)  # the prompt is there a moment before the signal is listened for
     screen.type("\x03")
@@ -250,16 +253,16 @@ def test_a_person_chooses_talks_interrupts_and_leaves(
     screen.until("User: ")
     screen.type("\x04")
     assert screen.end() == 0
-    assert f"stored in {sqlite_url.removeprefix('sqlite:///')}" in screen.seen
+    assert f"stored in {database_url.removeprefix('sqlite:///').partition('?')[0]} · session " in screen.seen
     assert "go on: roleplay chat --continue" in screen.seen
 
 
 def test_going_on_at_a_terminal_shows_the_last_turns_without_colours_where_unwanted(
-    terminal: Callable[..., Terminal], sqlite_url: str, scripted: Callable[..., ScriptedModel]
+    terminal: Callable[..., Terminal], database_url: str, scripted: Callable[..., ScriptedModel]
 ) -> None:
     """The first offer is the last session; NO_COLOR leaves no escape sequence; /quit ends."""
     model = scripted("A.", "B.", "C.", "D.")
-    with Roleplay.open(sqlite_url, model="MiniMax-M2.7", chat=model) as rp:
+    with Roleplay.open(database_url, model="MiniMax-M2.7", chat=model) as rp:
         session = rp.sessions.create(cast=[rp.personas.put(Persona("诸葛亮", "丞相。"))])
         for text in "abcd":
             session.send(text)
@@ -276,7 +279,7 @@ def test_going_on_at_a_terminal_shows_the_last_turns_without_colours_where_unwan
 
 
 def test_ctrl_c_ends_a_piped_chat_with_its_exit_code(
-    surroundings: dict[str, str], tmp_path: Path, simulator: Simulator, sqlite_url: str
+    surroundings: dict[str, str], tmp_path: Path, simulator: Simulator, database_url: str
 ) -> None:
     """What came is stored as interrupted, and the code says so."""
     simulator.always(SlowDrip(0.2, least_chunks=40))
@@ -293,7 +296,8 @@ def test_ctrl_c_ends_a_piped_chat_with_its_exit_code(
         _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "interrupted · what came is saved" in errors
-    assert rows(sqlite_url, "SELECT status FROM roleplay_turns WHERE kind = 'reply'") == [("interrupted",)]
+    assert "go on: roleplay chat --continue" in errors
+    assert [turn.status for turn in attempts(database_url)] == [TurnStatus.INTERRUPTED]
 
 
 def test_a_reader_that_goes_away_is_no_crash(surroundings: dict[str, str], tmp_path: Path) -> None:
@@ -335,7 +339,13 @@ BAD_FILES = {"field.yaml": "name: Ann\nmood: gay\n", "nameless.yaml": "descripti
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
-    run: Run, tmp_path: Path, arguments: list[str], environ: dict[str, str], code: int, says: str
+    run: Run,
+    tmp_path: Path,
+    database_url: str,
+    arguments: list[str],
+    environ: dict[str, str],
+    code: int,
+    says: str,
 ) -> None:
     """The line says what to do; there is no session, no persona, no turn afterwards, and no secret anywhere."""
     for name, text in BAD_FILES.items():
@@ -343,9 +353,9 @@ def test_bad_input_is_one_line_and_writes_nothing(
     ended = run(*arguments, environ=environ)
     assert (ended.returncode, ended.stdout) == (code, "")
     assert_one_line(ended.stderr, says)
-    if (database := tmp_path / "chats.db").exists():
-        for table in ("sessions", "personas", "turns"):
-            assert rows(str(database), f"SELECT count(*) FROM roleplay_{table}") == [(0,)]
+    with Roleplay.open(database_url, model="MiniMax-M2.7", chat=ScriptedModel()) as rp:
+        assert not rp.sessions.list().items
+        assert not rp.personas.list().items
 
 
 @pytest.mark.parametrize(
@@ -361,22 +371,29 @@ def test_bad_input_is_one_line_and_writes_nothing(
     ],
 )
 def test_a_service_that_fails_leaves_a_failed_turn(
-    run: Run, sqlite_url: str, environ: dict[str, str], says: str
+    run: Run, database_url: str, environ: dict[str, str], says: str
 ) -> None:
-    """One line; the human line is kept with a turn that is marked as failed, and no reply is made up."""
+    """One line, after where it is stored and how to go on.
+
+    The human line is kept with a turn that is marked as failed, and no reply is made up.
+    """
     if environ.get("ROLEPLAY_BASE_URL"):
         with socket.create_server(("127.0.0.1", 0)) as free:
             environ = {"ROLEPLAY_BASE_URL": f"http://127.0.0.1:{free.getsockname()[1]}"}
     ended = run("chat", "zhuge-liang", "-m", "在吗？", environ=environ)
     assert ended.returncode == 6
     assert len(ended.stdout.splitlines()) == 1, "the greeting alone"
-    assert_one_line(ended.stderr, says)
-    turns = rows(sqlite_url, "SELECT status FROM roleplay_turns WHERE kind = 'reply'")
-    assert turns == [("failed",)]
-    spoken = rows(sqlite_url, "SELECT role, text FROM roleplay_messages WHERE role = 'user' OR seq > 2")
-    assert spoken == [("user", "在吗？")]
+    stored, go_on, error = ended.stderr.splitlines(keepends=True)
+    assert stored.startswith("stored in ")
+    assert go_on == "go on: roleplay chat --continue\n"
+    assert_one_line(error, says)
+    [turn] = attempts(database_url)
+    assert turn.status is TurnStatus.FAILED
+    assert turn.human is not None
+    assert (turn.human.text, turn.reply) == ("在吗？", None)
 
 
+@FILE_ONLY
 def test_a_newer_schema_is_refused_and_left_alone(run: Run, tmp_path: Path, sqlite_url: str) -> None:
     """The line names the revision; not a byte of the database changes."""
     Roleplay.open(sqlite_url, model="MiniMax-M2.7", chat=ScriptedModel()).close()
@@ -389,7 +406,6 @@ def test_a_newer_schema_is_refused_and_left_alone(run: Run, tmp_path: Path, sqli
     assert (ended.returncode, ended.stdout) == (8, "")
     assert_one_line(ended.stderr, "revision 9999")
     assert hashlib.sha256(file.read_bytes()).hexdigest() == before
-    assert rows(sqlite_url, "SELECT version_num FROM roleplay_alembic_version") == [("9999",)]
 
 
 def assert_one_line(errors: str, says: str) -> None:

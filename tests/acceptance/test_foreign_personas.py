@@ -11,6 +11,7 @@ import pytest
 
 from roleplay import Endpoint, Roleplay, TurnStatus
 from roleplay.cli.toy import ToyServer, start_toy
+from tests.conftest import Ledger
 
 HERE = Path(__file__).parents[1]
 SCRIPT = HERE.parent / "examples" / "put_foreign_personas.py"
@@ -24,13 +25,13 @@ def toy() -> ToyServer:
         yield server
 
 
-def test_they_are_put_and_answer(tmp_path: Path, toy: ToyServer) -> None:
+def test_they_are_put_and_answer(database_url: str, ledger: Ledger, toy: ToyServer) -> None:
     """A card and two sheets become personas; each greets, and a real model answers in two turns of each, one streamed.
 
     What a model said cannot be compared with a simulator, so every stored call is rebuilt here instead.
     """
-    url = f"sqlite:///{tmp_path / 'foreign.db'}"
-    command = [sys.executable, str(SCRIPT), url, *map(str, FILES)]
+    ledger.urls.clear()
+    command = [sys.executable, str(SCRIPT), database_url, *map(str, FILES)]
     put = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     ids = [line.split()[0] for line in put.stdout.splitlines()]
     assert len(ids) == 3
@@ -41,7 +42,7 @@ def test_they_are_put_and_answer(tmp_path: Path, toy: ToyServer) -> None:
         window_tokens=toy.window_tokens,
         max_output_tokens=toy.max_output_tokens,
     )
-    with Roleplay.open(url, model=endpoint) as rp:
+    with Roleplay.open(database_url, model=endpoint) as rp:
         for persona_id in ids:
             session = rp.sessions.create(cast=[persona_id])
             [greeting] = session.turns()
