@@ -1,0 +1,166 @@
+"""A shell that performs nothing: what a course asks for is answered as a test says, and kept to be looked at."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Generator, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from roleplay import Endpoint, EstimatingCounter, Participant, Persona, PlayedBy, RoleplayError, SessionSettings
+from roleplay.domain.persona import StoredPersona
+from roleplay.domain.settings import Sampling
+from roleplay.store.sessions import Seat, Stage, Stand
+from roleplay.turns.effects import Effect, Open, Pause, Ports, Read, Receive, Write
+from roleplay.turns.ground import Seen
+from roleplay.turns.scene import Scene
+
+E = TypeVar("E")
+OWNER = "us"
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+STAND = Stand(
+    version=1,
+    revision=1,
+    head_seq=None,
+    last_seq=0,
+    last_turn=0,
+    head_turn=None,
+    depth=0,
+    human_ordinal=0,
+    model_ordinal=0,
+    state_seq=None,
+    state=None,
+    live_turn=None,
+)
+FREE = Seen(STAND, mine=None, live=None, gone=False)
+END = b"data: [DONE]\n\n"
+
+
+class CountedTexts(EstimatingCounter):
+    """A counter that keeps every text it was asked about: among them, each text that a reply stores."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def count(self, text: str) -> int:
+        self.texts.append(text)
+        return super().count(text)
+
+
+class Hand:
+    """Answers effects. ``told`` holds what reads and writes give, by the function that asks; what is not told is true.
+
+    ``answers`` are the model's: for each call an error, or pieces of a stream, an error among them where it breaks.
+    ``pace_s`` is how long each piece takes. Time passes with pieces and pauses alone, and chance is always a half.
+    """
+
+    def __init__(self, *answers: RoleplayError | Iterable[bytes | RoleplayError], pace_s: float = 0.0) -> None:
+        self.effects: list[Effect] = []
+        self.told: dict[str, deque[Any]] = {"look": deque([FREE]), "rehearse": deque([stage(Persona("Nova"))])}
+        self.now_s = 0.0
+        self.names = 0
+        self._answers = deque(answers)
+        self._pieces: deque[bytes | RoleplayError] = deque()
+        self._pace_s = pace_s
+        self.counter = CountedTexts()
+
+    def scene(self, endpoint: Endpoint) -> Scene:
+        """The scene of a session that nobody spoke in yet."""
+        return Scene(
+            tenant="default",
+            session_id="session",
+            endpoint=endpoint,
+            sampling=Sampling(),
+            budget_tokens=None,
+            counter=self.counter,
+            ports=Ports(
+                now=lambda: BEGAN + timedelta(seconds=self.now_s),
+                monotonic=lambda: self.now_s,
+                draw=lambda: 0.5,
+                new_id=self._name,
+                owner=OWNER,
+                is_gone=lambda owner: owner == "gone",
+            ),
+            rehearsed={},
+            learned={},
+            spoke={},
+        )
+
+    def play(self, course: Generator[Effect, Any, E]) -> E:
+        """Answer a course until its end; gives what it gives, raises what it raises."""
+        answer: Any = None
+        error: RoleplayError | None = None
+        try:
+            while True:
+                effect = course.throw(error) if error else course.send(answer)
+                self.effects.append(effect)
+                answer = error = None
+                try:
+                    answer = self._answer(effect)
+                except RoleplayError as raised:
+                    error = raised
+        except StopIteration as end:
+            result: E = end.value
+            return result
+
+    def of(self, kind: type[E]) -> list[E]:
+        """The effects of one kind so far."""
+        return [one for one in self.effects if isinstance(one, kind)]
+
+    def pauses(self) -> list[float]:
+        """The seconds of every pause so far."""
+        return [one.seconds for one in self.of(Pause)]
+
+    def done(self, name: str) -> int:
+        """How often a function read or wrote."""
+        return sum(asks(one) == name for one in (*self.of(Read), *self.of(Write)))
+
+    def sent(self) -> list[list[str]]:
+        """The roles of each request."""
+        bodies = [json.loads(one.request.body) for one in self.of(Open)]
+        return [[message["role"] for message in body["messages"]] for body in bodies]
+
+    def _answer(self, effect: Effect) -> Any:
+        if isinstance(effect, Pause):
+            self.now_s += effect.seconds
+        if isinstance(effect, Open):
+            answer = self._answers.popleft()
+            if isinstance(answer, RoleplayError):
+                raise answer
+            self._pieces = deque(answer)
+            return 200, "text/event-stream"
+        if isinstance(effect, Receive):
+            self.now_s += self._pace_s
+            piece = self._pieces.popleft() if self._pieces else b""
+            if isinstance(piece, RoleplayError):
+                raise piece
+            return piece
+        if isinstance(effect, Read | Write):
+            told = self.told.get(asks(effect))
+            return told.popleft() if told else True
+        return None
+
+    def _name(self) -> str:
+        self.names += 1
+        return f"id-{self.names}"
+
+
+def asks(effect: Read | Write) -> str:
+    """The function that asks for a reading or a writing."""
+    return effect.work.__qualname__.partition(".<locals>")[0]
+
+
+def stage(persona: Persona, scene: str = "") -> Stage:
+    """A persona alone with a human who has none."""
+    stored = StoredPersona(id="nova", version=1, persona=persona, created_at=BEGAN)
+    model = Participant(
+        seat=1, played_by=PlayedBy.MODEL, display_name=persona.name, persona_id="nova", persona_version=1
+    )
+    human = Participant(seat=2, played_by=PlayedBy.HUMAN, display_name="User", persona_id=None, persona_version=None)
+    return Stage(1, scene, SessionSettings(), (Seat(model, stored), Seat(human, None)))
+
+
+def said(text: str) -> bytes:
+    """A piece of a stream."""
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}).encode() + b"\n\n"

@@ -1,0 +1,153 @@
+"""A claimed turn, played by hand: when a call is made again, in which form, and when text is kept."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from itertools import pairwise
+
+import pytest
+
+from roleplay import (
+    ChatAuthError,
+    ChatRequestError,
+    ChatUnavailableError,
+    ConflictError,
+    Dialect,
+    Endpoint,
+    Persona,
+    Turn,
+    TurnOptions,
+    TurnStatus,
+)
+from roleplay.turns.effects import Open
+from roleplay.turns.reply import FLUSH_CHARS
+from roleplay.turns.speaking import send
+from tests.support.courses import END, Hand, said, stage
+
+MODEL = Endpoint("MiniMax-M2.7", retry={"attempts": 3, "first_pause_s": 4.0, "longest_pause_s": 6.0, "total_s": 60.0})
+ROLES_REFUSED = ChatRequestError("role group is not allowed", code=2013)
+BARE_1000 = ChatUnavailableError("unknown error", code=1000)
+ANSWER = [said("Sit."), END]
+PLAIN = ["system", "user"]
+
+
+def play(hand: Hand, endpoint: Endpoint = MODEL) -> Turn:
+    """Let one line be said and streamed."""
+    return hand.play(send(hand.scene(endpoint), "Where to?", TurnOptions(), stream=True))
+
+
+def test_a_call_is_made_again_as_often_as_the_policy_says() -> None:
+    """Pauses double from attempt to attempt, up to the longest, and each attempt is claimed before it is made."""
+    hand = Hand(*[ChatUnavailableError("overloaded")] * 9)
+    with pytest.raises(ChatUnavailableError):
+        play(hand)
+    assert len(hand.of(Open)) == 3
+    assert hand.pauses() == [2.0, 3.0]  # half of 4 and of 6, which 8 is cut to
+    assert hand.done("Reply._next_attempt") == 2
+    assert hand.done("Reply._finish") == 1
+
+
+def test_no_attempt_begins_after_the_last_second() -> None:
+    """A reset time that the service names is waited for, unless it lies beyond the policy's end."""
+    hand = Hand(ChatUnavailableError("busy", retry_after_s=50.0), ChatUnavailableError("busy", retry_after_s=7.0))
+    with pytest.raises(ChatUnavailableError):
+        play(hand)
+    assert hand.pauses() == [52.0]  # another pause would end at 62 s
+
+
+def test_what_will_not_pass_is_not_tried_again() -> None:
+    hand = Hand(ChatAuthError("no"))
+    with pytest.raises(ChatAuthError):
+        play(hand)
+    assert len(hand.of(Open)) == 1
+    assert hand.pauses() == []
+
+
+def test_after_words_came_nothing_is_said_twice() -> None:
+    """A stream that breaks after its first word ends the turn, which keeps it."""
+    hand = Hand([said("Sit."), ChatUnavailableError("cut")], ANSWER)
+    with pytest.raises(ChatUnavailableError) as caught:
+        play(hand)
+    assert caught.value.turn_id == "id-1"
+    assert len(hand.of(Open)) == 1
+    assert hand.counter.texts[-1] == "Sit."
+
+
+def test_refused_roles_are_folded_at_once_and_remembered() -> None:
+    """In words: one more attempt without role-play roles, without a pause, and so from then on for this host."""
+    hand = Hand(ROLES_REFUSED, ANSWER, ANSWER)
+    hand.told["rehearse"][0] = stage(Persona("Nova"), scene="A long road.")
+    scene = hand.scene(MODEL)
+    turn = hand.play(send(scene, "Where to?", TurnOptions(), stream=True))
+    assert hand.sent() == [["system", "group", "user"], PLAIN]
+    assert hand.pauses() == [0.0]
+    assert [call.dialect for call in turn.calls] == ["minimax", "openai"]
+    assert dict(scene.learned) == {scene.spoken_to: Dialect.OPENAI}
+
+
+def test_a_bare_1000_is_folded_and_not_remembered() -> None:
+    """It may mean anything, so that the next turn tries the roles again."""
+    hand = Hand(BARE_1000, ANSWER)
+    hand.told["rehearse"][0] = stage(Persona("Nova"), scene="A long road.")
+    scene = hand.scene(MODEL)
+    hand.play(send(scene, "Where to?", TurnOptions(), stream=True))
+    assert hand.sent()[1] == PLAIN
+    assert not scene.learned
+
+
+def test_the_folded_form_is_tried_once() -> None:
+    """A host that refuses both forms is told no third time."""
+    hand = Hand(ROLES_REFUSED, ROLES_REFUSED, ANSWER)
+    hand.told["rehearse"][0] = stage(Persona("Nova"), scene="A long road.")
+    with pytest.raises(ChatRequestError):
+        play(hand)
+    assert len(hand.of(Open)) == 2
+
+
+def test_what_has_no_such_roles_is_not_folded() -> None:
+    """The folded form would be the same request again."""
+    hand = Hand(ROLES_REFUSED, ANSWER)
+    with pytest.raises(ChatRequestError):
+        play(hand)
+    assert hand.sent() == [PLAIN]
+
+
+def kept(pieces: int, pace_s: float = 0.0) -> list[int]:
+    """The lengths of the text each time that it is stored while so many pieces of twelve characters come."""
+    hand = Hand([*[said("twelve chars")] * pieces, END], pace_s=pace_s)
+    assert play(hand).status is TurnStatus.COMPLETED
+    flushes = hand.done("Reply._keep")
+    return [len(text) for text in hand.counter.texts if text.startswith("twelve")][:flushes]
+
+
+@pytest.mark.parametrize("pace_s", [0.0, 0.5, 3.0])
+def test_text_is_kept_in_time_and_never_quadratically(pace_s: float) -> None:
+    """However slowly a reply comes, the characters that are stored grow with its length, and not with its square."""
+    for pieces in (500, 4_000):
+        lengths = kept(pieces, pace_s)
+        assert lengths == sorted(lengths)
+        assert sum(lengths) < 12 * (12 * pieces)  # each time a ninth more, at least
+
+
+def test_text_is_kept_each_time_that_it_doubled() -> None:
+    """Where pieces come at once, length alone decides."""
+    lengths = kept(1_000)
+    assert lengths[0] >= FLUSH_CHARS
+    assert all(later >= 2 * earlier for earlier, later in pairwise(lengths))
+    assert len(lengths) == 1 + int(math.log2(12_000 / lengths[0]))
+
+
+def test_slow_text_is_kept_after_some_seconds() -> None:
+    """Where pieces come slowly, little is lost: the first is stored after two seconds."""
+    assert kept(4, pace_s=1.0) == [24, 48]
+    assert kept(4, pace_s=0.1) == []
+
+
+def test_who_lost_the_turn_says_nothing_more() -> None:
+    """Another process took the turn over: no piece after that is handed on, and the caller is told."""
+    hand = Hand([said("x" * FLUSH_CHARS), said("more"), END])
+    hand.told["Reply._keep"] = hand.told["Reply._finish"] = deque([False] * 2)
+    with pytest.raises(ConflictError, match="took over"):
+        play(hand)
+    assert not any("more" in str(effect) for effect in hand.effects)
