@@ -6,6 +6,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
@@ -181,6 +182,9 @@ def open_engine(url: str | URL) -> Engine:
 def _sqlite(url: URL) -> Engine:
     named = url.database or ""
     in_memory = named in {"", ":memory:"} or named.startswith("file::memory:") or url.query.get("mode") == "memory"
+    folder = Path(named).parent
+    if not (in_memory or named.startswith("file:") or folder.is_dir()):
+        raise SettingsError(f"the folder {str(folder)!r} for the database does not exist; make it, or name another")
     # One connection holds a database in memory, so its transactions take turns.
     pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if in_memory else {"pool_size": 8, "max_overflow": 56}
     engine = create_engine(

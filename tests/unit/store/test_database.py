@@ -56,9 +56,9 @@ def test_a_server_that_does_not_answer() -> None:
 
 
 def test_a_file_that_cannot_be(tmp_path: Any) -> None:
-    """A missing folder, a folder as file and a file that is no database are told as the database's failure."""
+    """A folder as file and a file that is no database are told as the database's failure."""
     (tmp_path / "text.db").write_text("This is no database, and long enough to be read as the head of one. " * 20)
-    for name in ("missing/chats.db", "", "text.db"):
+    for name in ("", "text.db"):
         with pytest.raises(StoreError):
             Roleplay.open(f"sqlite:///{tmp_path}/{name}", model=MODEL, chat=ScriptedModel())
     assert (tmp_path / "text.db").read_text().startswith("This is no database")
@@ -131,6 +131,13 @@ def test_a_database_in_memory_is_one(url: str) -> None:
         assert len(rp.personas.list()) == 8
     with Roleplay.open(url, model=MODEL, chat=ScriptedModel()) as rp:
         assert len(rp.personas.list()) == 0
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path: Any) -> None:
+    """The driver says only that it cannot open a file; nothing is made."""
+    with pytest.raises(SettingsError, match="nowhere"):
+        Roleplay.open(f"sqlite:///{tmp_path / 'nowhere' / 'chats.db'}", model=MODEL, chat=ScriptedModel())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_engine_from_outside_stays_open(sqlite_url: str) -> None:
