@@ -63,6 +63,14 @@ class _Course(Generic[T]):
             raise
 
 
+def _begins(effect: Effect | None) -> bool:
+    """Whether a course that was stopped is told so in place of this effect: where it would wait, or begin something.
+
+    What is patient is a turn's end, and is done all the same.
+    """
+    return isinstance(effect, Open | Receive | Pause | Read) or (isinstance(effect, Write) and not effect.patient)
+
+
 class Backstage:
     """What the handles of one engine share: the database, the network, and which courses are on."""
 
@@ -193,7 +201,7 @@ class Drive(Generic[T]):
 
     def _perform(self, effect: Effect | None) -> None:
         try:
-            if self._stopped and isinstance(effect, Open | Receive | Pause | Read):
+            if self._stopped and _begins(effect):
                 raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
             result = self._do(effect)
         except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, Ctrl-C too
@@ -361,7 +369,7 @@ class AsyncDrive(Generic[T]):
 
     async def _perform(self, effect: Effect | None) -> None:
         try:
-            if self._stopped and isinstance(effect, Open | Receive | Pause | Read):
+            if self._stopped and _begins(effect):
                 raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
             result = await self._do(effect)
         except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, cancellation too

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from roleplay import AsyncChatSession, AsyncReplyStream, AsyncRoleplay, Endpoint, Persona, TurnStatus
+from roleplay import AsyncChatSession, AsyncReplyStream, AsyncRoleplay, ConflictError, Endpoint, Persona, TurnStatus
 from roleplay.testing import ScriptedModel
 
 MODEL = Endpoint("MiniMax-M2.7")
@@ -171,5 +171,32 @@ def test_an_answer_that_comes_with_the_cancellation(
                 await taking
             assert slow.opened == min(slow.closed, 1)
             assert [turn.status for turn in await session.turns()] == [TurnStatus.INTERRUPTED]
+
+    asyncio.run(run())
+
+
+def test_what_was_stopped_begins_nothing(sqlite_url: str, scripted: Callable[..., ScriptedModel]) -> None:
+    """A course that is stopped between its last reading and its claim writes none, though nothing stands in its way."""
+
+    async def run() -> None:
+        async with opened(sqlite_url, scripted, 10) as (rp, session, _):
+            database = rp._backstage.database
+            read, reads = database.read, 0
+
+            async def stopping(work: Any) -> Any:
+                nonlocal reads
+                reads += 1
+                found = await read(work)
+                if reads == 2:  # where the session stands, who is in it; it has no history yet
+                    [drive] = rp._backstage._on
+                    drive.stop()
+                return found
+
+            database.read = stopping  # type: ignore[method-assign]
+            with pytest.raises(ConflictError, match="closed"):
+                await session.send("Where is the ford?")
+            database.read = read  # type: ignore[method-assign]
+            assert reads == 2
+            assert (await session.turns()).items == ()
 
     asyncio.run(run())
