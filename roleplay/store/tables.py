@@ -141,6 +141,9 @@ class PersonaVersionRow(Base):
     extensions: Mapped[Long]
     digest: Mapped[Digest]
     created_at: Mapped[Moment]
+    settings: Mapped[Long | None]
+    author: Mapped[Label | None]
+    note_of_change: Mapped[Long | None]
 
 
 class ExampleDialogueRow(Base):
@@ -454,3 +457,4 @@ class ModelCallRow(Base):
     error: Mapped[Long | None]
     first_token_s: Mapped[Seconds | None]
     total_s: Mapped[Seconds | None]
+    settings_digest: Mapped[Word | None]
