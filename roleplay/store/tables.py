@@ -100,12 +100,15 @@ def _in_session(table: str, columns: str, target: str, **options: Any) -> Foreig
 
 
 class PersonaRow(Base):
+    """``synced``: kept in a file, so that it may be archived when the file is gone."""
+
     __tablename__ = "roleplay_personas"
     __table_args__ = (
         UniqueConstraint("tenant", "key"),
         UniqueConstraint("id", "tenant"),
         CheckConstraint("version >= 1", "version_counts_from_1"),
         Index("ix_roleplay_personas_listing", "tenant", "updated_at", "id"),
+        Index("ix_roleplay_personas_made", "tenant", "id"),
     )
     id: Mapped[Id] = mapped_column(primary_key=True)
     tenant: Mapped[Tenant]
@@ -113,6 +116,8 @@ class PersonaRow(Base):
     version: Mapped[Number]
     created_at: Mapped[Moment]
     updated_at: Mapped[Moment]
+    archived_at: Mapped[Moment | None]
+    synced: Mapped[Flag | None]
 
 
 class PersonaVersionRow(Base):
@@ -143,7 +148,7 @@ class PersonaVersionRow(Base):
     created_at: Mapped[Moment]
     settings: Mapped[Long | None]
     author: Mapped[Label | None]
-    note_of_change: Mapped[Long | None]
+    message: Mapped[Long | None]
 
 
 class ExampleDialogueRow(Base):
@@ -191,6 +196,7 @@ class SessionRow(Base):
         CheckConstraint("last_seq >= 0 AND last_turn >= 0", "counters_not_negative"),
         CheckConstraint("head_seq IS NULL OR head_seq <= last_seq", "head_was_given_out"),
         Index("ix_roleplay_sessions_listing", "tenant", "last_turn_at", "id"),
+        Index("ix_roleplay_sessions_made", "tenant", "id"),
         Index("ix_roleplay_sessions_of_owner", "tenant", "owner", "last_turn_at", "id"),
     )
     id: Mapped[Id] = mapped_column(primary_key=True)
