@@ -7,18 +7,19 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, TypeVar, cast
 
 from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
 from roleplay.domain.conversation import Delta
-from roleplay.errors import ConflictError, SettingsError
+from roleplay.errors import ConflictError, RoleplayError, SettingsError
 from roleplay.store.aio import AsyncDatabase
 from roleplay.store.database import Database
 from roleplay.turns.effects import (
     Claimed,
     Effect,
     Emit,
+    Ended,
     Interrupt,
     Open,
     Pause,
@@ -32,6 +33,7 @@ from roleplay.turns.effects import (
 T = TypeVar("T")
 GRACE_S = 10.0
 FORKED = "the engine was opened before this process was forked; open one in each process"
+SEEN_OFF_S = 1.0
 
 
 class _Course(Generic[T]):
@@ -52,7 +54,11 @@ class _Course(Generic[T]):
 
     def _advance(self, step: Callable[[], Effect]) -> None:
         try:
-            self.effect = step()
+            effect = step()
+            while isinstance(effect, Ended):
+                self.result = cast("T", effect.turn)  # such a course gives turns
+                effect = self._steps.send(None)
+            self.effect = effect
         except StopIteration as stop:
             self.ended, self.result = True, stop.value
         except Interrupt:  # there was no turn yet that it could have ended
@@ -72,6 +78,7 @@ class Backstage:
         self.owns_transport = False
         self._on: set[Drive[Any]] = set()
         self._changed = threading.Condition()
+        self._threads: set[threading.Thread] = set()
         self._closing = False
         self._process = os.getpid()
 
@@ -104,6 +111,38 @@ class Backstage:
             self._changed.notify_all()
 
     def shut(self, grace_s: float) -> None:
+    def start(self, work: Callable[[], object]) -> threading.Thread:
+        """Do ``work`` in a thread of its own, which ``shut`` waits for."""
+
+        def whole() -> None:
+            try:
+                work()
+            finally:
+                self._threads.discard(thread)
+
+        thread = threading.Thread(target=whole, name="roleplay-reply", daemon=False)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self._threads.discard(thread)
+            raise
+        return thread
+
+    def see_off(self, drive: Drive[Any]) -> None:
+        """End a reply whose stream was dropped; wait for a moment, so that the session is free when one goes on.
+
+        A thread does it: the garbage collector calls this from anywhere, in the middle of a transaction too.
+        """
+        if drive.ended or not self.is_ours:
+            return
+        try:
+            thread = self.start(drive.quit)
+        except RuntimeError:  # no thread begins while the interpreter shuts down
+            drive.quit()
+        else:
+            thread.join(SEEN_OFF_S)
+
         """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""
         with self._changed:
             self._closing = True
@@ -118,6 +157,8 @@ class Backstage:
             with contextlib.suppress(ConflictError):  # its turn was taken over, or it had none yet
                 drive.interrupt(max(give_up - time.monotonic(), 0))
 
+        for thread in self._threads - {threading.current_thread()}:
+            thread.join(max(give_up - time.monotonic(), 0))
 
 class Drive(Generic[T]):
     """Performs the effects of one course, blocking."""
@@ -181,6 +222,15 @@ class Drive(Generic[T]):
             self._alone.release()
 
     def _throw(self, error: BaseException) -> None:
+    def leave(self) -> None:
+        """The reader has gone: end the reply."""
+        self.interrupt()
+
+    def quit(self) -> None:
+        """End a reply that nobody waits for; what goes wrong is stored, or there is nobody to tell."""
+        with contextlib.suppress(RoleplayError):
+            self.interrupt()
+
         if not self._course.ended:
             self._step(lambda: self._course.throw(error))
 
@@ -244,6 +294,7 @@ class AsyncBackstage:
         self._closing = False
         self._process = os.getpid()
 
+        self._tasks: set[asyncio.Task[None]] = set()
     @property
     def is_ours(self) -> bool:
         """As ``Backstage.is_ours``."""
@@ -268,11 +319,30 @@ class AsyncBackstage:
     async def shut(self, grace_s: float) -> None:
         """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""
         self._closing = True
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do ``work`` in a task of its own, which ``shut`` waits for."""
+        task = asyncio.get_running_loop().create_task(work, name="roleplay-reply")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def see_off(self, drive: AsyncDrive[Any], loop: asyncio.AbstractEventLoop) -> None:
+        """End a reply whose stream was dropped, in a task: the garbage collector calls this from anywhere."""
+        if drive.ended or not self.is_ours:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop was closed: the turn is nobody's, and the next call ends it
+            loop.call_soon_threadsafe(lambda: self.start(drive.quit()))
+
         await self._quiet(grace_s)
         left = [asyncio.ensure_future(drive.interrupt()) for drive in list(self._on)]
         if not left:
             return
-        ended, waiting = await asyncio.wait(left, timeout=grace_s + 1)
+        await self._interrupt_all(grace_s + 1)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=grace_s + 1)
+
+    async def _interrupt_all(self, patience_s: float) -> None:
+        ended, waiting = await asyncio.wait(left, timeout=patience_s)
         for one in waiting:
             one.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -351,6 +421,15 @@ class AsyncDrive(Generic[T]):
     async def _throw(self, error: BaseException) -> None:
         if not self._course.ended:
             await self._step(lambda: self._course.throw(error))
+    async def leave(self) -> None:
+        """The reader has gone: end the reply."""
+        await self.interrupt()
+
+    async def quit(self) -> None:
+        """As ``Drive.quit``."""
+        with contextlib.suppress(RoleplayError):
+            await self.interrupt()
+
 
     def stop(self) -> None:
         """End the reply at the next chance, and wake whoever waits for it."""

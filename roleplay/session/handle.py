@@ -11,7 +11,7 @@ from roleplay.domain.settings import DEFAULT_OPTIONS, TurnOptions
 from roleplay.domain.values import Value
 from roleplay.session.drive import AsyncBackstage, Backstage
 from roleplay.session.stream import AsyncReplyStream, ReplyStream
-from roleplay.turns import reading, speaking, tree
+from roleplay.turns import following, reading, speaking, tree
 from roleplay.turns.plan import Plan
 from roleplay.turns.scene import Scene
 
@@ -62,7 +62,8 @@ class ChatSession:
     def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Say ``text`` and give the reply as it comes. What can be known is raised before anything is iterated; an
         error in mid-reply is raised by the iteration."""
-        return ReplyStream(self._backstage, speaking.send(self._scene, text, options, stream=True))
+        course = speaking.send(self._scene, text, options, stream=True)
+        return ReplyStream(self._backstage, course, options.on_disconnect)
 
     def regenerate(
         self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
@@ -72,15 +73,26 @@ class ChatSession:
         ``hint`` is an instruction for this variant alone. The other variants stay, each with its usage.
         """
         course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
-        return ReplyStream(self._backstage, course)
+        return ReplyStream(self._backstage, course, options.on_disconnect)
 
     def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Make another attempt at a turn that failed or was interrupted (the last one without an id)."""
-        return ReplyStream(self._backstage, speaking.retry(self._scene, turn_id, options, stream=True))
+        course = speaking.retry(self._scene, turn_id, options, stream=True)
+        return ReplyStream(self._backstage, course, options.on_disconnect)
 
     def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Let the model go on from the text of an interrupted turn; only what is new comes from the stream."""
-        return ReplyStream(self._backstage, speaking.resume(self._scene, turn_id, options, stream=True))
+        course = speaking.resume(self._scene, turn_id, options, stream=True)
+        return ReplyStream(self._backstage, course, options.on_disconnect)
+
+    def follow(self, turn_id: str, *, offset: int = 0) -> ReplyStream:
+        """Give a turn's reply from its character ``offset`` on: as it is kept while the turn runs, in whichever
+        process, or as it was. The stream ends with the turn; leaving or cancelling it changes nothing of the turn.
+
+        Raises ``NotFoundError`` and ``InvalidInputError``; the iteration raises ``ConflictError`` when another attempt
+        at the turn begins whose reply is not the one that was given so far.
+        """
+        return ReplyStream(self._backstage, following.follow(self._scene, turn_id, offset), at_once=True)
 
     def accept(self, turn_id: str) -> Turn:
         """Take an interrupted turn as it is: its text becomes the reply, and the session stands on it."""
@@ -175,26 +187,30 @@ class AsyncChatSession:
 
     async def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.stream``."""
-        return await AsyncReplyStream(self._backstage, speaking.send(self._scene, text, options, stream=True)).begin()
+        course = speaking.send(self._scene, text, options, stream=True)
+        return await AsyncReplyStream(self._backstage, course, options.on_disconnect).begin()
 
     async def regenerate(
         self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
     ) -> AsyncReplyStream:
         """As ``ChatSession.regenerate``."""
         course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
-        return await AsyncReplyStream(self._backstage, course).begin()
+        return await AsyncReplyStream(self._backstage, course, options.on_disconnect).begin()
 
     async def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.retry``."""
-        return await AsyncReplyStream(
-            self._backstage, speaking.retry(self._scene, turn_id, options, stream=True)
-        ).begin()
+        course = speaking.retry(self._scene, turn_id, options, stream=True)
+        return await AsyncReplyStream(self._backstage, course, options.on_disconnect).begin()
 
     async def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.resume``."""
-        return await AsyncReplyStream(
-            self._backstage, speaking.resume(self._scene, turn_id, options, stream=True)
-        ).begin()
+        course = speaking.resume(self._scene, turn_id, options, stream=True)
+        return await AsyncReplyStream(self._backstage, course, options.on_disconnect).begin()
+
+    async def follow(self, turn_id: str, *, offset: int = 0) -> AsyncReplyStream:
+        """As ``ChatSession.follow``."""
+        course = following.follow(self._scene, turn_id, offset)
+        return await AsyncReplyStream(self._backstage, course, at_once=True).begin()
 
     async def accept(self, turn_id: str) -> Turn:
         """As ``ChatSession.accept``."""

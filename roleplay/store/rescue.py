@@ -24,7 +24,7 @@ _state = table(PathStateRow).c
 _human = table(MessageRow).alias("human")
 _reply = table(MessageRow).alias("reply")
 
-_EXPIRED: dict[str, Any] = {
+EXPIRED: dict[str, Any] = {
     "sqlite": _t.lease_until <= bindparam("at", type_=UtcDateTime),
     "postgresql": _t.lease_until <= func.now(),
 }
@@ -32,7 +32,7 @@ _HOLDERS: dict[str, Select[Any]] = {
     name: select(_t.session_id, _t.id, _t.seq, _t.attempt, _t.lease_owner, expired.label("expired")).where(
         _t.tenant == bindparam("tenant"), LIVE
     )
-    for name, expired in _EXPIRED.items()
+    for name, expired in EXPIRED.items()
 }
 _HOLDER = {
     name: holders.where(_t.session_id == bindparam("session"), _t.id == bindparam("turn"))
@@ -169,14 +169,14 @@ class Told:
 def holder(connection: Connection, tenant: str, session_id: str, turn_id: str, at: datetime) -> Holder | None:
     """Give who holds a turn in flight, or ``None`` when it is in flight no more."""
     statement = _HOLDER[connection.dialect.name]
-    where = {"tenant": tenant, "session": session_id, "turn": turn_id} | _clock(connection, at)
+    where = {"tenant": tenant, "session": session_id, "turn": turn_id} | clock(connection, at)
     row = connection.execute(statement, where).first()
     return None if row is None else Holder(*row)
 
 
 def holders(connection: Connection, tenant: str, at: datetime) -> Sequence[Holder]:
     """Give all turns of a tenant that are in flight."""
-    rows = connection.execute(_HOLDERS[connection.dialect.name], {"tenant": tenant} | _clock(connection, at))
+    rows = connection.execute(_HOLDERS[connection.dialect.name], {"tenant": tenant} | clock(connection, at))
     return [Holder(*row) for row in rows]
 
 
@@ -236,5 +236,6 @@ def _attempt(hold: Hold) -> dict[str, Any]:
     return where
 
 
-def _clock(connection: Connection, at: datetime) -> dict[str, Any]:
+def clock(connection: Connection, at: datetime) -> dict[str, Any]:
+    """Give what a look at leases must be told: the time, where the database's clock is not the one that counts."""
     return {} if connection.dialect.name == "postgresql" else {"at": at}

@@ -31,6 +31,10 @@ class Write(NamedTuple):
     patient: bool = False
 
 
+class Wipe(NamedTuple):
+    """Leave nothing of deleted rows in the files of the database; what became of them is sent back."""
+
+
 class Open(NamedTuple):
     """Send a request and wait for the head of its answer; ``(status, content type)`` is sent back."""
 
@@ -64,7 +68,13 @@ class Emit(NamedTuple):
     what: Delta | Claimed
 
 
-Effect = Read | Write | Open | Receive | Release | Pause | Emit
+class Ended(NamedTuple):
+    """Tell how the turn stands that ended with the error which the course is about to raise."""
+
+    turn: Turn
+
+
+Effect = Read | Write | Wipe | Open | Receive | Release | Pause | Emit | Ended
 Steps = Generator[Effect, Any, T]
 Course = Steps[Turn]
 

@@ -160,7 +160,7 @@ class Queue:
         A turn that nobody drives any more is ended first. ``key``: the turn is the one that the caller asks for.
         Raises ``ConflictError``.
         """
-        if (yield from _end_if_left(self._scene, live)):
+        if (yield from end_if_left(self._scene, live)):
             return False
         if self._on_conflict == "fork" and key is None:
             return True
@@ -217,10 +217,11 @@ def end_if_lost(scene: Scene, turn_id: str) -> Steps[bool]:
     """End a turn in flight that nobody drives or whose lease has run out; says whether it is in flight no more."""
     tenant, session_id, now = scene.tenant, scene.session_id, scene.ports.now()
     held: rescue.Holder | None = yield from read(lambda db: rescue.holder(db, tenant, session_id, turn_id, now))
-    return held is None or (yield from _end_if_left(scene, held))
+    return held is None or (yield from end_if_left(scene, held))
 
 
-def _end_if_left(scene: Scene, held: rescue.Holder) -> Steps[bool]:
+def end_if_left(scene: Scene, held: rescue.Holder) -> Steps[bool]:
+    """End a turn in flight if nobody drives it; says whether it did."""
     if not (held.expired or scene.ports.is_left(held.owner, held.turn_id)):
         return False
     hold = entries.Hold(scene.tenant, scene.session_id, held.turn_seq, held.attempt, held.owner)

@@ -16,8 +16,20 @@ from roleplay.errors import ChatError, ChatRequestError, ChatUnavailableError, C
 from roleplay.store import Connection, rescue, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
-from roleplay.turns.effects import Claimed, Course, Emit, Interrupt, Open, Pause, Receive, Release, Steps, read, write
-from roleplay.turns.plan import Plan, folded, lease_of
+from roleplay.turns.effects import (
+    Claimed,
+    Course,
+    Emit,
+    Ended,
+    Interrupt,
+    Open,
+    Pause,
+    Receive,
+    Release,
+    Steps,
+    read,
+    write,
+)
 from roleplay.turns.scene import Scene
 from roleplay.wire.codes import may_refuse_roles
 from roleplay.wire.reply import ReplyDecoder, Said
@@ -82,6 +94,7 @@ class Reply:
             if isinstance(error, Interrupt):
                 return turn
             if isinstance(error, RoleplayError):
+            yield Ended(turn)
                 error.turn_id = self.claim.turn.id
             raise
         return (yield from self._finish(None))
@@ -211,7 +224,7 @@ class Reply:
             held = store.finish(db, hold, status, ended, reply=reply, flushed=self.kept, head=head, at=at)
             if not held:
                 rescue.keep_lost(db, hold, ended, reply, at=at)
-            return held and (alone or transcript.by_id(db, self.scene.tenant, self.scene.session_id, turn.id))
+            return held and (alone or transcript.by_id(db, *self._place, turn.id))
 
         try:
             if error is None:
@@ -249,6 +262,7 @@ class Reply:
         return NewMessage(
             seq=turn.reply_seq,
             parent_seq=ground.line.seq,
+            yield Ended((yield from read(lambda db: transcript.by_id(db, *self._place, turn.id))))
             role="assistant",
             seat=turn.speaker,
             name=self.plan.stage.model.participant.display_name,
@@ -260,6 +274,10 @@ class Reply:
             model_ordinal=models + 1,
             repaired=self.decoder is not None and self.decoder.repaired,
         )
+    @property
+    def _place(self) -> tuple[str, str]:
+        return self.scene.tenant, self.scene.session_id
+
 
     def _ending(self, error: BaseException | None) -> CallEnding:
         total_s = self.scene.ports.monotonic() - self.began
