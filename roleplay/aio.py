@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +24,7 @@ from roleplay.store import schema
 from roleplay.store.aio import AsyncDatabase, open_async
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.doctor import Finding
+from roleplay.store.personas import Change
 from roleplay.turns import company as courses
 from roleplay.turns.company import Company, Opening
 
@@ -102,9 +103,18 @@ class AsyncPersonas:
         self._backstage = backstage
         self._company = company
 
-    async def put(self, persona: Persona, *, persona_id: str | None = None) -> StoredPersona:
+    async def put(
+        self,
+        persona: Persona,
+        *,
+        persona_id: str | None = None,
+        expected_version: int | None = None,
+        author: str = "",
+        message: str = "",
+    ) -> StoredPersona:
         """As ``Personas.put``."""
-        return await self._backstage.run(courses.put_persona(self._company, persona, persona_id))
+        change = Change(persona_id, expected_version, author, message)
+        return await self._backstage.run(courses.put_persona(self._company, persona, change))
 
     async def get(self, name: str, *, version: int | None = None) -> StoredPersona:
         """As ``Personas.get``."""
@@ -113,6 +123,21 @@ class AsyncPersonas:
     async def list(self, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
         """As ``Personas.list``."""
         return await self._backstage.run(courses.list_personas(self._company, limit, before))
+
+    async def iter(self) -> AsyncIterator[StoredPersona]:
+        """As ``Personas.iter``."""
+        last: StoredPersona | None = None
+        while page := await self._backstage.run(courses.next_personas(self._company, last)):
+            for last in page:
+                yield last
+
+    async def versions(self, name: str, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
+        """As ``Personas.versions``."""
+        return await self._backstage.run(courses.persona_versions(self._company, name, limit, before))
+
+    async def archive(self, name: str) -> StoredPersona:
+        """As ``Personas.archive``."""
+        return await self._backstage.run(courses.archive_persona(self._company, name))
 
 
 class AsyncSessions:
@@ -145,6 +170,13 @@ class AsyncSessions:
     async def list(self, *, owner: str | None = None, limit: int = 50, before: str | None = None) -> Page[SessionInfo]:
         """As ``Sessions.list``."""
         return await self._backstage.run(courses.list_sessions(self._company, owner, limit, before))
+
+    async def iter(self, *, owner: str | None = None) -> AsyncIterator[SessionInfo]:
+        """As ``Sessions.iter``."""
+        last: SessionInfo | None = None
+        while page := await self._backstage.run(courses.next_sessions(self._company, owner, last)):
+            for last in page:
+                yield last
 
 
 class AsyncUsageReports:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +23,7 @@ from roleplay.store import schema
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.database import Database
 from roleplay.store.doctor import Finding
+from roleplay.store.personas import Change
 from roleplay.turns import company as courses
 from roleplay.turns.company import Company, Opening
 
@@ -119,13 +120,24 @@ class Personas:
         self._backstage = backstage
         self._company = company
 
-    def put(self, persona: Persona, *, persona_id: str | None = None) -> StoredPersona:
+    def put(
+        self,
+        persona: Persona,
+        *,
+        persona_id: str | None = None,
+        expected_version: int | None = None,
+        author: str = "",
+        message: str = "",
+    ) -> StoredPersona:
         """Store ``persona`` and give it with its id and version.
 
         A persona whose ``key`` is known already, or that is named by ``persona_id``, becomes that one's next version;
-        when the content is equal, nothing is written. Raises ``NotFoundError`` and ``ConflictError``.
+        when the content is equal, nothing is written. ``expected_version`` is the version that you changed, 0 when
+        there should be none: where it is not the newest, ``ConflictError`` is raised and no change is lost. ``author``
+        and ``message`` are kept with the version. Raises ``NotFoundError`` and ``ConflictError``.
         """
-        return self._backstage.run(courses.put_persona(self._company, persona, persona_id))
+        change = Change(persona_id, expected_version, author, message)
+        return self._backstage.run(courses.put_persona(self._company, persona, change))
 
     def get(self, name: str, *, version: int | None = None) -> StoredPersona:
         """Give a persona by its key, its id, or the beginning of its id that no other has; the newest version unless
@@ -135,6 +147,24 @@ class Personas:
     def list(self, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
         """Give a page of personas, lately changed first; ``before`` is the ``older`` cursor of another page."""
         return self._backstage.run(courses.list_personas(self._company, limit, before))
+
+    def iter(self) -> Iterator[StoredPersona]:
+        """Give all personas, the oldest first, reading a page at a time; those that are made meanwhile come last."""
+        last: StoredPersona | None = None
+        while page := self._backstage.run(courses.next_personas(self._company, last)):
+            for last in page:
+                yield last
+
+    def versions(self, name: str, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
+        """Give a page of a persona's versions, newest first; ``name`` is as in ``get``. Raises ``NotFoundError``."""
+        return self._backstage.run(courses.persona_versions(self._company, name, limit, before))
+
+    def archive(self, name: str) -> StoredPersona:
+        """Keep a persona out of lists and new sessions; those that it sits in go on. Putting it again brings it back.
+
+        ``name`` is as in ``get``, which finds it still. Raises ``NotFoundError``.
+        """
+        return self._backstage.run(courses.archive_persona(self._company, name))
 
 
 class Sessions:
@@ -177,6 +207,16 @@ class Sessions:
     def list(self, *, owner: str | None = None, limit: int = 50, before: str | None = None) -> Page[SessionInfo]:
         """Give a page of sessions, lately used first; ``before`` is the ``older`` cursor of another page."""
         return self._backstage.run(courses.list_sessions(self._company, owner, limit, before))
+
+    def iter(self, *, owner: str | None = None) -> Iterator[SessionInfo]:
+        """Give all sessions, or an ``owner``'s, the oldest first, reading a page at a time.
+
+        Each comes once, whatever is said in it meanwhile; those that are made meanwhile come last.
+        """
+        last: SessionInfo | None = None
+        while page := self._backstage.run(courses.next_sessions(self._company, owner, last)):
+            for last in page:
+                yield last
 
 
 class UsageReports:

@@ -117,12 +117,19 @@ class Persona(Input):
 
 
 class StoredPersona(Value):
-    """A version of a persona as it is stored. ``version`` counts from 1; every version stays as it was."""
+    """A version of a persona as it is stored. ``version`` counts from 1; every version stays as it was.
+
+    ``author`` and ``message`` say who wrote it and why. ``archived_at`` is the persona's: since then it is in no list
+    and takes no seat in a new session.
+    """
 
     id: str
     version: int
     persona: Persona
     created_at: Utc
+    author: str = ""
+    message: str = ""
+    archived_at: Utc | None = None
 
     @property
     def name(self) -> str:

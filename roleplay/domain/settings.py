@@ -30,6 +30,9 @@ class SessionSettings(Input):
     budget_tokens: int | None = Field(None, ge=1, strict=True, description="a whole number from 1")
 
 
+OnDisconnect = Literal["interrupt", "finish"]
+
+
 class TurnOptions(Input):
     """What holds for one turn. ``idempotency_key``: the same key and arguments give the same turn, once.
     ``metadata``: the caller's own, small, never sent to the model.
@@ -37,6 +40,9 @@ class TurnOptions(Input):
     ``on_conflict`` says what happens while another turn runs on the session: ``reject`` raises ``ConflictError``,
     ``wait`` waits for at most ``wait_s`` seconds, ``fork`` speaks beside it, on a branch that the session does not
     stand on. It is decided before the model is called.
+
+    ``on_disconnect`` says what becomes of a stream whose reader leaves early: ``interrupt`` ends the reply there,
+    ``finish`` lets it go on to its end without him.
     """
 
     idempotency_key: Key | None = None
@@ -44,6 +50,7 @@ class TurnOptions(Input):
     wait_s: float = Field(30.0, ge=0, le=3600, description="seconds, at most 3600")
     sampling: Sampling = Sampling()
     metadata: Metadata = {}
+    on_disconnect: OnDisconnect = "interrupt"
 
 
 DEFAULT_SETTINGS = SessionSettings()

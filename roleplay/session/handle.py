@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from roleplay.domain.context import ContextMessage, ContextReport
 from roleplay.domain.conversation import SessionInfo, Turn
@@ -14,6 +14,8 @@ from roleplay.session.stream import AsyncReplyStream, ReplyStream
 from roleplay.turns import following, reading, speaking, tree
 from roleplay.turns.plan import Plan
 from roleplay.turns.scene import Scene
+
+ITER_PAGE = 100
 
 
 class Preview(Value):
@@ -109,6 +111,18 @@ class ChatSession:
         or still in flight, as its ``status`` says. Raises ``NotFoundError`` and ``InvalidInputError``.
         """
         return self._backstage.run(reading.turns(self._scene, before, limit))
+
+    def iter_turns(self) -> Iterator[Turn]:
+        """Give the turns of the active path, the newest first, reading a page at a time.
+
+        The path stays the one that it was when the first was given. Raises ``NotFoundError``.
+        """
+        page = self.turns(limit=ITER_PAGE)
+        while True:
+            yield from reversed(page.items)
+            if page.older is None:
+                return
+            page = self.turns(before=page.older, limit=ITER_PAGE)
 
     def turn(self, turn_id: str | int) -> Turn:
         """Give one turn by its id or its number ``seq``, on the active path or not. Raises ``NotFoundError``."""
@@ -223,6 +237,16 @@ class AsyncChatSession:
     async def turns(self, *, before: str | None = None, limit: int = 50) -> Page[Turn]:
         """As ``ChatSession.turns``."""
         return await self._backstage.run(reading.turns(self._scene, before, limit))
+
+    async def iter_turns(self) -> AsyncIterator[Turn]:
+        """As ``ChatSession.iter_turns``."""
+        page = await self.turns(limit=ITER_PAGE)
+        while True:
+            for one in reversed(page.items):
+                yield one
+            if page.older is None:
+                return
+            page = await self.turns(before=page.older, limit=ITER_PAGE)
 
     async def turn(self, turn_id: str | int) -> Turn:
         """As ``ChatSession.turn``."""
