@@ -32,8 +32,8 @@ from roleplay.turns.effects import (
 
 T = TypeVar("T")
 GRACE_S = 10.0
-FORKED = "the engine was opened before this process was forked; open one in each process"
 SEEN_OFF_S = 1.0
+FORKED = "the engine was opened before this process was forked; open one in each process"
 
 
 class _Course(Generic[T]):
@@ -77,8 +77,8 @@ class Backstage:
         self.transport = transport
         self.owns_transport = False
         self._on: set[Drive[Any]] = set()
-        self._changed = threading.Condition()
         self._threads: set[threading.Thread] = set()
+        self._changed = threading.Condition()
         self._closing = False
         self._process = os.getpid()
 
@@ -110,7 +110,6 @@ class Backstage:
             self._on.discard(drive)
             self._changed.notify_all()
 
-    def shut(self, grace_s: float) -> None:
     def start(self, work: Callable[[], object]) -> threading.Thread:
         """Do ``work`` in a thread of its own, which ``shut`` waits for."""
 
@@ -143,6 +142,7 @@ class Backstage:
         else:
             thread.join(SEEN_OFF_S)
 
+    def shut(self, grace_s: float) -> None:
         """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""
         with self._changed:
             self._closing = True
@@ -156,9 +156,9 @@ class Backstage:
         for drive in left:
             with contextlib.suppress(ConflictError):  # its turn was taken over, or it had none yet
                 drive.interrupt(max(give_up - time.monotonic(), 0))
-
         for thread in self._threads - {threading.current_thread()}:
             thread.join(max(give_up - time.monotonic(), 0))
+
 
 class Drive(Generic[T]):
     """Performs the effects of one course, blocking."""
@@ -221,7 +221,6 @@ class Drive(Generic[T]):
         finally:
             self._alone.release()
 
-    def _throw(self, error: BaseException) -> None:
     def leave(self) -> None:
         """The reader has gone: end the reply."""
         self.interrupt()
@@ -231,6 +230,7 @@ class Drive(Generic[T]):
         with contextlib.suppress(RoleplayError):
             self.interrupt()
 
+    def _throw(self, error: BaseException) -> None:
         if not self._course.ended:
             self._step(lambda: self._course.throw(error))
 
@@ -291,10 +291,10 @@ class AsyncBackstage:
         self.database = database
         self.transport = transport
         self._on: set[AsyncDrive[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._process = os.getpid()
 
-        self._tasks: set[asyncio.Task[None]] = set()
     @property
     def is_ours(self) -> bool:
         """As ``Backstage.is_ours``."""
@@ -316,9 +316,6 @@ class AsyncBackstage:
         """Note that a course has ended."""
         self._on.discard(drive)
 
-    async def shut(self, grace_s: float) -> None:
-        """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""
-        self._closing = True
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do ``work`` in a task of its own, which ``shut`` waits for."""
         task = asyncio.get_running_loop().create_task(work, name="roleplay-reply")
@@ -333,15 +330,18 @@ class AsyncBackstage:
         with contextlib.suppress(RuntimeError):  # the loop was closed: the turn is nobody's, and the next call ends it
             loop.call_soon_threadsafe(lambda: self.start(drive.quit()))
 
+    async def shut(self, grace_s: float) -> None:
+        """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""
+        self._closing = True
         await self._quiet(grace_s)
-        left = [asyncio.ensure_future(drive.interrupt()) for drive in list(self._on)]
-        if not left:
-            return
         await self._interrupt_all(grace_s + 1)
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=grace_s + 1)
 
     async def _interrupt_all(self, patience_s: float) -> None:
+        left = [asyncio.ensure_future(drive.interrupt()) for drive in list(self._on)]
+        if not left:
+            return
         ended, waiting = await asyncio.wait(left, timeout=patience_s)
         for one in waiting:
             one.cancel()
@@ -418,9 +418,6 @@ class AsyncDrive(Generic[T]):
             await self._throw(Interrupt())
             await self._to_end()
 
-    async def _throw(self, error: BaseException) -> None:
-        if not self._course.ended:
-            await self._step(lambda: self._course.throw(error))
     async def leave(self) -> None:
         """The reader has gone: end the reply."""
         await self.interrupt()
@@ -430,6 +427,9 @@ class AsyncDrive(Generic[T]):
         with contextlib.suppress(RoleplayError):
             await self.interrupt()
 
+    async def _throw(self, error: BaseException) -> None:
+        if not self._course.ended:
+            await self._step(lambda: self._course.throw(error))
 
     def stop(self) -> None:
         """End the reply at the next chance, and wake whoever waits for it."""

@@ -94,8 +94,8 @@ class Reply:
             if isinstance(error, Interrupt):
                 return turn
             if isinstance(error, RoleplayError):
-            yield Ended(turn)
                 error.turn_id = self.claim.turn.id
+            yield Ended(turn)
             raise
         return (yield from self._finish(None))
 
@@ -237,6 +237,7 @@ class Reply:
             if not isinstance(leaving, Interrupt):
                 raise
         if finished is False:
+            yield Ended((yield from read(lambda db: transcript.by_id(db, *self._place, turn.id))))
             raise self._taken_over()
         if isinstance(finished, Turn):
             return finished
@@ -247,6 +248,10 @@ class Reply:
 
     def _taken_over(self) -> ConflictError:
         return ConflictError("another process took over this turn", turn_id=self.claim.turn.id)
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        return self.scene.tenant, self.scene.session_id
 
     @property
     def _hold(self) -> Hold:
@@ -262,7 +267,6 @@ class Reply:
         return NewMessage(
             seq=turn.reply_seq,
             parent_seq=ground.line.seq,
-            yield Ended((yield from read(lambda db: transcript.by_id(db, *self._place, turn.id))))
             role="assistant",
             seat=turn.speaker,
             name=self.plan.stage.model.participant.display_name,
@@ -274,10 +278,6 @@ class Reply:
             model_ordinal=models + 1,
             repaired=self.decoder is not None and self.decoder.repaired,
         )
-    @property
-    def _place(self) -> tuple[str, str]:
-        return self.scene.tenant, self.scene.session_id
-
 
     def _ending(self, error: BaseException | None) -> CallEnding:
         total_s = self.scene.ports.monotonic() - self.began
