@@ -28,18 +28,6 @@ class SessionSettings(Input):
 
     sampling: Sampling = Sampling()
     budget_tokens: int | None = Field(None, ge=1, strict=True, description="a whole number from 1")
-    model: Name | None = None
-    language: Key | None = None
-    time_zone: Key | None = None
-    facts: Facts = ()
-
-
-class Setting(Value):
-    """A value in force, and the layer that it came from: ``turn``, ``session``, ``persona``, ``tenant``, ``engine``,
-    ``profile`` (of the model), ``detected`` or ``default``."""
-
-    value: Any
-    layer: str
 
 
 OnDisconnect = Literal["interrupt", "finish"]
@@ -55,8 +43,6 @@ class TurnOptions(Input):
 
     ``on_disconnect`` says what becomes of a stream whose reader leaves early: ``interrupt`` ends the reply there,
     ``finish`` lets it go on to its end without him.
-
-    ``sampling``, ``model`` (a name, or an ``Endpoint`` of its own) and ``facts`` are this turn's layer of settings.
     """
 
     idempotency_key: Key | None = None

@@ -30,6 +30,7 @@ from roleplay.turns.effects import (
     read,
     write,
 )
+from roleplay.turns.plan import Plan, folded, lease_of
 from roleplay.turns.scene import Scene
 from roleplay.wire.codes import may_refuse_roles
 from roleplay.wire.reply import ReplyDecoder, Said
