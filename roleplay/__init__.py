@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from roleplay.aio import AsyncRoleplay
     from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
     from roleplay.context.counting import Counter, EstimatingCounter
+    from roleplay.context.languages import Words
     from roleplay.domain.context import ContextMessage, ContextReport, Role, SectionReport
     from roleplay.domain.conversation import (
         Delta,
@@ -41,9 +42,10 @@ if TYPE_CHECKING:
         TurnStatus,
     )
     from roleplay.domain.endpoint import ChatPath, Dialect, Endpoint, Retry
+    from roleplay.domain.erasure import Counts, Receipt
     from roleplay.domain.page import Page
     from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, StoredPersona
-    from roleplay.domain.settings import Sampling, SessionSettings, TurnOptions
+    from roleplay.domain.settings import Fact, Sampling, SessionSettings, Setting, TurnOptions
     from roleplay.domain.usage import BaseResp, SensitiveCategory, Sensitivity, Usage
     from roleplay.engine import Roleplay
     from roleplay.session import AsyncChatSession, AsyncReplyStream, ChatSession, Preview, ReplyStream
@@ -73,6 +75,7 @@ __all__ = [
     "ContextMessage",
     "ContextReport",
     "Counter",
+    "Counts",
     "Database",
     "Delta",
     "DeltaKind",
@@ -82,6 +85,7 @@ __all__ = [
     "EstimatingCounter",
     "ExampleDialogue",
     "ExampleLine",
+    "Fact",
     "Finding",
     "IdempotencyError",
     "InvalidInputError",
@@ -93,6 +97,7 @@ __all__ = [
     "Persona",
     "PlayedBy",
     "Preview",
+    "Receipt",
     "ReplyStream",
     "Retry",
     "Role",
@@ -105,6 +110,7 @@ __all__ = [
     "Sensitivity",
     "SessionInfo",
     "SessionSettings",
+    "Setting",
     "SettingsError",
     "StoreError",
     "StoredPersona",
@@ -115,6 +121,7 @@ __all__ = [
     "TurnStatus",
     "Usage",
     "UsageTotal",
+    "Words",
 ]
 
 #: Where each name but the errors comes from: loaded when the name is asked for, so that the command line starts soon.
@@ -122,13 +129,15 @@ _ROOMS = {
     "aio": "AsyncRoleplay",
     "chat.transport": "Answer AsyncAnswer AsyncTransport Transport",
     "context.counting": "Counter EstimatingCounter",
+    "context.languages": "Words",
     "domain.context": "ContextMessage ContextReport Role SectionReport",
     "domain.conversation": "Delta DeltaKind Message ModelCall Participant PlayedBy SessionInfo"
     " Turn TurnKind TurnStatus",
     "domain.endpoint": "ChatPath Dialect Endpoint Retry",
+    "domain.erasure": "Counts Receipt",
     "domain.page": "Page",
     "domain.persona": "ExampleDialogue ExampleLine Persona StoredPersona",
-    "domain.settings": "Sampling SessionSettings TurnOptions",
+    "domain.settings": "Fact Sampling SessionSettings Setting TurnOptions",
     "domain.usage": "BaseResp SensitiveCategory Sensitivity Usage",
     "engine": "Roleplay",
     "session": "AsyncChatSession AsyncReplyStream ChatSession Preview ReplyStream",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 from roleplay.chat.transport import AsyncTransport
 from roleplay.context.counting import Counter, EstimatingCounter
+from roleplay.context.languages import LANGUAGES, Words
 from roleplay.domain.conversation import SessionInfo
 from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.erasure import Receipt
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
@@ -19,13 +22,14 @@ from roleplay.replay import AsyncReplay
 from roleplay.session.drive import GRACE_S, AsyncBackstage
 from roleplay.session.handle import AsyncChatSession
 from roleplay.session.ports import ports
-from roleplay.settings import environment, resolve
+from roleplay.settings import Model, environment, resolve_all
 from roleplay.store import schema
 from roleplay.store.aio import AsyncDatabase, open_async
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.doctor import Finding
 from roleplay.store.personas import Change
 from roleplay.turns import company as courses
+from roleplay.turns import erasing
 from roleplay.turns.company import Company, Opening
 
 
@@ -41,35 +45,69 @@ class AsyncRoleplay:
         tenant: str = "default",
         settings: SessionSettings = DEFAULT_SETTINGS,
         counter: Counter | None = None,
+        fallbacks: Sequence[Endpoint] = (),
+        languages: Mapping[str, Words] | None = None,
     ) -> None:
-        company = Company(tenant, endpoint, settings, counter or EstimatingCounter(), ports())
-        self._backstage = AsyncBackstage(database, chat)
+        self._equip(
+            AsyncBackstage(database, chat),
+            Company(
+                tenant,
+                (endpoint, *fallbacks),
+                (("engine", settings),),
+                counter or EstimatingCounter(),
+                ports(),
+                {**LANGUAGES, **(languages or {})},
+            ),
+        )
+        self._is_view = False
+
+    def _equip(self, backstage: AsyncBackstage, company: Company) -> None:
+        self._backstage = backstage
         self._company = company
         self._owned: list[Callable[[], Awaitable[None]]] = []
-        self.endpoint = endpoint
-        self.personas = AsyncPersonas(self._backstage, company)
-        self.sessions = AsyncSessions(self._backstage, company)
-        self.usage = AsyncUsageReports(self._backstage, company)
-        self.replay = AsyncReplay(self._backstage, tenant)
+        self._is_view = True
+        self.endpoint = company.endpoints[0]
+        self.personas = AsyncPersonas(backstage, company)
+        self.sessions = AsyncSessions(backstage, company)
+        self.usage = AsyncUsageReports(backstage, company)
+        self.replay = AsyncReplay(backstage, company.tenant)
 
     @classmethod
     async def open(
         cls,
         url: str,
         *,
-        model: str | Endpoint | None = None,
+        model: Model | Sequence[Model] | None = None,
         tenant: str = "default",
         settings: SessionSettings = DEFAULT_SETTINGS,
         chat: AsyncTransport | None = None,
         migrate: schema.Migrate | None = None,
+        languages: Mapping[str, Words] | None = None,
     ) -> Self:
         """As ``Roleplay.open``."""
-        endpoint = resolve(model, environment(), needs_key=chat is None)
+        endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         database = open_async(await asyncio.to_thread(schema.opened, url, migrate))
         transport = chat or _httpx_transport()
-        engine = cls(database, transport, endpoint=endpoint, tenant=tenant, settings=settings)
+        engine = cls(
+            database,
+            transport,
+            endpoint=endpoint,
+            tenant=tenant,
+            settings=settings,
+            fallbacks=fallbacks,
+            languages=languages,
+        )
         engine._owned = [database.close] if chat is not None else [transport.close, database.close]
         return engine
+
+    def for_tenant(
+        self, tenant: str, *, model: Model | Sequence[Model] | None = None, settings: SessionSettings = DEFAULT_SETTINGS
+    ) -> Self:
+        """As ``Roleplay.for_tenant``."""
+        own = None if model is None else tuple(resolve_all(model, environment(), needs_key=False))
+        view = type(self).__new__(type(self))
+        view._equip(self._backstage, self._company.of_tenant(tenant, own, settings))  # noqa: SLF001 - of its own class
+        return view
 
     async def recover(self) -> Sequence[str]:
         """As ``Roleplay.recover``."""
@@ -79,9 +117,23 @@ class AsyncRoleplay:
         """As ``Roleplay.doctor``."""
         return await self._backstage.run(courses.doctor(self._company, repair=repair))
 
+    async def erase(
+        self,
+        *,
+        owner: str | None = None,
+        session: str | None = None,
+        persona: str | None = None,
+        idle_since: datetime | None = None,
+        dry_run: bool = False,
+        cascade: bool = False,
+    ) -> Receipt:
+        """As ``Roleplay.erase``."""
+        course = erasing.erase(self._company, owner, session, persona, idle_since, dry_run=dry_run, cascade=cascade)
+        return await self._backstage.run(course)
+
     async def close(self, *, grace_s: float = GRACE_S) -> None:
         """As ``Roleplay.close``."""
-        if not self._backstage.is_ours:
+        if self._is_view or not self._backstage.is_ours:
             return
         await self._backstage.shut(grace_s)
         for close in self._owned:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 from roleplay.chat.transport import Transport
 from roleplay.context.counting import Counter, EstimatingCounter
+from roleplay.context.languages import LANGUAGES, Words
 from roleplay.domain.conversation import SessionInfo
 from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.erasure import Receipt
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
@@ -18,13 +21,14 @@ from roleplay.replay import Replay
 from roleplay.session.drive import GRACE_S, Backstage
 from roleplay.session.handle import ChatSession
 from roleplay.session.ports import ports
-from roleplay.settings import environment, resolve
+from roleplay.settings import Model, environment, resolve_all
 from roleplay.store import schema
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.database import Database
 from roleplay.store.doctor import Finding
 from roleplay.store.personas import Change
 from roleplay.turns import company as courses
+from roleplay.turns import erasing
 from roleplay.turns.company import Company, Opening
 
 
@@ -44,45 +48,84 @@ class Roleplay:
         tenant: str = "default",
         settings: SessionSettings = DEFAULT_SETTINGS,
         counter: Counter | None = None,
+        fallbacks: Sequence[Endpoint] = (),
+        languages: Mapping[str, Words] | None = None,
     ) -> None:
-        company = Company(tenant, endpoint, settings, counter or EstimatingCounter(), ports())
-        self._backstage = Backstage(database, chat)
+        self._equip(
+            Backstage(database, chat),
+            Company(
+                tenant,
+                (endpoint, *fallbacks),
+                (("engine", settings),),
+                counter or EstimatingCounter(),
+                ports(),
+                {**LANGUAGES, **(languages or {})},
+            ),
+        )
+        self._is_view = False
+
+    def _equip(self, backstage: Backstage, company: Company) -> None:
+        self._backstage = backstage
         self._company = company
         self._owned: list[Callable[[], None]] = []
-        self.endpoint = endpoint
-        self.personas = Personas(self._backstage, company)
-        self.sessions = Sessions(self._backstage, company)
-        self.usage = UsageReports(self._backstage, company)
-        self.replay = Replay(self._backstage, tenant)
+        self._is_view = True
+        self.endpoint = company.endpoints[0]
+        self.personas = Personas(backstage, company)
+        self.sessions = Sessions(backstage, company)
+        self.usage = UsageReports(backstage, company)
+        self.replay = Replay(backstage, company.tenant)
 
     @classmethod
     def open(
         cls,
         url: str,
         *,
-        model: str | Endpoint | None = None,
+        model: Model | Sequence[Model] | None = None,
         tenant: str = "default",
         settings: SessionSettings = DEFAULT_SETTINGS,
         chat: Transport | None = None,
         migrate: schema.Migrate | None = None,
+        languages: Mapping[str, Words] | None = None,
     ) -> Self:
         """Open a database and a model.
 
         ``url`` is SQLAlchemy's (``sqlite:///chats.db``, ``postgresql://user@host/name``). ``model`` is a name or an
-        ``Endpoint``; what it leaves open comes from the environment. ``settings`` hold for every session that does not
-        say otherwise. ``chat`` takes another transport, such as a scripted model, and then no key is needed.
-        ``migrate``: ``auto`` (SQLite's default) upgrades an older schema under a lock, ``check`` (PostgreSQL's)
-        refuses it.
+        ``Endpoint``; what it leaves open comes from the environment. Of several, the first is asked, and the others in
+        their order when those before are unavailable and nothing was shown yet. ``settings`` hold for every session
+        that does not say otherwise. ``chat`` takes another transport, such as a scripted model, and then no key is
+        needed. ``migrate``: ``auto`` (SQLite's default) upgrades an older schema under a lock, ``check``
+        (PostgreSQL's) refuses it. ``languages`` adds to the engine's own words, or replaces them.
 
         Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.
         """
-        endpoint = resolve(model, environment(), needs_key=chat is None)
+        endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         database = schema.opened(url, migrate)
         transport = chat or _requests_transport()
-        engine = cls(database, transport, endpoint=endpoint, tenant=tenant, settings=settings)
+        engine = cls(
+            database,
+            transport,
+            endpoint=endpoint,
+            tenant=tenant,
+            settings=settings,
+            fallbacks=fallbacks,
+            languages=languages,
+        )
         engine._owned = [database.close]
         engine._backstage.owns_transport = chat is None
         return engine
+
+    def for_tenant(
+        self, tenant: str, *, model: Model | Sequence[Model] | None = None, settings: SessionSettings = DEFAULT_SETTINGS
+    ) -> Self:
+        """Give this engine for another tenant: the same connections, nothing opened, nothing to close.
+
+        ``model`` and ``settings`` are the tenant's own; what they leave open is the engine's. A tenant's ``Endpoint``
+        may hold a key of its own. Raises ``InvalidInputError`` and ``SettingsError``.
+        """
+        own = None if model is None else tuple(resolve_all(model, environment(), needs_key=False))
+        view = type(self).__new__(type(self))
+        view._equip(self._backstage, self._company.of_tenant(tenant, own, settings))  # noqa: SLF001 - of its own class
+        return view
 
     def recover(self) -> Sequence[str]:
         """End every turn in flight whose owner is gone or whose lease has run out, and give their ids.
@@ -95,10 +138,36 @@ class Roleplay:
         """Check every row of the tenant; with ``repair``, mend what can be mended. Reads everything."""
         return self._backstage.run(courses.doctor(self._company, repair=repair))
 
+    def erase(
+        self,
+        *,
+        owner: str | None = None,
+        session: str | None = None,
+        persona: str | None = None,
+        idle_since: datetime | None = None,
+        dry_run: bool = False,
+        cascade: bool = False,
+    ) -> Receipt:
+        """Delete for good: all sessions of an ``owner``, one ``session`` by its whole id, a ``persona`` by key or whole
+        id in all its versions, or the sessions whose last turn began before ``idle_since``. Name exactly one of them.
+
+        Only this tenant's rows are deleted. Every session, and the persona, goes in a transaction of its own, so that
+        whatever ends the call leaves the rest whole; the same call again goes on. At last the files of SQLite are
+        wiped, which rewrites them: erase many at once. The ``Receipt`` counts what was deleted and says what is not
+        ours to remove. ``dry_run`` writes nothing, and raises what the call would raise.
+
+        Raises ``NotFoundError`` for an unknown session or persona; ``InvalidInputError`` for a persona that sessions
+        pin, unless ``cascade`` erases these too; ``ConflictError``, naming the turn, while a reply is running in one of
+        the sessions (an idle one has none). When one begins meanwhile, or with ``StoreError``, what was erased before
+        stays so.
+        """
+        course = erasing.erase(self._company, owner, session, persona, idle_since, dry_run=dry_run, cascade=cascade)
+        return self._backstage.run(course)
+
     def close(self, *, grace_s: float = GRACE_S) -> None:
         """Let no turn begin, wait ``grace_s`` seconds for those that run, interrupt the rest, and close what ``open``
         opened."""
-        if not self._backstage.is_ours:
+        if self._is_view or not self._backstage.is_ours:
             return
         self._backstage.shut(grace_s)
         for close in self._owned:

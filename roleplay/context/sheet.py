@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from roleplay.context.counting import Counter, name_tokens
-from roleplay.context.language import Words
+from roleplay.context.languages import Words
 from roleplay.context.macros import expand
 from roleplay.domain.context import DialectDemands, Piece, Role, Section, digest
 from roleplay.domain.persona import CHAR, USER, Persona
@@ -57,10 +57,10 @@ class Sheet(NamedTuple):
 
         wish = []
         if so_far:
-            wish.append(_rendered(Section.SO_FAR, Role.ASSISTANT, self.char, so_far, counter, demands))
-            wish.append(_rendered(Section.SO_FAR, Role.USER, self.user, words.go_on, counter, demands))
+            wish.append(rendered(Section.SO_FAR, Role.ASSISTANT, self.char, so_far, counter, demands))
+            wish.append(rendered(Section.SO_FAR, Role.USER, self.user, words.go_on, counter, demands))
         if hint:
-            wish.append(_rendered(Section.HINT, Role.SYSTEM, self.char, hint, counter, demands))
+            wish.append(rendered(Section.HINT, Role.SYSTEM, self.char, hint, counter, demands))
         return self._replace(wish=tuple(wish))
 
 
@@ -72,7 +72,7 @@ def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet
 
     def piece(section: Section, role: Role, name: str, text: str) -> Rendered | None:
         words = expand(text, char=casting.char, user=casting.user).strip()
-        return _rendered(section, role, name, words, counter, demands) if words else None
+        return rendered(section, role, name, words, counter, demands) if words else None
 
     persona, human = casting.persona, casting.user_persona
     title = _title(expand(casting.scene, char=casting.char, user=casting.user))
@@ -100,9 +100,8 @@ def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet
     )
 
 
-def _rendered(
-    section: Section, role: Role, name: str, text: str, counter: Counter, demands: DialectDemands
-) -> Rendered:
+def rendered(section: Section, role: Role, name: str, text: str, counter: Counter, demands: DialectDemands) -> Rendered:
+    """Give a text as it will be sent, counted."""
     tokens = message_tokens(counter.count(text), name, counter, demands)
     return Rendered(section, Piece(section.value, role.value, name, digest(text)), text, tokens)
 

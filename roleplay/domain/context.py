@@ -25,6 +25,7 @@ class Section(StrEnum):
     """The named pieces of a context, in order of emission."""
 
     SYSTEM = "system"
+    FACT = "fact"
     USER_PERSONA = "user_persona"
     SCENE = "scene"
     EXAMPLES = "examples"

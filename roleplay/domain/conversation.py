@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from roleplay.domain.settings import SessionSettings
+from roleplay.domain.settings import SessionSettings, Setting
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 from roleplay.domain.values import Metadata, Utc, Value
 
@@ -81,7 +82,8 @@ class ModelCall(Value):
 
     ``parameters`` is everything of the request but its messages. ``request_digest`` is the SHA-256 of the body sent.
     ``model_answered``, ``response_id``, ``response_created`` and ``finish_reason`` are the service's words.
-    ``first_token_s`` and ``total_s`` are seconds from sending. ``error`` is the typed error as data.
+    ``first_token_s`` and ``total_s`` are seconds from sending. ``error`` is the typed error as data. ``settings`` names
+    every value that was in force and its layer; facts stand there as ``fact NAME`` with the digest of their text.
     """
 
     id: str
@@ -93,6 +95,7 @@ class ModelCall(Value):
     host: str
     dialect: str
     streamed: bool
+    settings: Mapping[str, Setting] = {}
     parameters: Metadata
     request_digest: str
     response_id: str | None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from roleplay.domain.context import ContextMessage, ContextReport
 from roleplay.domain.conversation import SessionInfo, Turn
 from roleplay.domain.page import Page
-from roleplay.domain.settings import DEFAULT_OPTIONS, TurnOptions
+from roleplay.domain.settings import DEFAULT_OPTIONS, SessionSettings, Setting, TurnOptions
 from roleplay.domain.values import Value
 from roleplay.session.drive import AsyncBackstage, Backstage
 from roleplay.session.stream import AsyncReplyStream, ReplyStream
+from roleplay.store.entries import settings_of
 from roleplay.turns import following, reading, speaking, tree
 from roleplay.turns.plan import Plan
 from roleplay.turns.scene import Scene
@@ -19,16 +20,18 @@ ITER_PAGE = 100
 
 
 class Preview(Value):
-    """What would be sent, and why. ``messages`` are (role, name, text) before the dialect writes them; ``body`` is the
-    request, byte for byte."""
+    """What would be sent, and why. ``settings`` names every value in force and its layer. ``messages`` are (role, name,
+    text) before the dialect writes them; ``body`` is the request, byte for byte."""
 
     report: ContextReport
+    settings: Mapping[str, Setting]
     messages: tuple[ContextMessage, ...]
     body: bytes
 
 
 def _preview(plan: Plan) -> Preview:
-    return Preview(report=plan.draft.report, messages=tuple(plan.draft.messages), body=plan.body)
+    settings = settings_of(plan.settings)
+    return Preview(report=plan.draft.report, settings=settings, messages=tuple(plan.draft.messages), body=plan.body)
 
 
 class ChatSession:
@@ -56,6 +59,13 @@ class ChatSession:
     def info(self) -> SessionInfo:
         """Read the session as it stands. Raises ``NotFoundError``."""
         return self._backstage.run(reading.info(self._scene))
+
+    def update(self, *, scene: str | None = None, settings: SessionSettings | None = None) -> SessionInfo:
+        """Give the session another ``scene`` or other ``settings`` from the next turn on; gives it as it stands then.
+
+        What is ``None`` stays. Earlier turns keep theirs. Raises ``NotFoundError`` and ``InvalidInputError``.
+        """
+        return self._backstage.run(tree.update(self._scene, scene, settings))
 
     def send(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """Say ``text`` and wait for the whole reply."""
@@ -194,6 +204,10 @@ class AsyncChatSession:
     async def info(self) -> SessionInfo:
         """As ``ChatSession.info``."""
         return await self._backstage.run(reading.info(self._scene))
+
+    async def update(self, *, scene: str | None = None, settings: SessionSettings | None = None) -> SessionInfo:
+        """As ``ChatSession.update``."""
+        return await self._backstage.run(tree.update(self._scene, scene, settings))
 
     async def send(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """As ``ChatSession.send``."""

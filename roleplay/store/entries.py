@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
+from roleplay.domain.settings import Setting
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
+
+
+@lru_cache(maxsize=256)
+def settings_of(text: str | None) -> Mapping[str, Setting]:
+    """Read the settings of a call from the text they are stored as; calls of older versions have none."""
+    told = {} if text is None else json.loads(text)
+    return {name: Setting(value=value, layer=layer) for name, (value, layer) in told.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +140,11 @@ class NewCall:
     request_digest: str
     prompt_count: int
     counter: str
+    settings_digest: str
     purpose: str = "reply"
 
-    def ended(self, how: CallEnding, at: datetime) -> ModelCall:
-        """Give the call that was written ``at``, with its end."""
+    def ended(self, how: CallEnding, at: datetime, settings: str) -> ModelCall:
+        """Give the call that was written ``at``, with its end and the text of its settings."""
         return ModelCall(
             id=self.id,
             turn_seq=self.turn_seq,
@@ -145,6 +155,7 @@ class NewCall:
             host=self.host,
             dialect=self.dialect,
             streamed=self.streamed,
+            settings=settings_of(settings),
             parameters=json.loads(self.parameters),
             request_digest=self.request_digest,
             response_id=how.response_id,

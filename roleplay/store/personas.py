@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.page import Page
 from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, StoredPersona
+from roleplay.domain.settings import SessionSettings
 from roleplay.errors import ConflictError, InvalidInputError, NotFoundError
 from roleplay.store.cursors import after, numbered, page_of
 from roleplay.store.tables import ExampleDialogueRow, ExampleLineRow, PersonaRow, PersonaVersionRow, table
@@ -233,6 +234,7 @@ def _add_version(
             "tags": to_json(persona.tags),
             "metadata_json": to_json(persona.metadata),
             "extensions": to_json(persona.extensions),
+            "settings": persona.settings.model_dump_json(exclude_defaults=True),
             "digest": digest_of(persona),
             "created_at": at,
             "author": change.author or None,
@@ -290,6 +292,7 @@ def _one(row: Row[Any], examples: tuple[ExampleDialogue, ...]) -> StoredPersona:
         tags=tuple(json.loads(row.tags)),
         metadata=json.loads(row.metadata_json),
         extensions=json.loads(row.extensions),
+        settings=SessionSettings(**json.loads(row.settings or "{}")),
         key=row.key,
     )
     return StoredPersona(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, tuple_, update
@@ -157,6 +158,11 @@ _GIVE_OUT = (
     .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"))
     .values(last_seq=bindparam("seq_now"), last_turn=bindparam("turn_now"))
 )
+_NEW_REVISION = (
+    update(table(SessionRow))
+    .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"))
+    .values(revision=_s.revision + 1, version=_s.version + 1)
+)
 _LOCK = select(_s.id).where(_HERE).with_for_update()
 
 
@@ -284,6 +290,22 @@ def create(connection: Connection, tenant: str, info: SessionInfo, *, messages: 
             for one in info.cast
         ],
     )
+
+
+def add_revision(
+    connection: Connection,
+    tenant: str,
+    session_id: str,
+    revision: int,
+    *,
+    scene: str,
+    settings: SessionSettings,
+    at: datetime,
+) -> None:
+    """Add a revision of a session with another scene or other settings, under ``lock``."""
+    connection.execute(_NEW_REVISION, {"of_tenant": tenant, "of_session": session_id})
+    row = {"session_id": session_id, "tenant": tenant, "revision": revision, "scene": scene, "created_at": at}
+    connection.execute(_INSERT_REVISION, row | {"settings": settings.model_dump_json(exclude_defaults=True)})
 
 
 def get(connection: Connection, tenant: str, session_id: str) -> SessionInfo:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from roleplay.context.counting import Counter
+from roleplay.context.languages import LANGUAGES, Words, language_of
 from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
 from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import SessionSettings
-from roleplay.domain.values import KEY_LIMIT, TEXT_LIMIT, Metadata, metadata_of, text_problem
+from roleplay.domain.values import KEY_LIMIT, Metadata, metadata_of, text_problem
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store import Connection, calls, moves, personas, rescue, sessions
 from roleplay.store import turns as stored_turns
@@ -21,9 +22,11 @@ from roleplay.store.doctor import Finding, examine, mend
 from roleplay.store.entries import Hold
 from roleplay.store.personas import Change
 from roleplay.turns.effects import Ports, Steps, read, write
+from roleplay.turns.layers import Layer
 from roleplay.turns.opening import greetings
+from roleplay.turns.plan import check, words_of
 from roleplay.turns.reading import check_limit
-from roleplay.turns.scene import Rehearsed, Scene
+from roleplay.turns.scene import Rehearsed, Scene, check_label, spoken_in
 
 REHEARSED_LIMIT = 1024
 TENANT_LIMIT = 64
@@ -49,25 +52,40 @@ class Company:
     """What the doors of one engine share."""
 
     tenant: str
-    endpoint: Endpoint
-    settings: SessionSettings
+    endpoints: tuple[Endpoint, ...]
+    outer: tuple[Layer, ...]
     counter: Counter
     ports: Ports
+    languages: Mapping[str, Words] = field(default_factory=lambda: LANGUAGES)
     rehearsed: dict[tuple[Any, ...], Rehearsed] = field(default_factory=_Latest[tuple[Any, ...], Rehearsed])
     learned: dict[tuple[str, str], Dialect] = field(default_factory=dict)
     spoke: dict[str, float] = field(default_factory=_Latest[str, float])
 
     def __post_init__(self) -> None:
         label("tenant", self.tenant, TENANT_LIMIT)
+        for _, settings in self.outer:
+            check(self.scene(""), settings)
+
+    def of_tenant(self, tenant: str, endpoints: tuple[Endpoint, ...] | None, settings: SessionSettings) -> Company:
+        """Give the same company for another tenant: nothing is opened, and memory of sessions is its own."""
+        outer = (("tenant", settings), *(layer for layer in self.outer if layer[0] == "engine"))
+        return replace(
+            self,
+            tenant=tenant,
+            endpoints=endpoints or self.endpoints,
+            outer=outer,
+            rehearsed=_Latest[tuple[Any, ...], Rehearsed](),
+            spoke=_Latest[str, float](),
+        )
 
     def scene(self, session_id: str) -> Scene:
         """Give the scene of a session."""
         return Scene(
             tenant=self.tenant,
             session_id=session_id,
-            endpoint=self.endpoint,
-            sampling=self.settings.sampling,
-            budget_tokens=self.settings.budget_tokens,
+            endpoints=self.endpoints,
+            outer=self.outer,
+            languages=self.languages,
             counter=self.counter,
             ports=self.ports,
             rehearsed=self.rehearsed,
@@ -91,6 +109,7 @@ class Opening:
 def put_persona(company: Company, persona: Persona, change: Change) -> Steps[StoredPersona]:
     """Store a persona."""
     check_change(change)
+    check(company.scene(""), persona.settings)
     at, fresh = company.ports.now(), company.ports.new_id()
     return (yield from write(lambda db: personas.put(db, company.tenant, persona, change, new_id=fresh, at=at)))
 
@@ -159,10 +178,12 @@ def create_session(company: Company, opening: Opening) -> Steps[Scene]:
         raise InvalidInputError("cast", f"is a {type(cast).__name__}", allowed="a list of personas")
     if len(cast) != 1:
         raise InvalidInputError("cast", f"has {len(cast)} personas", allowed="one, played by the model")
-    if problem := "is too long" if len(scene) > TEXT_LIMIT else text_problem(scene):
-        raise InvalidInputError("scene", problem, allowed=f"at most {TEXT_LIMIT} characters")
+    check_label(scene)
     model = yield from _persona(company, "cast", cast[0])
     human = None if opening.user is None else (yield from _persona(company, "user", opening.user))
+    check(company.scene(""), opening.settings)
+    language = opening.settings.language or language_of(spoken_in(model.persona, scene))
+    nobody = words_of(company.scene(""), language).user
     now = company.ports.now()
     info = SessionInfo(
         id=company.ports.new_id(),
@@ -171,7 +192,7 @@ def create_session(company: Company, opening: Opening) -> Steps[Scene]:
         settings=opening.settings,
         cast=(
             _seat(1, PlayedBy.MODEL, model, model.persona.called),
-            _seat(2, PlayedBy.HUMAN, human, human.persona.called if human else "User"),
+            _seat(2, PlayedBy.HUMAN, human, human.persona.called if human else nobody),
         ),
         metadata=metadata_of(opening.metadata),
         version=1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any, NamedTuple, TypeVar
 
 from roleplay.domain.conversation import Delta, Turn
@@ -99,14 +99,16 @@ class Interrupt(BaseException):
 class Ports:
     """What a course may not do itself: tell the time, draw, name things, say who it is and who is gone.
 
-    ``now`` gives aware UTC, ``monotonic`` seconds, ``draw`` a number from [0, 1). ``driven`` holds the turns that a
-    course of this process drives, by the id of the claim's call: one that is ``owner``'s and not there is nobody's.
+    ``now`` gives aware UTC, ``zone`` a time zone by its IANA name (``None``: there is none), ``monotonic`` seconds,
+    ``draw`` a number from [0, 1). ``driven`` holds the turns that a course of this process drives, by the id of the
+    claim's call: one that is ``owner``'s and not there is nobody's.
     """
 
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     draw: Callable[[], float]
     new_id: Callable[[], str]
+    zone: Callable[[str], tzinfo | None]
     owner: str
     is_gone: Callable[[str], bool]
     driven: dict[str, str] = field(default_factory=dict)

@@ -46,8 +46,12 @@ class Ground:
 
     def inherited(self, seat: int) -> tuple[int, str]:
         """What the path hands on for a seat: where its window starts (0: at the beginning), its front's digest."""
-        start, front = json.loads(self.state).get(str(seat), (0, "")) if self.state else (0, "")
+        start, front, *_ = json.loads(self.state).get(str(seat), (0, "")) if self.state else (0, "")
         return start, front
+
+    def left_as(self, seat: int, epoch: tuple[int, str, str]) -> bool:
+        """Whether the path hands on just this epoch for a seat: window start, digests of front and settings."""
+        return self.state is not None and json.loads(self.state).get(str(seat)) == list(epoch)
 
 
 def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str) -> Ground:

@@ -30,11 +30,11 @@ from roleplay.turns.effects import (
     read,
     write,
 )
-from roleplay.turns.plan import Plan, folded, lease_of
+from roleplay.turns.plan import Plan, folded, lease_of, turned_to
 from roleplay.turns.scene import Scene
 from roleplay.wire.codes import may_refuse_roles
 from roleplay.wire.reply import ReplyDecoder, Said
-from roleplay.wire.request import WireRequest
+from roleplay.wire.request import WireRequest, parameters_json
 
 FLUSH_CHARS = 256
 FOLDED_ROLES = frozenset({Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI})
@@ -62,6 +62,7 @@ class Reply:
     kept_chars: int = field(init=False, default=0)
     kept: bool = field(init=False, default=False)
     kept_at: float = field(init=False, default=0.0)
+    asked_from: tuple[int, float] = field(init=False, default=(0, 0.0))
 
     def __post_init__(self) -> None:
         self.call, self.call_at = self.claim.call, self.claimed_at
@@ -69,7 +70,7 @@ class Reply:
 
     def course(self) -> Course:
         """Make attempts until one gives the reply, the policy is used up, or the caller wants no more."""
-        started = self.scene.ports.monotonic()
+        self.asked_from = self.claim.turn.attempt, self.scene.ports.monotonic()
         try:
             yield Emit(Claimed(self.claim.turn.id))
             while True:
@@ -77,12 +78,9 @@ class Reply:
                     yield from self._converse()
                 except ChatError as error:
                     yield Release()
-                    fold = self._may_fold(error)
-                    pause = 0.0 if fold else self._pause(error, started)
+                    pause = self._another_way(error)
                     if pause is None:
                         raise
-                    if fold:
-                        self.refused, self.plan = error, folded(self.plan)
                     yield from self._next_attempt(error)
                     yield Pause(pause)
                 else:
@@ -101,7 +99,7 @@ class Reply:
         return (yield from self._finish(None))
 
     def _converse(self) -> Steps[None]:
-        ports, endpoint = self.scene.ports, self.scene.endpoint
+        ports, endpoint = self.scene.ports, self.plan.endpoint
         self.began = self.kept_at = ports.monotonic()
         self.decoder = None
         self.first_token_s = None
@@ -139,7 +137,7 @@ class Reply:
         late = now - self.kept_at >= FLUSH_S and length > self.kept_chars * FLUSH_GROWTH
         if not (doubled or late):
             return
-        reply, lease, at = self._message(), lease_of(self.scene), self.scene.ports.now()
+        reply, lease, at = self._message(), lease_of(self.plan), self.scene.ports.now()
 
         def work(db: Connection) -> bool:
             first, self.kept = not self.kept, True  # from here on it may be there, whatever becomes of this step
@@ -162,16 +160,39 @@ class Reply:
     def _learn(self) -> None:
         """Remember that the folded form was taken where the roles were refused in words; a bare 1000 may also pass."""
         if self.refused is not None and isinstance(self.refused, ChatRequestError):
-            self.scene.learned[self.scene.spoken_to] = Dialect.OPENAI
+            endpoint = self.plan.endpoint
+            self.scene.learned[endpoint.host, endpoint.model] = Dialect.OPENAI
 
-    def _pause(self, error: ChatError, started: float) -> float | None:
-        if self.decoder is not None and (self.decoder.speech or (self.plan.stream and self.decoder.reasoning)):
+    def _another_way(self, error: ChatError) -> float | None:
+        """Plan the next attempt after ``error``, if there is to be one; gives the seconds until then."""
+        pause = self._pause(error)
+        if self._may_fold(error):
+            self.refused, self.plan = error, folded(self.plan)
+            return 0.0
+        if pause is None and self._may_turn(error):
+            self.refused, self.plan = None, turned_to(self.plan, self.scene)
+            self.asked_from = self.call.attempt + 1, self.scene.ports.monotonic()
+            return 0.0
+        return pause
+
+    def _may_turn(self, error: ChatError) -> bool:
+        """Whether another endpoint may be asked: this one is unavailable, and nothing it said was shown."""
+        return bool(self.plan.others) and isinstance(error, ChatUnavailableError) and not self._has_shown
+
+    @property
+    def _has_shown(self) -> bool:
+        said = self.decoder
+        return said is not None and bool(said.speech or (self.plan.stream and said.reasoning))
+
+    def _pause(self, error: ChatError) -> float | None:
+        if self._has_shown:
             return None
         ports = self.scene.ports
+        first, started = self.asked_from
         return pause_before_next(
-            self.scene.endpoint.retry,
+            self.plan.endpoint.retry,
             error,
-            attempt=self.call.attempt - self.claim.turn.attempt + 1,
+            attempt=self.call.attempt - first + 1,
             elapsed_s=ports.monotonic() - started,
             draw=ports.draw(),
         )
@@ -182,10 +203,13 @@ class Reply:
             self.call,
             id=self.scene.ports.new_id(),
             attempt=self.call.attempt + 1,
+            model_asked=self.plan.endpoint.model,
+            host=self.plan.endpoint.host[:200],
+            parameters=parameters_json(self.plan.parameters),
             dialect=self.plan.dialect.value,
             request_digest=hashlib.sha256(self.plan.body).hexdigest(),
         )
-        lease, at = lease_of(self.scene), self.scene.ports.now()
+        lease, at = lease_of(self.plan), self.scene.ports.now()
         hold = self._hold
         try:
             held = yield from write(
@@ -199,7 +223,7 @@ class Reply:
             raise
         if not held:
             raise self._taken_over()
-        self.past_calls.append(self.call.ended(ended[1], self.call_at))
+        self.past_calls.append(self.call.ended(ended[1], self.call_at, self.plan.settings))
         self.call, self.call_at = call, at
 
     def _finish(self, error: BaseException | None) -> Course:
@@ -244,7 +268,7 @@ class Reply:
             return finished
         human = self.claim.human.written(turn.seq, self.claimed_at) if self.claim.human else None
         said = reply.written(turn.seq, self.reply_at or at) if reply else None
-        calls = [*self.past_calls, self.call.ended(ending, self.call_at)]
+        calls = [*self.past_calls, self.call.ended(ending, self.call_at, self.plan.settings)]
         return turn.ended(self.scene.session_id, status, (human, said), calls, (self.claimed_at, at))
 
     def _taken_over(self) -> ConflictError:

@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from roleplay.domain.conversation import Delta, Turn, TurnStatus
+from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.settings import TurnOptions
 from roleplay.domain.values import TEXT_LIMIT, text_problem
 from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, StoreError
@@ -36,7 +38,7 @@ def send(scene: Scene, text: str, options: TurnOptions, *, stream: bool) -> Cour
         yield from ()
         return of_new_line(scene, stand, known, words)
 
-    return (yield from _speak(scene, ground, Wish(options.sampling), options, asked, stream=stream))
+    return (yield from _speak(scene, ground, Wish(options), options, asked, stream=stream))
 
 
 def regenerate(scene: Scene, turn_id: str | None, hint: str, options: TurnOptions, *, stream: bool) -> Course:
@@ -48,7 +50,7 @@ def regenerate(scene: Scene, turn_id: str | None, hint: str, options: TurnOption
     def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
         return of_told(stand, (yield from told(scene, turn_id, stand)), again=False)
 
-    return (yield from _speak(scene, ground, Wish(options.sampling, hint=hint), options, asked, stream=stream))
+    return (yield from _speak(scene, ground, Wish(options, hint=hint), options, asked, stream=stream))
 
 
 def retry(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Course:
@@ -57,7 +59,7 @@ def retry(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bo
     def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
         return of_told(stand, (yield from _unresolved(scene, turn_id, stand)), again=True)
 
-    return (yield from _speak(scene, ground, Wish(options.sampling), options, None, stream=stream))
+    return (yield from _speak(scene, ground, Wish(options), options, None, stream=stream))
 
 
 def resume(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Course:
@@ -69,7 +71,7 @@ def resume(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: b
             raise InvalidInputError("turn_id", "has no text to go on from", allowed="an interrupted turn with text")
         return of_told(stand, found, again=True, so_far=found.reply_text)
 
-    return (yield from _speak(scene, ground, Wish(options.sampling), options, None, stream=stream))
+    return (yield from _speak(scene, ground, Wish(options), options, None, stream=stream))
 
 
 def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Plan]:
@@ -78,7 +80,7 @@ def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Plan]:
     stand = yield from read_stand(scene)
     known = yield from rehearse(scene, stand.revision)
     ground = of_new_line(scene, stand, known, words)
-    return (yield from plan(scene, ground, known, Wish(options.sampling), stream=False))
+    return (yield from plan(scene, ground, known, Wish(options), stream=False))
 
 
 def checked(text: str, field: str = "text") -> str:
@@ -150,7 +152,11 @@ def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
 
 def _body_digest(asked: dict[str, str | None], options: TurnOptions) -> str:
     """SHA-256 of what a caller asked for, as canonical JSON."""
-    body = {**asked, "sampling": options.sampling.model_dump(), "metadata": dict(options.metadata)}
+    body: dict[str, Any] = {**asked, "sampling": options.sampling.model_dump(), "metadata": dict(options.metadata)}
+    if options.model is not None:
+        body["model"] = options.model.model if isinstance(options.model, Endpoint) else options.model
+    if options.facts:
+        body["facts"] = [fact.model_dump() for fact in options.facts]
     return hashlib.sha256(json.dumps(body, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,14 +9,16 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
-from roleplay.domain.conversation import Turn, TurnStatus
+from roleplay.domain.conversation import SessionInfo, Turn, TurnStatus
+from roleplay.domain.settings import SessionSettings
 from roleplay.errors import ConflictError, InvalidInputError
 from roleplay.store import Connection, moves, rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import NewMessage, NewTurn
 from roleplay.turns.effects import Steps, read, write
 from roleplay.turns.ground import end_if_lost
-from roleplay.turns.scene import Scene
+from roleplay.turns.plan import check
+from roleplay.turns.scene import Scene, check_label
 from roleplay.turns.speaking import checked
 
 T = TypeVar("T")
@@ -186,6 +188,23 @@ def hide(scene: Scene, turn_id: str, *, hidden: bool) -> Steps[Turn]:
         messages = [seq for seq in (found.human_seq, found.reply_seq) if seq is not None]
         moves.hide(*now.place, messages, hidden=hidden)
         return transcript.by_id(*now.place, turn_id)
+
+    return (yield from _write(scene, work))
+
+
+def update(scene: Scene, label: str | None, settings: SessionSettings | None) -> Steps[SessionInfo]:
+    """Give the session another scene label or other settings, as a new revision; earlier turns keep theirs."""
+    if settings is not None:
+        check(scene, settings)
+    if label is not None:
+        check_label(label)
+
+    def work(now: _Now) -> SessionInfo:
+        old = sessions.get(*now.place)
+        new = old.scene if label is None else label.strip(), old.settings if settings is None else settings
+        if new != (old.scene, old.settings):
+            sessions.add_revision(*now.place, now.stand.revision + 1, scene=new[0], settings=new[1], at=now.at)
+        return sessions.get(*now.place)
 
     return (yield from _write(scene, work))
 

@@ -22,7 +22,7 @@ from roleplay import (
     SessionSettings,
     TurnStatus,
 )
-from roleplay.context.language import EN, JA, ZH
+from roleplay.context.languages import LANGUAGES
 from roleplay.store.database import Database
 from roleplay.store.tables import Base, HeadMoveRow, MessageRow, SessionRow, TurnRow, table
 from roleplay.testing import ScriptedModel
@@ -449,9 +449,9 @@ def test_a_retry_that_fails_is_retried(opened: Callable[..., Stage]) -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ("Once, on a big river there was a ferry.", EN),
-        ("从前有一个摆渡的人，住在大江的岸边上，每天都很忙。", ZH),
-        ("むかしむかし、大きな川のほとりに渡し守が住んでいました。", JA),
+        ("Once, on a big river there was a ferry.", LANGUAGES["en"]),
+        ("从前有一个摆渡的人，住在大江的岸边上，每天都很忙。", LANGUAGES["zh"]),
+        ("むかしむかし、大きな川のほとりに渡し守が住んでいました。", LANGUAGES["ja"]),
     ],
     ids=["en", "zh", "ja"],
 )

@@ -37,7 +37,7 @@ from roleplay import (
     StoreError,
     TurnOptions,
 )
-from roleplay.context.language import EN
+from roleplay.context.languages import LANGUAGES
 from roleplay.store.database import Database
 from roleplay.store.tables import Base, TurnRow, table
 from roleplay.testing import ScriptedModel
@@ -413,7 +413,7 @@ class Conversation(RuleBasedStateMachine):
         was = len(turn.requests)
         self.speak(turn, lambda: self.session.resume(turn.id), how, self.words(length), so_far)
         if len(turn.requests) > was:
-            self.asked_as(turn, ("assistant", so_far), ("user", EN.go_on))
+            self.asked_as(turn, ("assistant", so_far), ("user", LANGUAGES["en"].go_on))
 
     @precondition(lambda self: self.pick(0, complete=False))
     @rule(number=picks)

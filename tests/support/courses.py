@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from roleplay import Endpoint, EstimatingCounter, Participant, Persona, PlayedBy, RoleplayError, SessionSettings
+from roleplay.context.languages import LANGUAGES
 from roleplay.domain.persona import StoredPersona
-from roleplay.domain.settings import Sampling
 from roleplay.store.sessions import Seat, Stage, Stand
 from roleplay.turns.effects import Effect, Open, Pause, Ports, Read, Receive, Write
 from roleplay.turns.ground import Seen
@@ -65,20 +65,21 @@ class Hand:
         self._pace_s = pace_s
         self.counter = CountedTexts()
 
-    def scene(self, endpoint: Endpoint) -> Scene:
+    def scene(self, endpoint: Endpoint, *others: Endpoint) -> Scene:
         """The scene of a session that nobody spoke in yet."""
         return Scene(
             tenant="default",
             session_id="session",
-            endpoint=endpoint,
-            sampling=Sampling(),
-            budget_tokens=None,
+            endpoints=(endpoint, *others),
+            outer=(),
+            languages=LANGUAGES,
             counter=self.counter,
             ports=Ports(
                 now=lambda: BEGAN + timedelta(seconds=self.now_s),
                 monotonic=lambda: self.now_s,
                 draw=lambda: 0.5,
                 new_id=self._name,
+                zone=lambda _name: UTC,
                 owner=OWNER,
                 is_gone=lambda owner: owner == "gone",
             ),

@@ -83,7 +83,7 @@ def test_refused_roles_are_folded_at_once_and_remembered() -> None:
     assert hand.sent() == [["system", "group", "user"], PLAIN]
     assert hand.pauses() == [0.0]
     assert [call.dialect for call in turn.calls] == ["minimax", "openai"]
-    assert dict(scene.learned) == {scene.spoken_to: Dialect.OPENAI}
+    assert dict(scene.learned) == {(MODEL.host, MODEL.model): Dialect.OPENAI}
 
 
 def test_a_bare_1000_is_folded_and_not_remembered() -> None:

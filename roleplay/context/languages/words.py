@@ -1,0 +1,13 @@
+"""What a language file says."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Words(NamedTuple):
+    """``go_on`` asks for the rest of a reply that was cut off; ``user`` and ``narrator`` name who has no other name."""
+
+    go_on: str
+    user: str
+    narrator: str
