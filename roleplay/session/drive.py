@@ -27,6 +27,7 @@ from roleplay.turns.effects import (
     Receive,
     Release,
     Steps,
+    Wipe,
     Write,
 )
 
@@ -270,6 +271,8 @@ class Drive(Generic[T]):
                 return self._backstage.database.read(work)
             case Write(work, patient):
                 return self._backstage.database.write(work, patient=patient)
+            case Wipe():
+                return self._backstage.database.wipe()
             case Open(endpoint, request):
                 self._answer = self._backstage.transport.open(endpoint, request)
                 return self._answer.status, self._answer.content_type
@@ -465,6 +468,8 @@ class AsyncDrive(Generic[T]):
                 return await self._backstage.database.read(work)
             case Write(work, patient):
                 return await _sheltered(self._backstage.database.write(work, patient=patient))
+            case Wipe():
+                return await _sheltered(self._backstage.database.wipe())
             case Open(endpoint, request):
                 self._answer = await self._stoppable(self._backstage.transport.open(endpoint, request))
                 return self._answer.status, self._answer.content_type

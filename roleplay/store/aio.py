@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from roleplay.domain.erasure import Files
 from roleplay.errors import SettingsError, StoreError
 from roleplay.store.database import POSTGRES_OPTIONS, Database, Patience, as_ours, postgres_url
 
@@ -39,6 +40,10 @@ class AsyncDatabase(Protocol):
 
         ``work`` may run more than once; what it wrote counts once. ``patient``: as for ``Database.write``.
         """
+        ...
+
+    async def wipe(self) -> Files | None:
+        """As ``Database.wipe``."""
         ...
 
     async def close(self) -> None:
@@ -78,6 +83,10 @@ class AsyncSqlite:
     async def write(self, work: Callable[[Connection], T], *, patient: bool = False) -> T:  # noqa: ARG002 - a file stays
         """Hand ``work`` to the writer thread and wait until it is committed."""
         return await self._writer.do(work)
+
+    async def wipe(self) -> Files | None:
+        """Wipe in a thread of its own; the writer waits meanwhile."""
+        return await asyncio.to_thread(self._database.wipe)
 
     async def close(self) -> None:
         """Finish what is waiting and end the threads."""
@@ -182,6 +191,10 @@ class AsyncPostgres:
                 return await self._run(work)
             except StoreError as error:
                 await asyncio.sleep(patience.pause_after(error, time.monotonic()))
+
+    async def wipe(self) -> Files | None:
+        """Nothing: what is written over there, and when, is the server's business."""
+        return None
 
     async def close(self) -> None:
         """Close the pooled connections."""

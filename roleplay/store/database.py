@@ -22,6 +22,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import QueuePool
 
+from roleplay.domain.erasure import Files
 from roleplay.errors import InvalidInputError, SettingsError, StoreError
 
 T = TypeVar("T")
@@ -29,6 +30,9 @@ T = TypeVar("T")
 BUSY_TIMEOUT_S = 5.0
 LOCK_PATIENCE_S = 60.0
 SERVER_PATIENCE_S = 20.0  # below the margin of a lease, so that nobody takes over what is written at last
+REWRITE_LIMIT_BYTES = 2**30  # some seconds of work, during which writers wait
+WIPE_PATIENCE_S = 10.0
+_WIPE_LOOK_MS = 250  # how long one look for readers may keep writers waiting
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.25
 
@@ -67,6 +71,22 @@ class Database:
                 return self._run(work, "BEGIN IMMEDIATE")
             except StoreError as error:
                 time.sleep(patience.pause_after(error, time.monotonic()))
+
+    def wipe(self) -> Files | None:
+        """Leave no byte of deleted rows in SQLite's files, and say what became of them; elsewhere ``None``.
+
+        Zeroes in the place of what is deleted are not enough: where SQLite balances its trees it leaves copies of rows
+        in the gaps of pages, of which a later deletion knows nothing. So the file is written anew, and then the log is
+        copied into it and emptied, for which every reader of an older state must have ended. Raises ``StoreError``.
+        """
+        if self.dialect != "sqlite":
+            return None
+        try:
+            with self.engine.connect() as connection:
+                driver: Any = connection.connection.driver_connection
+                return _wipe(driver)
+        except sqlite3.Error as error:
+            raise as_ours(error) from error
 
     def close(self) -> None:
         """Close the pooled connections, when this database opened them."""
@@ -117,6 +137,28 @@ class Patience:
         return self._pause * (0.5 + random.random())  # noqa: S311 - spreads those who come back, guards nothing
 
 
+def _wipe(driver: sqlite3.Connection) -> Files:
+    """Rewrite the file where it is not too large for that, and empty the log, waiting a while for readers to end."""
+    [pages], [size] = (driver.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+    too_large = pages * size > REWRITE_LIMIT_BYTES
+    try:
+        if not too_large:
+            _patiently(lambda: driver.execute("VACUUM"), WIPE_PATIENCE_S)
+        driver.execute(f"PRAGMA busy_timeout = {_WIPE_LOOK_MS}")
+        give_up = time.monotonic() + WIPE_PATIENCE_S
+        while driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > give_up:
+                return "busy"
+            time.sleep(_LONGEST_PAUSE_S)
+    except sqlite3.Error as error:
+        if is_locked(error):
+            return "busy"
+        raise
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+    return "too large" if too_large else "wiped"
+
+
 def _went_away(error: BaseException | None) -> bool:
     """Whether a server could not be reached, left in mid-transaction, or undid this one for the sake of another."""
     if not isinstance(error, DBAPIError):
@@ -127,9 +169,9 @@ def _went_away(error: BaseException | None) -> bool:
     return state.startswith(("08", "57P")) or state in {"40001", "40P01"}
 
 
-def _patiently(step: Callable[[], object]) -> None:
+def _patiently(step: Callable[[], object], patience_s: float = LOCK_PATIENCE_S) -> None:
     """Do ``step``, waiting for SQLite's lock with jittered pauses above its own busy time-out."""
-    give_up = time.monotonic() + LOCK_PATIENCE_S
+    give_up = time.monotonic() + patience_s
     pause = _FIRST_PAUSE_S
     while True:
         try:
@@ -202,6 +244,7 @@ def _set_up_sqlite(dbapi: sqlite3.Connection, _record: object) -> None:
     cursor = dbapi.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA secure_delete = ON")  # so that a text which is replaced leaves no copy to erase later
     cursor.close()
 
 

@@ -69,6 +69,9 @@ _ACCEPT = (
 _MESSAGE_AT = select(literal(1)).where(
     _m.tenant == bindparam("of_tenant"), _m.session_id == bindparam("of_session"), _m.seq == bindparam("of_message")
 )
+_TURN_AT = select(literal(1)).where(
+    _t.tenant == bindparam("of_tenant"), _t.session_id == bindparam("of_session"), _t.seq == bindparam("of_seq")
+)
 
 
 def _told(where: Any) -> Select[Any]:
@@ -199,7 +202,8 @@ def keep_lost(
 ) -> None:
     """Keep the text and usage of an attempt whose turn was taken over; what the turn has become stays as it is."""
     end_call(connection, hold, *ended)
-    if reply is None:
+    where = {"of_tenant": hold.tenant, "of_session": hold.session_id, "of_seq": hold.turn_seq}
+    if reply is None or connection.execute(_TURN_AT, where).first() is None:  # its session was erased
         return
     where = {"of_tenant": hold.tenant, "of_session": hold.session_id, "of_message": reply.seq}
     if connection.execute(_MESSAGE_AT, where).first() is None:
