@@ -17,6 +17,7 @@ from roleplay.errors import (
     IdempotencyError,
     InvalidInputError,
     NotFoundError,
+    RefusedError,
     RoleplayError,
     SchemaError,
     SettingsError,
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
         TurnStatus,
     )
     from roleplay.domain.endpoint import ChatPath, Dialect, Endpoint, Retry
+    from roleplay.domain.erasure import Counts, Receipt
+    from roleplay.domain.events import TurnEvent
+    from roleplay.domain.guards import Checked, StoredVerdict, Verdict
     from roleplay.domain.erasure import Counts, Receipt
     from roleplay.domain.page import Page
     from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, StoredPersona
@@ -70,6 +74,7 @@ __all__ = [
     "ChatRequestError",
     "ChatSession",
     "ChatUnavailableError",
+    "Checked",
     "ConflictError",
     "ContentFilteredError",
     "ContextMessage",
@@ -98,6 +103,8 @@ __all__ = [
     "PlayedBy",
     "Preview",
     "Receipt",
+    "Receipt",
+    "RefusedError",
     "ReplyStream",
     "Retry",
     "Role",
@@ -114,13 +121,16 @@ __all__ = [
     "SettingsError",
     "StoreError",
     "StoredPersona",
+    "StoredVerdict",
     "Transport",
     "Turn",
+    "TurnEvent",
     "TurnKind",
     "TurnOptions",
     "TurnStatus",
     "Usage",
     "UsageTotal",
+    "Verdict",
     "Words",
 ]
 
@@ -133,6 +143,8 @@ _ROOMS = {
     "domain.context": "ContextMessage ContextReport Role SectionReport",
     "domain.conversation": "Delta DeltaKind Message ModelCall Participant PlayedBy SessionInfo"
     " Turn TurnKind TurnStatus",
+    "domain.events": "TurnEvent",
+    "domain.guards": "Checked StoredVerdict Verdict",
     "domain.endpoint": "ChatPath Dialect Endpoint Retry",
     "domain.erasure": "Counts Receipt",
     "domain.page": "Page",

@@ -14,6 +14,8 @@ from roleplay.context.languages import LANGUAGES, Words
 from roleplay.domain.conversation import SessionInfo
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.erasure import Receipt
+from roleplay.domain.events import Observer
+from roleplay.domain.guards import Guard
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
@@ -31,6 +33,7 @@ from roleplay.store.personas import Change
 from roleplay.turns import company as courses
 from roleplay.turns import erasing
 from roleplay.turns.company import Company, Opening
+from roleplay.turns.scene import NO_WATCH, Watch
 
 
 class AsyncRoleplay:
@@ -47,6 +50,8 @@ class AsyncRoleplay:
         counter: Counter | None = None,
         fallbacks: Sequence[Endpoint] = (),
         languages: Mapping[str, Words] | None = None,
+        watch: Watch = NO_WATCH,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._equip(
             AsyncBackstage(database, chat),
@@ -57,8 +62,10 @@ class AsyncRoleplay:
                 counter or EstimatingCounter(),
                 ports(),
                 {**LANGUAGES, **(languages or {})},
+                watch,
             ),
         )
+        self._backstage.observers = tuple(observers)
         self._is_view = False
 
     def _equip(self, backstage: AsyncBackstage, company: Company) -> None:
@@ -83,6 +90,10 @@ class AsyncRoleplay:
         chat: AsyncTransport | None = None,
         migrate: schema.Migrate | None = None,
         languages: Mapping[str, Words] | None = None,
+        guards: Sequence[Guard] = (),
+        guard_timeout_s: float = NO_WATCH.guard_timeout_s,
+        keep_originals: bool = False,
+        observers: Sequence[Observer] = (),
     ) -> Self:
         """As ``Roleplay.open``."""
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
@@ -96,6 +107,8 @@ class AsyncRoleplay:
             settings=settings,
             fallbacks=fallbacks,
             languages=languages,
+            watch=Watch(tuple(guards), guard_timeout_s, keep_originals),
+            observers=observers,
         )
         engine._owned = [database.close] if chat is not None else [transport.close, database.close]
         return engine

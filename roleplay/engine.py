@@ -13,6 +13,8 @@ from roleplay.context.languages import LANGUAGES, Words
 from roleplay.domain.conversation import SessionInfo
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.erasure import Receipt
+from roleplay.domain.events import Observer
+from roleplay.domain.guards import Guard
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
@@ -30,6 +32,7 @@ from roleplay.store.personas import Change
 from roleplay.turns import company as courses
 from roleplay.turns import erasing
 from roleplay.turns.company import Company, Opening
+from roleplay.turns.scene import NO_WATCH, Watch
 
 
 class Roleplay:
@@ -50,6 +53,8 @@ class Roleplay:
         counter: Counter | None = None,
         fallbacks: Sequence[Endpoint] = (),
         languages: Mapping[str, Words] | None = None,
+        watch: Watch = NO_WATCH,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._equip(
             Backstage(database, chat),
@@ -60,8 +65,10 @@ class Roleplay:
                 counter or EstimatingCounter(),
                 ports(),
                 {**LANGUAGES, **(languages or {})},
+                watch,
             ),
         )
+        self._backstage.observers = tuple(observers)
         self._is_view = False
 
     def _equip(self, backstage: Backstage, company: Company) -> None:
@@ -86,6 +93,10 @@ class Roleplay:
         chat: Transport | None = None,
         migrate: schema.Migrate | None = None,
         languages: Mapping[str, Words] | None = None,
+        guards: Sequence[Guard] = (),
+        guard_timeout_s: float = NO_WATCH.guard_timeout_s,
+        keep_originals: bool = False,
+        observers: Sequence[Observer] = (),
     ) -> Self:
         """Open a database and a model.
 
@@ -95,6 +106,10 @@ class Roleplay:
         that does not say otherwise. ``chat`` takes another transport, such as a scripted model, and then no key is
         needed. ``migrate``: ``auto`` (SQLite's default) upgrades an older schema under a lock, ``check``
         (PostgreSQL's) refuses it. ``languages`` adds to the engine's own words, or replaces them.
+
+        ``guards`` are asked about every human line before it is stored and every reply before it is stored or shown,
+        for ``guard_timeout_s`` seconds each; ``keep_originals`` keeps what they did not allow. ``observers`` are told
+        of turns after the fact.
 
         Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.
         """
@@ -109,6 +124,8 @@ class Roleplay:
             settings=settings,
             fallbacks=fallbacks,
             languages=languages,
+            watch=Watch(tuple(guards), guard_timeout_s, keep_originals),
+            observers=observers,
         )
         engine._owned = [database.close]
         engine._backstage.owns_transport = chat is None

@@ -7,20 +7,24 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
 from roleplay.domain.conversation import Delta
+from roleplay.domain.events import Observer
 from roleplay.errors import ConflictError, RoleplayError, SettingsError
+from roleplay.session.watch import watched, watched_async
 from roleplay.store.aio import AsyncDatabase
 from roleplay.store.database import Database
 from roleplay.turns.effects import (
+    Ask,
     Claimed,
     Effect,
     Emit,
     Ended,
     Interrupt,
+    Notify,
     Open,
     Pause,
     Read,
@@ -77,6 +81,7 @@ class Backstage:
         self.database = database
         self.transport = transport
         self.owns_transport = False
+        self.observers: Sequence[Observer] = ()
         self._on: set[Drive[Any]] = set()
         self._threads: set[threading.Thread] = set()
         self._changed = threading.Condition()
@@ -265,7 +270,7 @@ class Drive(Generic[T]):
                 self._answer.close()
             self._backstage.leave(self)
 
-    def _do(self, effect: Effect | None) -> Any:
+    def _do(self, effect: Effect | None) -> Any:  # noqa: PLR0911 - one for each effect
         match effect:
             case Read(work):
                 return self._backstage.database.read(work)
@@ -284,6 +289,8 @@ class Drive(Generic[T]):
                     self._answer.release()
             case Pause(seconds):
                 time.sleep(seconds)
+            case Ask() | Notify():
+                return watched(self._backstage.observers, effect)
         return None
 
 
@@ -293,6 +300,7 @@ class AsyncBackstage:
     def __init__(self, database: AsyncDatabase, transport: AsyncTransport) -> None:
         self.database = database
         self.transport = transport
+        self.observers: Sequence[Observer] = ()
         self._on: set[AsyncDrive[Any]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -462,7 +470,7 @@ class AsyncDrive(Generic[T]):
                 if self._answer is not None:
                     await _sheltered(self._answer.close())
 
-    async def _do(self, effect: Effect | None) -> Any:
+    async def _do(self, effect: Effect | None) -> Any:  # noqa: PLR0911 - one for each effect
         match effect:
             case Read(work):
                 return await self._backstage.database.read(work)
@@ -481,6 +489,8 @@ class AsyncDrive(Generic[T]):
                     await self._answer.release()
             case Pause(seconds):
                 await self._stoppable(asyncio.sleep(seconds))
+            case Ask() | Notify():
+                return await self._stoppable(watched_async(self._backstage.observers, effect))
         return None
 
     async def _stoppable(self, work: Awaitable[Any]) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from roleplay.domain.context import ContextMessage, ContextReport
 from roleplay.domain.conversation import SessionInfo, Turn
+from roleplay.domain.guards import StoredVerdict
 from roleplay.domain.page import Page
 from roleplay.domain.settings import DEFAULT_OPTIONS, SessionSettings, Setting, TurnOptions
 from roleplay.domain.values import Value
@@ -134,6 +135,10 @@ class ChatSession:
                 return
             page = self.turns(before=page.older, limit=ITER_PAGE)
 
+    def verdicts(self, turn_id: str) -> Sequence[StoredVerdict]:
+        """Give what guards said of a turn's line and reply when they did not simply allow it; oldest first."""
+        return self._backstage.run(reading.verdicts(self._scene, turn_id))
+
     def turn(self, turn_id: str | int) -> Turn:
         """Give one turn by its id or its number ``seq``, on the active path or not. Raises ``NotFoundError``."""
         return self._backstage.run(reading.turn(self._scene, turn_id))
@@ -261,6 +266,10 @@ class AsyncChatSession:
             if page.older is None:
                 return
             page = await self.turns(before=page.older, limit=ITER_PAGE)
+
+    async def verdicts(self, turn_id: str) -> Sequence[StoredVerdict]:
+        """As ``ChatSession.verdicts``."""
+        return await self._backstage.run(reading.verdicts(self._scene, turn_id))
 
     async def turn(self, turn_id: str | int) -> Turn:
         """As ``ChatSession.turn``."""

@@ -58,6 +58,17 @@ class NewMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class NewVerdict:
+    """A guard's verdict to write; field by field as ``domain.StoredVerdict``."""
+
+    side: str
+    guard: str
+    action: str
+    reason: str
+    original: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class NewTurn:
     """A turn to write; ``reply_seq`` is given out with it, its message comes when there is text."""
 
@@ -189,6 +200,7 @@ class Claim:
     again: bool = False
     state: str | None = None
     pieces: dict[str, str] = field(default_factory=dict)
+    verdicts: tuple[NewVerdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

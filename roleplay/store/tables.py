@@ -464,3 +464,26 @@ class ModelCallRow(Base):
     first_token_s: Mapped[Seconds | None]
     total_s: Mapped[Seconds | None]
     settings_digest: Mapped[Word | None]
+
+
+class VerdictRow(Base):
+    """What a guard said of a turn's human line or reply, when it did not simply allow it."""
+
+    __tablename__ = "roleplay_verdicts"
+    __table_args__ = _of_session(
+        _in_session("turns", "turn_seq", "seq", ondelete="CASCADE"),
+        CheckConstraint("side IN ('human', 'reply')", "side"),
+        CheckConstraint("action IN ('replace', 'refuse')", "action"),
+        CheckConstraint("attempt >= 1 AND ordinal >= 1", "counts_from_1"),
+    )
+    session_id: Mapped[Id] = mapped_column(primary_key=True)
+    turn_seq: Mapped[Number] = mapped_column(primary_key=True)
+    attempt: Mapped[Number] = mapped_column(primary_key=True)
+    side: Mapped[Word] = mapped_column(primary_key=True)
+    ordinal: Mapped[Number] = mapped_column(primary_key=True)
+    tenant: Mapped[Tenant]
+    guard: Mapped[Label]
+    action: Mapped[Word]
+    reason: Mapped[Long]
+    original: Mapped[Long | None]
+    created_at: Mapped[Moment]

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Interval, bindparam, func, insert, or_, selec
 from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.conversation import TurnStatus
+from roleplay.store import verdicts
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage, NewTurn, columns
 from roleplay.store.moves import move_head
 from roleplay.store.prepared import Prepared
@@ -84,6 +85,7 @@ _STREAMING = {
     name: Prepared(update(table(TurnRow)).where(HELD).values(status="streaming", lease_until=until))
     for name, until in _UNTIL.items()
 }
+_RENEWED = {name: Prepared(update(table(TurnRow)).where(HELD).values(lease_until=until)) for name, until in _UNTIL.items()}
 _IS_HELD = select(_t.seq).where(HELD)
 _HAS_CALL = select(_c.turn_seq).where(
     _c.tenant == bindparam("of_tenant"), _c.session_id == bindparam("of_session"), _c.id == bindparam("of_call")
@@ -117,8 +119,13 @@ _RETEXT = Prepared(
 )
 
 
-def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: datetime) -> bool:
-    """Write a turn before its model call. Gives ``False``, having written nothing, when the session moved on."""
+def claim(
+    connection: Connection, tenant: str, session_id: str, new: Claim, at: datetime, *, now: datetime
+) -> bool:
+    """Write a turn before its model call. Gives ``False``, having written nothing, when the session moved on.
+
+    ``at`` is when the turn began, ``now`` when the lease does: between them the lock was waited for.
+    """
     advance = {"was": new.version, "seq_now": new.last_seq, "turn_now": new.last_turn, "at": at}
     if ADVANCE.run(connection, advance | {"of_tenant": tenant, "of_session": session_id}).rowcount != 1:
         return False
@@ -129,14 +136,15 @@ def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: 
     if new.state is not None:
         _INSERT_STATE.run(connection, plain | {"seq": new.turn.seq, "state": new.state})
     if new.again:
-        _claim_again(connection, tenant, session_id, new, at)
+        _claim_again(connection, tenant, session_id, new, now)
     else:
         row = columns(new.turn) | plain | {"created_at": at, "ended_at": None}
         leased = _INSERT_LEASED[connection.dialect.name]
-        leased.run(connection, row | _until(connection, at, new.lease))
+        leased.run(connection, row | _until(connection, now, new.lease))
     if new.human is not None:
         add_message(connection, tenant, session_id, new.turn.seq, new.human, at)
     add_call(connection, tenant, session_id, new.call, at)
+    verdicts.add(connection, tenant, session_id, (new.turn.seq, new.turn.attempt), new.verdicts, at)
     return True
 
 
@@ -154,7 +162,7 @@ def abandon(
         finish(connection, hold, TurnStatus.INTERRUPTED, ended, reply=None, flushed=False, head=None, at=at)
 
 
-def _claim_again(connection: Connection, tenant: str, session_id: str, new: Claim, at: datetime) -> None:
+def _claim_again(connection: Connection, tenant: str, session_id: str, new: Claim, now: datetime) -> None:
     """Put a turn that failed or was interrupted in flight again. The version that moved with it guards the rest."""
     turn = new.turn
     connection.execute(
@@ -169,7 +177,7 @@ def _claim_again(connection: Connection, tenant: str, session_id: str, new: Clai
             "new_moves": turn.moves_head,
             "new_owner": turn.lease_owner,
         }
-        | _until(connection, at, new.lease),
+        | _until(connection, now, new.lease),
     )
 
 
@@ -193,24 +201,43 @@ def add_call(connection: Connection, tenant: str, session_id: str, call: NewCall
 
 
 def next_attempt(
-    connection: Connection, hold: Hold, ended: tuple[str, CallEnding], call: NewCall, *, lease: timedelta, at: datetime
+    connection: Connection,
+    hold: Hold,
+    ended: tuple[str, CallEnding],
+    call: NewCall,
+    *,
+    lease: timedelta,
+    at: datetime,
+    now: datetime,
 ) -> bool:
     """End one call of a turn and begin the next. ``False``, having changed nothing, when the turn is not held.
 
     Again with the same values, it changes nothing and says what it said.
     """
-    if not _still_held(connection, _NEXT_ATTEMPT, hold, lease, at):
+    if not _still_held(connection, _NEXT_ATTEMPT, hold, lease, now):
         return is_held(connection, replace(hold, attempt=call.attempt))
     end_call(connection, hold, *ended)
     add_call(connection, hold.tenant, hold.session_id, call, at)
     return True
 
 
+def renew(connection: Connection, hold: Hold, *, lease: timedelta, now: datetime) -> bool:
+    """Begin the lease anew. ``False`` when the turn is not held."""
+    return _still_held(connection, _RENEWED, hold, lease, now)
+
+
 def flush(
-    connection: Connection, hold: Hold, reply: NewMessage, *, first: bool, lease: timedelta, at: datetime
+    connection: Connection,
+    hold: Hold,
+    reply: NewMessage,
+    *,
+    first: bool,
+    lease: timedelta,
+    at: datetime,
+    now: datetime,
 ) -> bool:
     """Keep the text of a stream so far and renew the lease. ``False`` when the turn is not held."""
-    if not _still_held(connection, _STREAMING, hold, lease, at):
+    if not _still_held(connection, _STREAMING, hold, lease, now):
         return False
     write_reply(connection, hold, reply, first=first, at=at)
     return True
@@ -275,11 +302,11 @@ def end_call(connection: Connection, hold: Hold, call_id: str, ending: CallEndin
 
 
 def _still_held(
-    connection: Connection, statements: dict[str, Prepared], hold: Hold, lease: timedelta, at: datetime
+    connection: Connection, statements: dict[str, Prepared], hold: Hold, lease: timedelta, now: datetime
 ) -> bool:
-    done = statements[connection.dialect.name].run(connection, hold.where() | _until(connection, at, lease))
+    done = statements[connection.dialect.name].run(connection, hold.where() | _until(connection, now, lease))
     return done.rowcount == 1
 
 
-def _until(connection: Connection, at: datetime, lease: timedelta) -> dict[str, Any]:
-    return {"lease": lease} if connection.dialect.name == "postgresql" else {"until": at + lease}
+def _until(connection: Connection, now: datetime, lease: timedelta) -> dict[str, Any]:
+    return {"lease": lease} if connection.dialect.name == "postgresql" else {"until": now + lease}

@@ -26,7 +26,7 @@ from roleplay.turns.layers import Layer
 from roleplay.turns.opening import greetings
 from roleplay.turns.plan import check, words_of
 from roleplay.turns.reading import check_limit
-from roleplay.turns.scene import Rehearsed, Scene, check_label, spoken_in
+from roleplay.turns.scene import Rehearsed, Scene, Watch, check_label, spoken_in
 
 REHEARSED_LIMIT = 1024
 TENANT_LIMIT = 64
@@ -57,6 +57,7 @@ class Company:
     counter: Counter
     ports: Ports
     languages: Mapping[str, Words] = field(default_factory=lambda: LANGUAGES)
+    watch: Watch = Watch()
     rehearsed: dict[tuple[Any, ...], Rehearsed] = field(default_factory=_Latest[tuple[Any, ...], Rehearsed])
     learned: dict[tuple[str, str], Dialect] = field(default_factory=dict)
     spoke: dict[str, float] = field(default_factory=_Latest[str, float])
@@ -86,6 +87,7 @@ class Company:
             endpoints=self.endpoints,
             outer=self.outer,
             languages=self.languages,
+            watch=self.watch,
             counter=self.counter,
             ports=self.ports,
             rehearsed=self.rehearsed,
@@ -261,7 +263,7 @@ def recover(company: Company) -> Steps[Sequence[str]]:
     held: Sequence[rescue.Holder] = yield from read(lambda db: rescue.holders(db, tenant, at))
     ended = []
     for one in held:
-        if one.expired or company.ports.is_left(one.owner, one.turn_id):
+        if company.ports.is_left(one.owner, one.turn_id, expired=one.expired):
             hold = Hold(tenant, one.session_id, one.turn_seq, one.attempt, one.owner)
             if (yield from write(partial(rescue.recover, hold=hold, at=at))):
                 ended.append(one.turn_id)
@@ -273,7 +275,7 @@ def doctor(company: Company, *, repair: bool) -> Steps[Sequence[Finding]]:
     at, tenant = company.ports.now(), company.tenant
 
     def is_lost(one: rescue.Holder) -> bool:
-        return one.expired or company.ports.is_left(one.owner, one.turn_id)
+        return company.ports.is_left(one.owner, one.turn_id, expired=one.expired)
 
     found: Sequence[Finding] = yield from read(lambda db: examine(db, tenant, at=at, is_lost=is_lost))
     if not (repair and found):

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from roleplay.domain.conversation import Delta, Turn
 from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.events import TurnEvent
+from roleplay.domain.guards import Checked, Guard
 from roleplay.store import Connection
 from roleplay.wire.request import WireRequest
 
@@ -50,6 +52,21 @@ class Release(NamedTuple):
     """Let go of the answer, of which nothing more is wanted."""
 
 
+class Ask(NamedTuple):
+    """Ask a guard about a text, for ``timeout_s`` seconds at most (``TimeoutError``); its verdict is sent back."""
+
+    guard: Guard
+    what: Checked
+    timeout_s: float
+
+
+class Notify(NamedTuple):
+    """Tell observers and the log what happened, which nothing can undo any more; ``event`` is made if they want it."""
+
+    kind: str
+    event: Callable[[], TurnEvent]
+
+
 class Pause(NamedTuple):
     """Wait some seconds."""
 
@@ -74,7 +91,7 @@ class Ended(NamedTuple):
     turn: Turn
 
 
-Effect = Read | Write | Wipe | Open | Receive | Release | Pause | Emit | Ended
+Effect = Read | Write | Wipe | Open | Receive | Release | Ask | Notify | Pause | Emit | Ended
 Steps = Generator[Effect, Any, T]
 Course = Steps[Turn]
 
@@ -113,8 +130,11 @@ class Ports:
     is_gone: Callable[[str], bool]
     driven: dict[str, str] = field(default_factory=dict)
 
-    def is_left(self, owner: str, turn_id: str) -> bool:
-        """Whether nobody drives this turn in flight: its process has gone, or it is this one, whose course ended."""
+    def is_left(self, owner: str, turn_id: str, *, expired: bool) -> bool:
+        """Whether nobody drives this turn in flight: its process has gone, or it is this one, whose course ended.
+
+        A lease that has ``expired`` tells of other processes; what is driven in this one is known to be.
+        """
         if owner == self.owner:
             return turn_id not in list(self.driven.values())  # a copy: other threads begin and end turns meanwhile
-        return self.is_gone(owner)
+        return expired or self.is_gone(owner)

@@ -43,6 +43,7 @@ class Ground:
     revision: int
     again: rescue.Told | None = None
     so_far: str = ""
+    verdicts: tuple[entries.NewVerdict, ...] = ()
 
     def inherited(self, seat: int) -> tuple[int, str]:
         """What the path hands on for a seat: where its window starts (0: at the beginning), its front's digest."""
@@ -218,7 +219,7 @@ def look(scene: Scene, key: str | None) -> Steps[Seen]:
 
 
 def end_if_lost(scene: Scene, turn_id: str) -> Steps[bool]:
-    """End a turn in flight that nobody drives or whose lease has run out; says whether it is in flight no more."""
+    """End a turn in flight that nobody drives; says whether it is in flight no more."""
     tenant, session_id, now = scene.tenant, scene.session_id, scene.ports.now()
     held: rescue.Holder | None = yield from read(lambda db: rescue.holder(db, tenant, session_id, turn_id, now))
     return held is None or (yield from end_if_left(scene, held))
@@ -226,7 +227,7 @@ def end_if_lost(scene: Scene, turn_id: str) -> Steps[bool]:
 
 def end_if_left(scene: Scene, held: rescue.Holder) -> Steps[bool]:
     """End a turn in flight if nobody drives it; says whether it did."""
-    if not (held.expired or scene.ports.is_left(held.owner, held.turn_id)):
+    if not scene.ports.is_left(held.owner, held.turn_id, expired=held.expired):
         return False
     hold = entries.Hold(scene.tenant, scene.session_id, held.turn_seq, held.attempt, held.owner)
     now = scene.ports.now()

@@ -229,6 +229,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
             settings_digest=settings_digest,
         ),
         lease=lease_of(made),
+        verdicts=ground.verdicts,
         again=again is not None,
         state=None if same_epoch or again else json.dumps({str(speaker.seat): epoch}, separators=(",", ":")),
         pieces=pieces if same_epoch else pieces | {front_digest: front, settings_digest: made.settings},
@@ -250,6 +251,6 @@ def turned_to(made: Plan, scene: Scene) -> Plan:
     return replace(made, endpoint=endpoint, others=tuple(others), parameters=asked, dialect=dialect, body=body)
 
 
-def lease_of(made: Plan) -> timedelta:
-    """How long a turn in flight is its owner's without a sign of life."""
-    return timedelta(seconds=made.endpoint.timeout_s + LEASE_MARGIN_S)
+def lease_of(made: Plan, pause_s: float = 0.0) -> timedelta:
+    """How long a turn in flight is its owner's without a sign of life, when its call begins after a pause."""
+    return timedelta(seconds=pause_s + made.endpoint.timeout_s + LEASE_MARGIN_S)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from roleplay.domain.conversation import SessionInfo, Turn
+from roleplay.domain.guards import StoredVerdict
 from roleplay.domain.page import PAGE_LIMIT, Page
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store import sessions, transcript
+from roleplay.store import verdicts as stored_verdicts
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.scene import Scene
 
@@ -19,6 +23,11 @@ def turns(scene: Scene, before: str | None, limit: int) -> Steps[Page[Turn]]:
     """Read a page of the active path."""
     check_limit(limit)
     return (yield from read(lambda db: transcript.page(db, scene.tenant, scene.session_id, before=before, limit=limit)))
+
+
+def verdicts(scene: Scene, turn_id: str) -> Steps[Sequence[StoredVerdict]]:
+    """Read what guards said of a turn."""
+    return (yield from read(lambda db: stored_verdicts.of_turn(db, scene.tenant, scene.session_id, turn_id)))
 
 
 def turn(scene: Scene, turn_id: str | int) -> Steps[Turn]:

@@ -10,6 +10,7 @@ from roleplay.context.counting import Counter
 from roleplay.context.languages import Words, language_of
 from roleplay.context.sheet import Casting, Sheet, render
 from roleplay.domain.endpoint import PROFILES, Dialect, Endpoint
+from roleplay.domain.guards import Guard
 from roleplay.domain.persona import Persona
 from roleplay.domain.values import TEXT_LIMIT, text_problem
 from roleplay.errors import InvalidInputError
@@ -41,6 +42,19 @@ class Rehearsed:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """A product's own checks of what is said. ``guard_timeout_s``: how long one may take; ``keep_originals``: whether a
+    text that a guard did not allow is kept."""
+
+    guards: tuple[Guard, ...] = ()
+    guard_timeout_s: float = 10.0
+    keep_originals: bool = False
+
+
+NO_WATCH = Watch()
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
     """Which session is spoken in, with what: everything that its turns have in common.
 
@@ -54,6 +68,7 @@ class Scene:
     endpoints: tuple[Endpoint, ...]
     outer: tuple[Layer, ...]
     languages: Mapping[str, Words]
+    watch: Watch
     counter: Counter
     ports: Ports
     rehearsed: MutableMapping[tuple[Any, ...], Rehearsed]

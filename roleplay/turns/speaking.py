@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from roleplay.domain.conversation import Delta, Turn, TurnStatus
 from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.guards import Checked
 from roleplay.domain.settings import TurnOptions
 from roleplay.domain.values import TEXT_LIMIT, text_problem
 from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, StoreError
-from roleplay.store import rescue, sessions, transcript
+from roleplay.store import Connection, rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim
 from roleplay.turns.effects import Claimed, Course, Emit, Steps, read, write
 from roleplay.turns.ground import Ground, Queue, end_if_lost, look, of_new_line, of_told, read_stand, told
+from roleplay.turns.guarding import Judged, judge
 from roleplay.turns.plan import Plan, Terms, Wish, claim_of, plan
 from roleplay.turns.reply import Reply, error_json
 from roleplay.turns.scene import Rehearsed, Scene, rehearse
@@ -33,12 +36,24 @@ def send(scene: Scene, text: str, options: TurnOptions, *, stream: bool) -> Cour
     """
     words = checked(text)
     asked: dict[str, str | None] = {"do": "send", "text": words}
+    judged: list[Judged] = []
 
     def ground(stand: sessions.Stand, known: Rehearsed) -> Steps[Ground]:
-        yield from ()
-        return of_new_line(scene, stand, known, words)
+        if not judged:
+            judged.append((yield from _judged(scene, known, words)))
+        [passed] = judged
+        if passed.refused is not None:
+            raise passed.refused
+        return replace(of_new_line(scene, stand, known, checked(passed.text)), verdicts=passed.verdicts)
 
     return (yield from _speak(scene, ground, Wish(options), options, asked, stream=stream))
+
+
+def _judged(scene: Scene, known: Rehearsed, words: str) -> Steps[Judged]:
+    """Ask the guards about a human line."""
+    speaker = known.stage.human.participant.display_name
+    asked = Checked(side="human", text=words, speaker=speaker, tenant=scene.tenant, session_id=scene.session_id)
+    return (yield from judge(scene, asked)) if scene.watch.guards else Judged(words)
 
 
 def regenerate(scene: Scene, turn_id: str | None, hint: str, options: TurnOptions, *, stream: bool) -> Course:
@@ -140,8 +155,12 @@ def _speak(
 
 def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
     """Write a claim; says whether it stands. A caller who leaves meanwhile leaves no turn in flight behind."""
+
+    def work(db: Connection) -> bool:
+        return store.claim(db, scene.tenant, scene.session_id, claim, at, now=scene.ports.now())
+
     try:
-        return (yield from write(lambda db: store.claim(db, scene.tenant, scene.session_id, claim, at)))
+        return (yield from write(work))
     except (GeneratorExit, StoreError):
         raise
     except BaseException as error:

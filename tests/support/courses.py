@@ -14,7 +14,7 @@ from roleplay.domain.persona import StoredPersona
 from roleplay.store.sessions import Seat, Stage, Stand
 from roleplay.turns.effects import Effect, Open, Pause, Ports, Read, Receive, Write
 from roleplay.turns.ground import Seen
-from roleplay.turns.scene import Scene
+from roleplay.turns.scene import Scene, Watch
 
 E = TypeVar("E")
 OWNER = "us"
@@ -73,6 +73,7 @@ class Hand:
             endpoints=(endpoint, *others),
             outer=(),
             languages=LANGUAGES,
+            watch=Watch(),
             counter=self.counter,
             ports=Ports(
                 now=lambda: BEGAN + timedelta(seconds=self.now_s),
