@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from roleplay.domain.erasure import Counts, Receipt
     from roleplay.domain.events import TurnEvent
     from roleplay.domain.guards import Checked, StoredVerdict, Verdict
-    from roleplay.domain.erasure import Counts, Receipt
     from roleplay.domain.page import Page
     from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, StoredPersona
     from roleplay.domain.settings import Fact, Sampling, SessionSettings, Setting, TurnOptions
@@ -102,7 +101,6 @@ __all__ = [
     "Persona",
     "PlayedBy",
     "Preview",
-    "Receipt",
     "Receipt",
     "RefusedError",
     "ReplyStream",
