@@ -85,7 +85,9 @@ _STREAMING = {
     name: Prepared(update(table(TurnRow)).where(HELD).values(status="streaming", lease_until=until))
     for name, until in _UNTIL.items()
 }
-_RENEWED = {name: Prepared(update(table(TurnRow)).where(HELD).values(lease_until=until)) for name, until in _UNTIL.items()}
+_RENEWED = {
+    name: Prepared(update(table(TurnRow)).where(HELD).values(lease_until=until)) for name, until in _UNTIL.items()
+}
 _IS_HELD = select(_t.seq).where(HELD)
 _HAS_CALL = select(_c.turn_seq).where(
     _c.tenant == bindparam("of_tenant"), _c.session_id == bindparam("of_session"), _c.id == bindparam("of_call")
@@ -119,9 +121,7 @@ _RETEXT = Prepared(
 )
 
 
-def claim(
-    connection: Connection, tenant: str, session_id: str, new: Claim, at: datetime, *, now: datetime
-) -> bool:
+def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: datetime, *, now: datetime) -> bool:
     """Write a turn before its model call. Gives ``False``, having written nothing, when the session moved on.
 
     ``at`` is when the turn began, ``now`` when the lease does: between them the lock was waited for.

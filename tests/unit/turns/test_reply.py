@@ -27,6 +27,7 @@ from tests.support.courses import END, Hand, said, stage
 
 MODEL = Endpoint("MiniMax-M2.7", retry={"attempts": 3, "first_pause_s": 4.0, "longest_pause_s": 6.0, "total_s": 60.0})
 ROLES_REFUSED = ChatRequestError("role group is not allowed", code=2013)
+BUSY = ChatUnavailableError("busy")
 BARE_1000 = ChatUnavailableError("unknown error", code=1000)
 ANSWER = [said("Sit."), END]
 PLAIN = ["system", "user"]
@@ -45,7 +46,7 @@ def test_a_call_is_made_again_as_often_as_the_policy_says() -> None:
     assert len(hand.of(Open)) == 3
     assert hand.pauses() == [2.0, 3.0]  # half of 4 and of 6, which 8 is cut to
     assert hand.done("Reply._next_attempt") == 2
-    assert hand.done("Reply._finish") == 1
+    assert hand.done("Reply._end") == 1
 
 
 def test_no_attempt_begins_after_the_last_second() -> None:
@@ -54,6 +55,23 @@ def test_no_attempt_begins_after_the_last_second() -> None:
     with pytest.raises(ChatUnavailableError):
         play(hand)
     assert hand.pauses() == [52.0]  # another pause would end at 62 s
+
+
+@pytest.mark.parametrize(("late_s", "looks"), [(20.0, 0), (40.0, 1)])
+def test_a_pause_that_took_too_long_is_followed_by_another_look(late_s: float, looks: int) -> None:
+    """Where the lease may end before the call can, it begins anew before the call is made."""
+    hand = Hand(BUSY, ANSWER, late_s=late_s)
+    assert play(hand).status is TurnStatus.COMPLETED
+    assert hand.done("Reply._hold_on") == looks
+
+
+def test_a_turn_that_was_lost_in_a_pause_is_not_asked_for_again() -> None:
+    hand = Hand(BUSY, ANSWER, late_s=40.0)
+    hand.told["Reply._hold_on"] = deque([False])
+    hand.told["Reply._end"] = deque([False, True])
+    with pytest.raises(ConflictError, match="took over"):
+        play(hand)
+    assert len(hand.of(Open)) == 1
 
 
 def test_what_will_not_pass_is_not_tried_again() -> None:
@@ -147,7 +165,7 @@ def test_slow_text_is_kept_after_some_seconds() -> None:
 def test_who_lost_the_turn_says_nothing_more() -> None:
     """Another process took the turn over: no piece after that is handed on, and the caller is told."""
     hand = Hand([said("x" * FLUSH_CHARS), said("more"), END])
-    hand.told["Reply._keep"] = hand.told["Reply._finish"] = deque([False] * 2)
+    hand.told["Reply._keep"] = hand.told["Reply._end"] = deque([False] * 2)
     with pytest.raises(ConflictError, match="took over"):
         play(hand)
     assert not any("more" in str(effect) for effect in hand.effects)
