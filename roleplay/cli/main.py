@@ -219,6 +219,36 @@ def doctor(
     _end(database.doctor(_db(context, db), repair=repair, as_json=as_json))
 
 
+@app.command()
+def erase(
+    context: typer.Context,
+    *,
+    owner: Annotated[str | None, typer.Option("--owner", help="All sessions of this owner.")] = None,
+    session: Annotated[
+        str | None, typer.Option("--session", metavar="ID", help="One session, by its id or the beginning of it.")
+    ] = None,
+    persona: Annotated[
+        str | None, typer.Option("--persona", metavar="KEY", help="A persona in all its versions, by key or whole id.")
+    ] = None,
+    idle_since: Annotated[
+        str | None,
+        typer.Option(
+            "--idle-since", metavar="DATE", help="The sessions whose last turn began before this day or time."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would go.")] = False,
+    cascade: Annotated[bool, typer.Option("--cascade", help="With --persona: the sessions that pin it, too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    db: Db = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete sessions or a persona for good, from every row and byte of the database."""
+    from roleplay.cli import erase as erasing
+
+    wish = erasing.Wish(owner, session, persona, idle_since, dry_run, cascade, yes, as_json)
+    erasing.erase(_db(context, db), wish)
+
+
 @db_app.command("upgrade")
 def db_upgrade(context: typer.Context, db: Db = None, *, as_json: AsJson = False) -> None:
     """Bring the schema to this version's revision."""

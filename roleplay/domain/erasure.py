@@ -10,12 +10,14 @@ Files = Literal["wiped", "busy", "too large"]
 
 
 class Counts(Value):
-    """How many of each there were. ``seats`` are the participants; ``revisions`` are those of sessions and of seats."""
+    """How many of each there were. ``verdicts`` are the guards', with the words they replaced; ``seats`` are the
+    participants; ``revisions`` are those of sessions and of seats."""
 
     sessions: int = 0
     turns: int = 0
     messages: int = 0
     model_calls: int = 0
+    verdicts: int = 0
     pieces: int = 0
     head_moves: int = 0
     path_states: int = 0

@@ -169,9 +169,9 @@ def _went_away(error: BaseException | None) -> bool:
     return state.startswith(("08", "57P")) or state in {"40001", "40P01"}
 
 
-def _patiently(step: Callable[[], object], patience_s: float = LOCK_PATIENCE_S) -> None:
+def _patiently(step: Callable[[], object], patience_s: float | None = None) -> None:
     """Do ``step``, waiting for SQLite's lock with jittered pauses above its own busy time-out."""
-    give_up = time.monotonic() + patience_s
+    give_up = time.monotonic() + (LOCK_PATIENCE_S if patience_s is None else patience_s)
     pause = _FIRST_PAUSE_S
     while True:
         try:

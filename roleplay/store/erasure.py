@@ -32,6 +32,7 @@ from roleplay.store.tables import (
     SessionRow,
     TurnRow,
     UtcDateTime,
+    VerdictRow,
     table,
 )
 from roleplay.store.turns import LIVE
@@ -42,6 +43,7 @@ IsLost = Callable[[rescue.Holder], bool]
 #: What a session's rows are counted as, in the order in which they can be deleted.
 OF_SESSION: tuple[tuple[type[Base], str], ...] = (
     (HeadMoveRow, "head_moves"),
+    (VerdictRow, "verdicts"),
     (ModelCallRow, "model_calls"),
     (MessageRow, "messages"),
     (TurnRow, "turns"),

@@ -154,7 +154,7 @@ def _erase_persona(company: Company, meant: Meant, persona_id: str, gone: Erased
 
 
 def _is_lost(company: Company, one: rescue.Holder) -> bool:
-    return one.expired or company.ports.is_left(one.owner, one.turn_id)
+    return company.ports.is_left(one.owner, one.turn_id, expired=one.expired)
 
 
 def _running(one: rescue.Holder, rest: str) -> ConflictError:

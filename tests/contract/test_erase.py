@@ -299,7 +299,7 @@ def test_a_turn_that_nobody_holds_is_erased(house: House) -> None:
 def test_whoever_comes_late_finds_nothing(house: House) -> None:
     """An owner whose turn was erased, because its lease had run out, changes nothing any more and is told so."""
     one = house.session("anna")
-    sql = """UPDATE roleplay_turns SET lease_until = '2020-01-01 00:00:00'
+    sql = """UPDATE roleplay_turns SET lease_owner = 'another/1/1', lease_until = '2020-01-01 00:00:00'
     WHERE lease_until IS NOT NULL AND tenant = 'default'"""
     with pytest.raises((ConflictError, NotFoundError)), one.stream("And now?") as reply:
         house.database.write(lambda db: db.execute(text(sql)))
