@@ -148,9 +148,7 @@ class AsyncRoleplay:
         """As ``Roleplay.close``."""
         if self._is_view or not self._backstage.is_ours:
             return
-        await self._backstage.shut(grace_s)
-        for close in self._owned:
-            await close()
+        await self._backstage.shut(grace_s, self._owned)
 
     async def __aenter__(self) -> Self:
         return self

@@ -183,12 +183,15 @@ class Roleplay:
 
     def close(self, *, grace_s: float = GRACE_S) -> None:
         """Let no turn begin, wait ``grace_s`` seconds for those that run, interrupt the rest, and close what ``open``
-        opened."""
+        opened.
+
+        Whoever waits for a reply that is interrupted gets ``ConflictError`` with its ``turn_id``; a stream just ends.
+        All of it is done whatever goes wrong, and then the first error is raised, such as ``StoreError`` for a turn
+        whose end could not be written. Ctrl-C, or a cancelled task, ends the waiting.
+        """
         if self._is_view or not self._backstage.is_ours:
             return
-        self._backstage.shut(grace_s)
-        for close in self._owned:
-            close()
+        self._backstage.shut(grace_s, self._owned)
 
     def __enter__(self) -> Self:
         return self

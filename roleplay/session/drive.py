@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
-from roleplay.domain.conversation import Delta
+from roleplay.domain.conversation import Delta, Turn, TurnStatus
 from roleplay.domain.events import Observer
 from roleplay.errors import ConflictError, RoleplayError, SettingsError
 from roleplay.session.watch import watched, watched_async
@@ -97,7 +97,7 @@ class Backstage:
         """Perform a course from beginning to end and give its result."""
         drive = Drive(self, steps)
         try:
-            return drive.to_end()
+            return _whole(drive, drive.to_end())
         finally:
             drive.interrupt()  # Ctrl-C may come between any two lines
 
@@ -148,22 +148,55 @@ class Backstage:
         else:
             thread.join(SEEN_OFF_S)
 
-    def shut(self, grace_s: float) -> None:
-        """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""
+    def shut(self, grace_s: float, owned: Sequence[Callable[[], None]] = ()) -> None:
+        """Let no course begin, wait ``grace_s`` seconds for those that are on, interrupt what is left of them, and
+        close what is ``owned``. Whatever goes wrong, all of it is done; the first error is raised then. Ctrl-C ends the
+        waiting."""
+        failures = _Failures()
         with self._changed:
             self._closing = True
-            self._changed.wait_for(lambda: not self._on, grace_s)
+            with failures:
+                self._changed.wait_for(lambda: not self._on, grace_s)
             left = list(self._on)
         for drive in left:
-            drive.stop()
+            with failures:
+                drive.stop()
         if self.owns_transport:
-            self.transport.close()  # wakes those who wait for an answer that has not begun
-        give_up = time.monotonic() + grace_s + 1
+            with failures:
+                self.transport.close()  # wakes those who wait for an answer that has not begun
+        give_up = time.monotonic() + (0 if failures.first else grace_s) + 1
         for drive in left:
-            with contextlib.suppress(ConflictError):  # its turn was taken over, or it had none yet
+            with failures, contextlib.suppress(ConflictError):  # its turn was taken over, or it had none yet
                 drive.interrupt(max(give_up - time.monotonic(), 0))
         for thread in self._threads - {threading.current_thread()}:
-            thread.join(max(give_up - time.monotonic(), 0))
+            with failures:
+                thread.join(max(give_up - time.monotonic(), 0))
+        for close in owned:
+            with failures:
+                close()
+        if failures.first is not None:
+            raise failures.first
+
+
+class _Failures:
+    """What goes wrong in some steps that must all be done."""
+
+    def __init__(self) -> None:
+        self.first: BaseException | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        self.first = self.first or error
+        return True
+
+
+def _whole(drive: Drive[T] | AsyncDrive[T], result: T) -> T:
+    """Give the result of a course to who waited for all of it. Raises ``ConflictError`` for a turn that was cut off."""
+    if drive.stopped and isinstance(result, Turn) and result.status is TurnStatus.INTERRUPTED:
+        raise ConflictError("the engine is closed", turn_id=result.id)
+    return result
 
 
 class Drive(Generic[T]):
@@ -172,7 +205,7 @@ class Drive(Generic[T]):
     def __init__(self, backstage: Backstage, steps: Steps[T]) -> None:
         self._backstage = backstage
         self._answer: Answer | None = None
-        self._stopped = False
+        self._stop = threading.Event()
         self._alone = threading.RLock()  # one thread at a time drives; another may close the engine
         backstage.enter(self)
         try:
@@ -189,6 +222,10 @@ class Drive(Generic[T]):
     @property
     def result(self) -> T | None:
         return self._course.result
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
 
     def until_emit(self) -> Delta | Claimed | None:
         """Perform effects until something is handed to the caller; ``None`` when the course has ended."""
@@ -242,18 +279,18 @@ class Drive(Generic[T]):
 
     def stop(self) -> None:
         """From another thread: end the reply at the next chance, and wake whoever waits for it."""
-        self._stopped = True
+        self._stop.set()
         answer = self._answer
         if answer is not None:
             answer.close()
 
     def _perform(self, effect: Effect | None) -> None:
         try:
-            if self._stopped and isinstance(effect, Open | Receive | Pause | Read):
+            if self.stopped and isinstance(effect, Open | Receive | Pause | Read):
                 raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
             result = self._do(effect)
         except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, Ctrl-C too
-            stopped = self._stopped and isinstance(error, Exception) and isinstance(effect, Open | Receive | Pause)
+            stopped = self.stopped and isinstance(error, Exception) and isinstance(effect, Open | Receive | Pause)
             self._throw(Interrupt() if stopped else error)
         else:
             self._step(lambda: self._course.send(result))
@@ -288,10 +325,14 @@ class Drive(Generic[T]):
                 if self._answer is not None:
                     self._answer.release()
             case Pause(seconds):
-                time.sleep(seconds)
+                self._rest(seconds)
             case Ask() | Notify():
                 return watched(self._backstage.observers, effect)
         return None
+
+    def _rest(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Interrupt
 
 
 class AsyncBackstage:
@@ -313,7 +354,8 @@ class AsyncBackstage:
 
     async def run(self, steps: Steps[T]) -> T:
         """Perform a course from beginning to end and give its result."""
-        return await AsyncDrive(self, steps).to_end()
+        drive = AsyncDrive(self, steps)
+        return _whole(drive, await drive.to_end())
 
     def enter(self, drive: AsyncDrive[Any]) -> None:
         """As ``Backstage.enter``."""
@@ -341,25 +383,42 @@ class AsyncBackstage:
         with contextlib.suppress(RuntimeError):  # the loop was closed: the turn is nobody's, and the next call ends it
             loop.call_soon_threadsafe(lambda: self.start(drive.quit()))
 
-    async def shut(self, grace_s: float) -> None:
-        """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""
+    async def shut(self, grace_s: float, owned: Sequence[Callable[[], Awaitable[None]]] = ()) -> None:
+        """As ``Backstage.shut``. A cancellation ends the waiting, and goes on when all is done."""
         self._closing = True
-        await self._quiet(grace_s)
-        await self._interrupt_all(grace_s + 1)
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=grace_s + 1)
+        failures = _Failures()
+        with failures:
+            await self._quiet(grace_s)
+        patience_s = (0 if failures.first else grace_s) + 1
+        with failures:
+            await _sheltered(self._end(patience_s, owned))
+        if failures.first is not None:
+            raise failures.first
 
-    async def _interrupt_all(self, patience_s: float) -> None:
+    async def _end(self, patience_s: float, owned: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        failures = _Failures()
+        for error in await self._interrupt_all(patience_s):
+            failures.first = failures.first or error
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=patience_s)
+        for close in owned:
+            with failures:
+                await close()
+        if failures.first is not None:
+            raise failures.first
+
+    async def _interrupt_all(self, patience_s: float) -> list[BaseException]:
+        """Interrupt all courses that are on; gives what went wrong."""
         left = [asyncio.ensure_future(drive.interrupt()) for drive in list(self._on)]
         if not left:
-            return
+            return []
         ended, waiting = await asyncio.wait(left, timeout=patience_s)
         for one in waiting:
             one.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        for one in ended:
-            with contextlib.suppress(ConflictError):  # its turn was taken over, or it had none yet
-                one.result()
+        errors = [one.exception() for one in ended if not one.cancelled()]
+        # A conflict: its turn was taken over, or it had none yet.
+        return [error for error in errors if error is not None and not isinstance(error, ConflictError)]
 
     async def _quiet(self, patience_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -374,7 +433,7 @@ class AsyncDrive(Generic[T]):
     def __init__(self, backstage: AsyncBackstage, steps: Steps[T]) -> None:
         self._backstage = backstage
         self._answer: AsyncAnswer | None = None
-        self._stopped = False
+        self.stopped = False
         self._cut = False
         self._waiting: asyncio.Task[Any] | None = None
         self._alone = asyncio.Lock()  # one task at a time drives; another may close the engine
@@ -444,19 +503,19 @@ class AsyncDrive(Generic[T]):
 
     def stop(self) -> None:
         """End the reply at the next chance, and wake whoever waits for it."""
-        self._stopped = True
+        self.stopped = True
         if self._waiting is not None and not self._cut:
             self._cut = True
             self._waiting.cancel()
 
     async def _perform(self, effect: Effect | None) -> None:
         try:
-            if self._stopped and isinstance(effect, Open | Receive | Pause | Read):
+            if self.stopped and isinstance(effect, Open | Receive | Pause | Read):
                 raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
             result = await self._do(effect)
         except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, cancellation too
             stoppable = isinstance(effect, Open | Receive | Pause)
-            stopped = self._stopped and stoppable and isinstance(error, Exception)
+            stopped = self.stopped and stoppable and isinstance(error, Exception)
             await self._throw(Interrupt() if stopped else error)
         else:
             await self._step(lambda: self._course.send(result))
