@@ -51,7 +51,7 @@ from roleplay.wire.request import WireRequest, parameters_json
 FLUSH_CHARS = 256
 FOLDED_ROLES = frozenset({Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI})
 FLUSH_S = 2.0
-FLUSH_GROWTH = 1.125
+FLUSH_GROWTH = 1.5
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class Reply:
 
     def __post_init__(self) -> None:
         self.call, self.call_at = self.claim.call, self.claimed_at
-        self.kept = bool(self.plan.ground.so_far)
+        self.kept, self.kept_chars = bool(self.plan.ground.so_far), len(self.plan.ground.so_far)
 
     def course(self) -> Course:
         """Make attempts until one gives the reply, the policy is used up, or the caller wants no more."""

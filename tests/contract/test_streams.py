@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 import roleplay
 from roleplay import (
@@ -295,6 +296,30 @@ def test_a_turn_that_ended_is_played_back(database_url: str, scripted: Scripted)
             assert reply.turn == turn
         [delta] = session.follow(turn.id)
         assert (delta.kind.value, delta.speaker) == ("speech", "Huang")
+
+
+def test_what_goes_on_is_not_stored_over_and_over(sqlite_url: str, scripted: Scripted) -> None:
+    """A resumed reply begins with the text that is stored already: it is written again when all of it has doubled."""
+    written: list[int] = []
+
+    def count(_c: Any, _cursor: Any, statement: str, values: Any, *_rest: Any) -> None:
+        if "roleplay_messages" in statement and not statement.startswith("SELECT"):
+            texts = [one for one in (values.values() if isinstance(values, dict) else values) if isinstance(one, str)]
+            written.extend(len(one) for one in texts if len(one) > len(TEXT))
+
+    with Roleplay.open(sqlite_url, model=MODEL, chat=scripted(TEXT * 8, "And on. " * 200)) as rp:
+        session = talk(rp)
+        with session.stream("Where?") as reply:
+            heard = 0
+            while heard < len(TEXT) * 7:
+                heard += len(next(iter(reply)).text)
+        event.listen(Engine, "before_cursor_execute", count)
+        try:
+            with session.resume() as reply:
+                list(reply)
+        finally:
+            event.remove(Engine, "before_cursor_execute", count)
+    assert written == [len(reply.turn.reply.text)]
 
 
 def test_who_may_follow(database_url: str, scripted: Scripted) -> None:

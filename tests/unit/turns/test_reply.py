@@ -133,19 +133,33 @@ def test_what_has_no_such_roles_is_not_folded() -> None:
 
 def kept(pieces: int, pace_s: float = 0.0) -> list[int]:
     """The lengths of the text each time that it is stored while so many pieces of twelve characters come."""
+    return stored(pieces, pace_s)[:-1]
+
+
+def stored(pieces: int, pace_s: float) -> list[int]:
+    """The same, and at last the whole text."""
     hand = Hand([*[said("twelve chars")] * pieces, END], pace_s=pace_s)
     assert play(hand).status is TurnStatus.COMPLETED
-    flushes = hand.done("Reply._keep")
-    return [len(text) for text in hand.counter.texts if text.startswith("twelve")][:flushes]
+    lengths = [len(text) for text in hand.counter.texts if text.startswith("twelve")]
+    assert len(lengths) == hand.done("Reply._keep") + hand.done("Reply._end")
+    assert lengths[-1] == 12 * pieces
+    return lengths
 
 
-@pytest.mark.parametrize("pace_s", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("pace_s", [0.0, 0.02, 0.25, 0.5, 3.0])
 def test_text_is_kept_in_time_and_never_quadratically(pace_s: float) -> None:
-    """However slowly a reply comes, the characters that are stored grow with its length, and not with its square."""
-    for pieces in (500, 4_000):
-        lengths = kept(pieces, pace_s)
-        assert lengths == sorted(lengths)
-        assert sum(lengths) < 12 * (12 * pieces)  # each time a ninth more, at least
+    """However slowly a reply comes, fewer than four times its characters are stored, its last storing among them."""
+    for pieces in (12, 500, 4_000):
+        lengths = stored(pieces, pace_s)
+        assert all(later > 1.5 * earlier for earlier, later in pairwise(lengths[:-1]))
+        assert sum(lengths) < 4 * (12 * pieces)
+
+
+def test_little_is_lost_of_words_that_come_steadily() -> None:
+    """Wherever it breaks off, two thirds of what was said two seconds before are stored."""
+    for pieces in range(1, 300):
+        steps = [0, *kept(pieces, pace_s=0.25)]
+        assert steps[-1] >= (12 * (pieces - 8)) / 1.5
 
 
 def test_text_is_kept_each_time_that_it_doubled() -> None:
