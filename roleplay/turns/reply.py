@@ -213,8 +213,11 @@ class Reply:
         )
 
     def _keep(self) -> Steps[None]:
-        """Store the text so far when it doubled, or grew and some seconds passed: never quadratic in its length."""
-        length, now = self.speech_chars, self.scene.ports.monotonic()
+        """Store the text so far when it doubled, or grew by half and some seconds passed.
+
+        So all that is stored on the way stays below three times the text, and with its end below four times.
+        """
+        length, now = len(self.plan.ground.so_far) + self.speech_chars, self.scene.ports.monotonic()
         doubled = length >= max(2 * self.kept_chars, FLUSH_CHARS)
         late = now - self.kept_at >= FLUSH_S and length > self.kept_chars * FLUSH_GROWTH
         if not (doubled or late):
