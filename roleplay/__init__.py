@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from roleplay.domain.page import Page
     from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, StoredPersona
     from roleplay.domain.settings import Fact, Sampling, SessionSettings, Setting, TurnOptions
+    from roleplay.domain.sync import PersonaChange, SyncedPersona, SyncReport
     from roleplay.domain.usage import BaseResp, SensitiveCategory, Sensitivity, Usage
     from roleplay.engine import Roleplay
     from roleplay.session import AsyncChatSession, AsyncReplyStream, ChatSession, Preview, ReplyStream
@@ -99,6 +100,7 @@ __all__ = [
     "Page",
     "Participant",
     "Persona",
+    "PersonaChange",
     "PlayedBy",
     "Preview",
     "Receipt",
@@ -120,6 +122,8 @@ __all__ = [
     "StoreError",
     "StoredPersona",
     "StoredVerdict",
+    "SyncReport",
+    "SyncedPersona",
     "Transport",
     "Turn",
     "TurnEvent",
@@ -148,6 +152,7 @@ _ROOMS = {
     "domain.page": "Page",
     "domain.persona": "ExampleDialogue ExampleLine Persona StoredPersona",
     "domain.settings": "Fact Sampling SessionSettings Setting TurnOptions",
+    "domain.sync": "PersonaChange SyncReport SyncedPersona",
     "domain.usage": "BaseResp SensitiveCategory Sensitivity Usage",
     "engine": "Roleplay",
     "session": "AsyncChatSession AsyncReplyStream ChatSession Preview ReplyStream",

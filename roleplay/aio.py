@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +21,9 @@ from roleplay.domain.guards import Guard
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
+from roleplay.domain.sync import SyncReport
 from roleplay.domain.values import NO_METADATA, Metadata
+from roleplay.exchange.persona_files import read_folder
 from roleplay.replay import AsyncReplay
 from roleplay.session.drive import GRACE_S, AsyncBackstage
 from roleplay.session.handle import AsyncChatSession
@@ -31,9 +35,10 @@ from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.doctor import Finding
 from roleplay.store.personas import Change
 from roleplay.turns import company as courses
-from roleplay.turns import erasing
+from roleplay.turns import erasing, syncing
 from roleplay.turns.company import Company, Opening
 from roleplay.turns.scene import NO_WATCH, Watch
+from roleplay.turns.syncing import Sync
 
 
 class AsyncRoleplay:
@@ -201,6 +206,20 @@ class AsyncPersonas:
     async def archive(self, name: str) -> StoredPersona:
         """As ``Personas.archive``."""
         return await self._backstage.run(courses.archive_persona(self._company, name))
+
+    async def sync(
+        self,
+        folder: str | PathLike[str],
+        *,
+        prune: bool = False,
+        dry_run: bool = False,
+        author: str = "",
+        message: str = "",
+    ) -> SyncReport:
+        """As ``Personas.sync``."""
+        files = await asyncio.to_thread(read_folder, Path(folder))
+        how = Sync(prune, dry_run, author, message)
+        return await self._backstage.run(syncing.sync_personas(self._company, files, how))
 
 
 class AsyncSessions:

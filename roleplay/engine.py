@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +20,9 @@ from roleplay.domain.guards import Guard
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
+from roleplay.domain.sync import SyncReport
 from roleplay.domain.values import NO_METADATA, Metadata
+from roleplay.exchange.persona_files import read_folder
 from roleplay.replay import Replay
 from roleplay.session.drive import GRACE_S, Backstage
 from roleplay.session.handle import ChatSession
@@ -30,9 +34,10 @@ from roleplay.store.database import Database
 from roleplay.store.doctor import Finding
 from roleplay.store.personas import Change
 from roleplay.turns import company as courses
-from roleplay.turns import erasing
+from roleplay.turns import erasing, syncing
 from roleplay.turns.company import Company, Opening
 from roleplay.turns.scene import NO_WATCH, Watch
+from roleplay.turns.syncing import Sync
 
 
 class Roleplay:
@@ -254,6 +259,27 @@ class Personas:
         ``name`` is as in ``get``, which finds it still. Raises ``NotFoundError``.
         """
         return self._backstage.run(courses.archive_persona(self._company, name))
+
+    def sync(
+        self,
+        folder: str | PathLike[str],
+        *,
+        prune: bool = False,
+        dry_run: bool = False,
+        author: str = "",
+        message: str = "",
+    ) -> SyncReport:
+        """Bring the personas of a folder's ``*.yaml``, ``*.yml`` and ``*.json`` files into the database, and report.
+
+        Each file is a persona; its key is the field ``key``, else the file's name. All files are read before anything
+        is written, and what is written is one transaction. ``prune`` archives the personas that an earlier sync put
+        and no file holds any more; those that never came from a file stay. ``dry_run`` writes nothing. ``author`` and
+        ``message`` are kept with each new version. Raises ``InvalidInputError``, ``NotFoundError`` and
+        ``ConflictError``.
+        """
+        files = read_folder(Path(folder))
+        how = Sync(prune, dry_run, author, message)
+        return self._backstage.run(syncing.sync_personas(self._company, files, how))
 
 
 class Sessions:

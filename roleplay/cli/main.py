@@ -24,7 +24,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-persona_app = typer.Typer(help="Personas: add them from files, list them, show them.", rich_markup_mode=None)
+persona_app = typer.Typer(
+    help="Personas: add them from files, sync a folder, list them, show them.", rich_markup_mode=None
+)
 session_app = typer.Typer(help="Stored sessions: list them, show them.", rich_markup_mode=None)
 db_app = typer.Typer(help="The database's schema: upgrade it, check it.", rich_markup_mode=None)
 app.add_typer(persona_app, name="persona")
@@ -130,6 +132,34 @@ def persona_add(
     from roleplay.cli import personas
 
     personas.add(files, _db(context, db), as_json=as_json)
+
+
+@persona_app.command("sync")
+def persona_sync(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of persona files: YAML or JSON.")],
+    *,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Archive the personas that came from files which are gone.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    author: Annotated[str, typer.Option("--author", metavar="NAME", help="Kept with each new version.")] = "",
+    message: Annotated[str, typer.Option("--message", metavar="TEXT", help="Kept with each new version.")] = "",
+    db: Db = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a folder of persona files into the database: all of it or, where a file is bad, nothing."""
+    from roleplay.cli import personas
+
+    personas.sync(
+        folder,
+        _db(context, db),
+        prune=prune,
+        dry_run=dry_run,
+        author=author,
+        message=message,
+        as_json=as_json,
+    )
 
 
 @persona_app.command("list")

@@ -21,6 +21,7 @@ from roleplay.store.cursors import after, numbered, page_of
 from roleplay.store.tables import ExampleDialogueRow, ExampleLineRow, PersonaRow, PersonaVersionRow, table
 
 _NO_VERSION = 2**31
+_KEYS_AT_ONCE = 200
 _AnyRow = Row[*tuple[Any, ...]]
 _p = table(PersonaRow).c
 _v = table(PersonaVersionRow).c
@@ -78,6 +79,10 @@ _LINES = (
 )
 _NEWEST = _WHOLE.where(_p.version == _v.version)
 _LISTED = _NEWEST.where(_p.archived_at.is_(None)).order_by(_p.updated_at.desc(), _p.id.desc())
+_KEYED = _NEWEST.where(_p.key.in_(bindparam("keys", expanding=True)))
+_SYNCED = select(_p.id, _p.key, _p.version).where(
+    _p.tenant == bindparam("tenant"), _p.synced.is_(True), _p.key.is_not(None), _p.archived_at.is_(None)
+)
 _BY_AGE = (
     _NEWEST.where(_p.archived_at.is_(None), _p.tenant == bindparam("tenant"), _p.id > bindparam("after"))
     .order_by(_p.id)
@@ -183,6 +188,30 @@ def find(connection: Connection, tenant: str, key: str) -> StoredPersona | None:
     """Give the newest version of the persona with this ``key``, or ``None``."""
     found = connection.execute(_BY_KEY, {"tenant": tenant, "key": key}).first()
     return None if found is None else get(connection, tenant, found.id, version=found.version)
+
+
+def with_keys(connection: Connection, tenant: str, keys: Sequence[str]) -> dict[str, StoredPersona]:
+    """Give the newest versions of the personas with these keys, by key."""
+    found: dict[str, StoredPersona] = {}
+    for first in range(0, len(keys), _KEYS_AT_ONCE):
+        some = keys[first : first + _KEYS_AT_ONCE]
+        rows = connection.execute(_KEYED, {"tenant": tenant, "keys": some}).all()
+        found |= {row.key: one for row, one in zip(rows, _stored(connection, tenant, rows), strict=True)}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """A persona that is kept in a file."""
+
+    id: str
+    version: int
+
+
+def synced(connection: Connection, tenant: str) -> dict[str, Synced]:
+    """Give all personas that are kept in files and not archived, by key."""
+    rows = connection.execute(_SYNCED, {"tenant": tenant})
+    return {row.key: Synced(row.id, row.version) for row in rows}
 
 
 def ids_with_prefix(connection: Connection, tenant: str, prefix: str) -> list[str]:
