@@ -1,4 +1,4 @@
-"""A chat service: `DATABASE_URL=sqlite:///chats.db uvicorn fastapi_app:app`. Needs fastapi, uvicorn, the async extra."""
+"""A chat service: DATABASE_URL=sqlite:///chats.db uvicorn fastapi_app:app. Needs fastapi, uvicorn, the async extra."""
 
 import os
 from collections.abc import AsyncIterator

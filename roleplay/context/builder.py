@@ -120,7 +120,7 @@ def build(
     demands: DialectDemands,
 ) -> Draft:
     """Build the context whose newest line is the last of ``lines`` (oldest first, back to ``window_start`` or to where
-    they exceed the budget). ``hidden`` are the messages between them that are left out.
+    they exceed the budget); there may be none. ``hidden`` are the messages between them that are left out.
 
     Claim order: the dialect's fixed cost, system, user persona, scene, newest line and required facts; then the
     post-history instruction, the note, other facts and example dialogues by priority, the latter whole and in at most
@@ -129,12 +129,13 @@ def build(
     Raises ``BudgetError`` when what is required does not fit.
     """
     ledger = _Ledger(budget_tokens, demands.fixed_tokens)
-    *past, newest = lines
+    past, newest = lines[:-1], lines[-1:]
     beside = {name: message_tokens(0, name, counter, demands) for name in {line.name for line in lines}}
     costs = [line.tokens + beside[line.name] for line in lines]
     for piece in sheet.front:
         ledger.require((piece.section, ""), piece.tokens)
-    ledger.require((Section.NEWEST, ""), costs[-1])
+    if newest:
+        ledger.require((Section.NEWEST, ""), costs[-1])
     for piece in sheet.wish:
         ledger.require((piece.section, ""), piece.tokens)
     for fact in facts:
@@ -152,11 +153,12 @@ def build(
     among += [(NOTE_DEPTH, one) for one in note]
     front = [*sheet.front[:1], *leading, *sheet.front[1:], *examples]
     first = ledger.take_history(past, costs[:-1])
-    kept = [*past[first:], newest]
+    kept = [*past[first:], *newest]
+    begin, end = (kept[0].seq, kept[-1].seq) if kept else (0, 0)
     moved = first > 0
     recipe = Recipe(
         front=tuple(one.piece for one in front),
-        history=Span(kept[0].seq, newest.seq, sheet.seat, tuple(seq for seq in hidden if seq > kept[0].seq)),
+        history=Span(begin, end, sheet.seat, tuple(seq for seq in hidden if seq > begin)),
         insertions=tuple(Insertion(depth, one.piece) for depth, one in among),
         tail=tuple(one.piece for one in (*sheet.wish, *post)),
     )
@@ -171,7 +173,7 @@ def build(
         prompt_tokens=budget_tokens - ledger.left,
         overhead_tokens=demands.fixed_tokens,
         counter=counter,
-        window_start=kept[0].seq if moved else window_start,
+        window_start=begin if moved else window_start,
         moved=moved,
     )
 

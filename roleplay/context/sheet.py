@@ -38,6 +38,15 @@ class Casting(NamedTuple):
     scene: str
 
 
+class Wanted(NamedTuple):
+    """What is wanted of one reply: ``unasked``, that it comes though no line asks for it; that it goes on from the text
+    ``so_far``; that it heeds a ``hint``."""
+
+    unasked: bool = False
+    so_far: str = ""
+    hint: str = ""
+
+
 class Sheet(NamedTuple):
     """The rendered pieces of a context beside its history. ``examples`` are whole dialogues."""
 
@@ -50,12 +59,15 @@ class Sheet(NamedTuple):
     post_history: Rendered | None
     wish: tuple[Rendered, ...] = ()
 
-    def with_wish(self, hint: str, so_far: str, words: Words, counter: Counter, demands: DialectDemands) -> Sheet:
-        """Give the sheet of one reply that goes on from the text ``so_far``, or has a ``hint``; both are required."""
-        if not (hint or so_far):
+    def with_wish(self, wanted: Wanted, words: Words, counter: Counter, demands: DialectDemands) -> Sheet:
+        """Give the sheet of one reply of which something is wanted, which is required then."""
+        unasked, so_far, hint = wanted
+        if not (unasked or so_far or hint):
             return self
 
         wish = []
+        if unasked:
+            wish.append(rendered(Section.SPEAK, Role.USER, self.user, words.speak, counter, demands))
         if so_far:
             wish.append(rendered(Section.SO_FAR, Role.ASSISTANT, self.char, so_far, counter, demands))
             wish.append(rendered(Section.SO_FAR, Role.USER, self.user, words.go_on, counter, demands))

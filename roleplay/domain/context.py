@@ -32,6 +32,7 @@ class Section(StrEnum):
     HISTORY = "history"
     NOTE = "note"
     NEWEST = "newest"
+    SPEAK = "speak"
     SO_FAR = "so_far"
     HINT = "hint"
     POST_HISTORY = "post_history"

@@ -12,7 +12,8 @@ from roleplay.domain.values import Metadata, Utc, Value
 
 
 class TurnKind(StrEnum):
-    """Why a turn exists: the model replied, or a persona's greeting opened the session."""
+    """Why a turn exists: the model replied, a persona's greeting opened the session, or a line was added: the
+    narrator's, or somebody's that was said elsewhere."""
 
     REPLY = "reply"
     GREETING = "greeting"
@@ -114,7 +115,7 @@ class ModelCall(Value):
 class Turn(Value):
     """What was said and everything that it caused.
 
-    ``human`` is absent in a greeting, ``reply`` in a turn without text so far. ``variant`` counts from 1 among
+    ``human`` is absent where no line is answered, ``reply`` where there is no text yet. ``variant`` counts from 1 among
     ``variants`` siblings. ``calls`` are all attempts, oldest first.
     """
 

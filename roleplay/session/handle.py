@@ -13,7 +13,8 @@ from roleplay.domain.values import Value
 from roleplay.session.drive import AsyncBackstage, Backstage
 from roleplay.session.stream import AsyncReplyStream, ReplyStream
 from roleplay.store.entries import settings_of
-from roleplay.turns import following, reading, speaking, tree
+from roleplay.turns import adding, following, reading, speaking, tree
+from roleplay.turns.adding import Speaker
 from roleplay.turns.plan import Plan
 from roleplay.turns.scene import Scene
 
@@ -87,6 +88,22 @@ class ChatSession:
         """
         course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
         return ReplyStream(self._backstage, course, options.on_disconnect)
+
+    def speak(self, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
+        """Let the model speak next without a human line: it opens, goes on, or answers what was added.
+
+        ``hint`` is an instruction for this reply alone.
+        """
+        course = speaking.speak(self._scene, hint, options, stream=True)
+        return ReplyStream(self._backstage, course, options.on_disconnect)
+
+    def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
+        """Add a line without calling the model: the ``user``'s, the ``model``'s, or a ``narrator``'s, who has no seat
+        and reaches the model as a user under a name of his own. The session stands on it.
+
+        Of the options, ``idempotency_key``, ``on_conflict``, ``wait_s`` and ``metadata`` count. Raises as ``send``.
+        """
+        return self._backstage.run(adding.add(self._scene, text, speaker, options))
 
     def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Make another attempt at a turn that failed or was interrupted (the last one without an id)."""
@@ -229,6 +246,15 @@ class AsyncChatSession:
         """As ``ChatSession.regenerate``."""
         course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
         return await AsyncReplyStream(self._backstage, course, options.on_disconnect).begin()
+
+    async def speak(self, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
+        """As ``ChatSession.speak``."""
+        course = speaking.speak(self._scene, hint, options, stream=True)
+        return await AsyncReplyStream(self._backstage, course, options.on_disconnect).begin()
+
+    async def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
+        """As ``ChatSession.add``."""
+        return await self._backstage.run(adding.add(self._scene, text, speaker, options))
 
     async def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.retry``."""

@@ -127,10 +127,11 @@ class NewTurn:
 
 @dataclass(frozen=True, slots=True)
 class Uttered:
-    """A turn that needed no model, with its one message."""
+    """A turn that needed no model, with its one message and what guards said of it."""
 
     turn: NewTurn
     message: NewMessage
+    verdicts: tuple[NewVerdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

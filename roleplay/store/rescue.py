@@ -20,6 +20,7 @@ _t = table(TurnRow).c
 _c = table(ModelCallRow).c
 _m = table(MessageRow).c
 _parent = table(TurnRow).alias("parent")
+_tip = table(MessageRow).alias("tip")
 _state = table(PathStateRow).c
 _human = table(MessageRow).alias("human")
 _reply = table(MessageRow).alias("reply")
@@ -101,10 +102,14 @@ def _told(where: Any) -> Select[Any]:
             _parent.c.state_seq,
             _state.state,
             _t.state_seq.label("left_seq"),
+            _tip.c.seq.label("tip_seq"),
+            _tip.c.human_ordinal.label("tip_humans"),
+            _tip.c.model_ordinal.label("tip_models"),
         )
         .outerjoin(_human, _beside(_human) & (_human.c.seq == _t.human_seq))
         .outerjoin(_reply, _beside(_reply) & (_reply.c.seq == _t.reply_seq))
         .outerjoin(_parent, _beside(_parent) & (_parent.c.seq == _t.parent_turn))
+        .outerjoin(_tip, _beside(_tip) & (_tip.c.seq == func.coalesce(_parent.c.reply_seq, _parent.c.human_seq)))
         .outerjoin(
             table(PathStateRow),
             (_state.session_id == _t.session_id) & (_state.tenant == _t.tenant) & (_state.seq == _parent.c.state_seq),
@@ -162,6 +167,16 @@ class Told:
     state_seq: int | None
     state: str | None
     left_seq: int | None
+    tip_seq: int | None
+    tip_humans: int | None
+    tip_models: int | None
+
+    @property
+    def ordinals(self) -> tuple[int, int]:
+        """The human and the model ordinal of what the turn's reply follows."""
+        if self.human_seq is None:
+            return self.tip_humans or 0, self.tip_models or 0
+        return self.human_ordinal or 0, self.model_ordinal or 0
 
     @property
     def tip(self) -> int | None:

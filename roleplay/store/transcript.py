@@ -35,7 +35,7 @@ _LOOK_UP = text(
     "SELECT set_config('jit', 'off', true), set_config('enable_hashjoin', 'off', true),"
     " set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true) /* tenant: none */"
 )
-_Beside = defaultdict[int | None, dict[int, int]]
+_Beside = defaultdict[tuple[int | None, int | None], dict[int, int]]
 _turns = table(TurnRow)
 _human = table(MessageRow).alias("human")
 _reply = table(MessageRow).alias("reply")
@@ -102,18 +102,31 @@ _beside_opening = (
         _owner.c.seq != _turns.c.seq,
     )
 )
+_beside_unasked = (
+    select(func.count())
+    .select_from(_owner)
+    .where(
+        _here(_owner),
+        _owner.c.parent_turn == _turns.c.parent_turn,
+        _owner.c.human_seq.is_(None),
+        _owner.c.status == TurnStatus.COMPLETED.value,
+        _owner.c.seq != _turns.c.seq,
+    )
+)
 
 
 def _beside_it(*, older: bool) -> Any:
-    """How many complete turns answer the same line as a turn does, or open the session as it does; the older ones."""
-    replies, openings = _beside_reply, _beside_opening
+    """How many complete turns answer the same line as a turn does, or no line at the same place; the older ones."""
+    replies, openings, unasked = _beside_reply, _beside_opening, _beside_unasked
     if older:
         replies = replies.where(_sibling.c.seq < _turns.c.reply_seq)
         openings = openings.where(_owner.c.reply_seq < _turns.c.reply_seq)
+        unasked = unasked.where(_owner.c.reply_seq < _turns.c.reply_seq)
     return case(
+        (_turns.c.reply_seq.is_(None), 0),  # a line that was added
         (_turns.c.human_seq.is_not(None), replies.correlate(_turns).scalar_subquery()),
         (_turns.c.parent_turn.is_(None), openings.correlate(_turns).scalar_subquery()),
-        else_=0,
+        else_=unasked.correlate(_turns).scalar_subquery(),
     )
 
 
@@ -172,6 +185,9 @@ _ANSWERS = _complete.join(
     _sibling, (_owner.c.seq == _sibling.c.turn_seq) & (_owner.c.reply_seq == _sibling.c.seq)
 ).where(_here(_sibling), _sibling.c.parent_seq.in_(bindparam("lines", expanding=True)))
 _OPENINGS = _complete.where(_owner.c.parent_turn.is_(None), _owner.c.human_seq.is_(None))
+_UNASKED = _complete.add_columns(_owner.c.parent_turn).where(
+    _owner.c.parent_turn.in_(bindparam("parents", expanding=True)), _owner.c.human_seq.is_(None)
+)
 _AFTER_HEAD = _last_attempt(_child.c.parent_turn == bindparam("head_turn"))
 _AT_ROOT = _last_attempt(_child.c.parent_turn.is_(None))
 
@@ -273,8 +289,8 @@ def variants(connection: Connection, tenant: str, session_id: str, turn_id: str)
     if row is None:
         raise NotFoundError("turn", turn_id)
     beside = _beside(connection, where, [row])
-    found = connection.execute(_THESE, where | {"turns": [*{row.seq, *beside[row.human_seq]}]}).all()
-    return _whole(connection, where, sorted(found, key=lambda one: int(one.reply_seq)), beside)
+    found = connection.execute(_THESE, where | {"turns": [*{row.seq, *beside[_place_of(row)]}]}).all()
+    return _whole(connection, where, sorted(found, key=lambda one: int(one.reply_seq or 0)), beside)
 
 
 def _whole(
@@ -290,25 +306,33 @@ def _whole(
     for row in rows:
         if beside is None:
             numbers = row.before_it + 1, row.beside_it + 1
+        elif row.reply_seq is None:
+            numbers = 1, 1
         else:
-            replies = {row.seq: row.reply_seq, **beside[row.human_seq]}.values()
+            replies = {row.seq: row.reply_seq, **beside[_place_of(row)]}.values()
             numbers = sum(other <= row.reply_seq for other in replies), len(replies)
         turns.append(_turn(row, by_turn[row.seq], numbers))
     return turns
 
 
 def _beside(connection: Connection, where: dict[str, Any], rows: Sequence[Row[Any]]) -> _Beside:
-    """Give, by human line, the numbers of the complete turns that answer it and of their replies.
-
-    Those that open the session answer ``None``.
-    """
+    """Give, by the place of a reply, the numbers of the complete turns that reply there and of their replies."""
     found: _Beside = defaultdict(dict)
-    lines = {row.human_seq for row in rows}
-    said = connection.execute(_ANSWERS, where | {"lines": [*(lines - {None})]}).all() if lines - {None} else []
-    opened = connection.execute(_OPENINGS, where).all() if None in lines else []
-    for line, turn, reply in (*said, *opened):
-        found[line][turn] = reply
+    places = {_place_of(row) for row in rows}
+    lines = [line for line, _ in places if line is not None]
+    parents = [parent for line, parent in places if line is None and parent is not None]
+    for line, turn, reply in connection.execute(_ANSWERS, where | {"lines": lines}).all() if lines else ():
+        found[line, None][turn] = reply
+    for _, turn, reply in connection.execute(_OPENINGS, where).all() if (None, None) in places else ():
+        found[None, None][turn] = reply
+    for _, turn, reply, parent in connection.execute(_UNASKED, where | {"parents": parents}).all() if parents else ():
+        found[None, parent][turn] = reply
     return found
+
+
+def _place_of(row: Row[Any]) -> tuple[int | None, int | None]:
+    """What a turn answers: a human line, or none after its parent turn, or none at the beginning."""
+    return (None, row.parent_turn) if row.human_seq is None else (row.human_seq, None)
 
 
 def by_id(connection: Connection, tenant: str, session_id: str, turn_id: str) -> Turn:
@@ -343,6 +367,9 @@ def unresolved(connection: Connection, tenant: str, session_id: str, head_turn: 
 
 def _turn(row: Row[Any], made: list[ModelCall], numbers: tuple[int, int]) -> Turn:
     known = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
+    human, reply = _message(known, "human"), _message(known, "reply")
+    if human is not None and reply is not None:  # a line is hidden with the reply that answers it here
+        human = human.model_copy(update={"hidden": reply.hidden})
     return Turn(
         id=row.id,
         session_id=row.session_id,
@@ -353,8 +380,8 @@ def _turn(row: Row[Any], made: list[ModelCall], numbers: tuple[int, int]) -> Tur
         ordinal=row.ordinal,
         attempt=row.attempt,
         revision=row.revision,
-        human=_message(known, "human"),
-        reply=_message(known, "reply"),
+        human=human,
+        reply=reply,
         variant=numbers[0],
         variants=numbers[1],
         calls=tuple(made),

@@ -15,7 +15,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.conversation import TurnStatus
 from roleplay.store import verdicts
-from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage, NewTurn, columns
+from roleplay.store.entries import (
+    CallEnding,
+    Claim,
+    Hold,
+    NewCall,
+    NewMessage,
+    NewTurn,
+    Uttered,
+    columns,
+)
 from roleplay.store.moves import move_head
 from roleplay.store.prepared import Prepared
 from roleplay.store.sessions import ADVANCE
@@ -145,6 +154,21 @@ def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: 
         add_message(connection, tenant, session_id, new.turn.seq, new.human, at)
     add_call(connection, tenant, session_id, new.call, at)
     verdicts.add(connection, tenant, session_id, (new.turn.seq, new.turn.attempt), new.verdicts, at)
+    return True
+
+
+def utter(connection: Connection, tenant: str, session_id: str, version: int, new: Uttered, at: datetime) -> bool:
+    """Write a turn that needs no model, and stand on it where it moves the head. Gives ``False``, having written
+    nothing, when the session moved on."""
+    turn, message = new.turn, new.message
+    advance = {"was": version, "seq_now": message.seq, "turn_now": turn.seq, "at": at}
+    if ADVANCE.run(connection, advance | {"of_tenant": tenant, "of_session": session_id}).rowcount != 1:
+        return False
+    add_turn(connection, tenant, session_id, turn, at)
+    add_message(connection, tenant, session_id, turn.seq, message, at)
+    verdicts.add(connection, tenant, session_id, (turn.seq, turn.attempt), new.verdicts, at)
+    if turn.moves_head:
+        move_head(connection, tenant, session_id, (turn.from_head, message.seq), cause="reply", at=at)
     return True
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from roleplay.domain.context import Line
-from roleplay.domain.conversation import Turn
+from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.errors import ConflictError, InvalidInputError
 from roleplay.store import Connection, entries, rescue, sessions, transcript
 from roleplay.turns.effects import Pause, Steps, read, write
@@ -26,14 +26,14 @@ CLAIM_TRIES = 20
 class Ground:
     """What a reply stands on.
 
-    ``line`` is the human line to answer, ``human`` the message to write for it (``None``: it is stored already),
-    ``before`` the message before it. ``state`` is what the path hands on. ``again`` is the stored turn that gets
-    another attempt (``None``: the reply is a turn of its own), ``so_far`` the text of its reply that this attempt goes
-    on from (empty: the attempt begins anew).
+    ``line`` is the human line to answer (``None``: the model speaks unasked), ``human`` the message to write for it
+    (``None``: it is stored already, or there is none), ``before`` the message before it. ``state`` is what the path
+    hands on. ``again`` is the stored turn that gets another attempt (``None``: the reply is a turn of its own),
+    ``so_far`` the text of its reply that this attempt goes on from (empty: the attempt begins anew).
     """
 
     stand: sessions.Stand
-    line: Line
+    line: Line | None
     human: entries.NewMessage | None
     before: int | None
     parent_turn: int | None
@@ -87,27 +87,44 @@ def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str
     )
 
 
+def of_no_line(stand: sessions.Stand) -> Ground:
+    """Stand on the session's head, with nothing to answer."""
+    return Ground(
+        stand=stand,
+        line=None,
+        human=None,
+        before=stand.head_seq,
+        parent_turn=stand.head_turn,
+        state_seq=stand.state_seq,
+        state=stand.state,
+        ordinals=(stand.human_ordinal, stand.model_ordinal),
+        revision=stand.revision,
+    )
+
+
 def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: str = "") -> Ground:
     """Stand on the human line of a turn that is stored, for another variant of its reply or another attempt at it.
 
-    Raises ``InvalidInputError`` for a turn that answers nobody, such as a greeting.
+    Raises ``InvalidInputError`` for a turn that no model spoke and that has no human line, such as a greeting.
     """
-    if told.human_seq is None or told.human_text is None:
+    line, before = None, told.tip_seq
+    if told.human_seq is not None and told.human_text is not None:
+        seat, name = told.human_seat or 0, told.human_name or ""
+        line = Line(told.human_seq, told.seq, seat, name, told.human_text, told.human_tokens or 0)
+        before = told.human_parent
+    elif told.kind != TurnKind.REPLY:
         raise InvalidInputError(
             "turn_id", f"is a {told.kind}, which answers no line", allowed="a turn with a human line"
         )
-    line = Line(
-        told.human_seq, told.seq, told.human_seat or 0, told.human_name or "", told.human_text, told.human_tokens or 0
-    )
     return Ground(
         stand=stand,
         line=line,
         human=None,
-        before=told.human_parent,
+        before=before,
         parent_turn=told.parent_turn,
         state_seq=told.state_seq,
         state=told.state,
-        ordinals=(told.human_ordinal or 0, told.model_ordinal or 0),
+        ordinals=told.ordinals,
         revision=told.revision if again else stand.revision,
         again=told if again else None,
         so_far=so_far,

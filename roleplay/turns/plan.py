@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from roleplay.context.builder import Draft, PlacedFact, build
 from roleplay.context.languages import Words, language_of
 from roleplay.context.macros import expand, expand_moment
-from roleplay.context.sheet import Sheet, rendered
+from roleplay.context.sheet import Sheet, Wanted, rendered
 from roleplay.domain.context import DialectDemands, Line, Role, Section, digest
 from roleplay.domain.conversation import TurnKind, TurnStatus
 from roleplay.domain.endpoint import Dialect, Endpoint
@@ -90,9 +90,10 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
                 per_message=needs.per_message_tokens,
             )
         )
-    lines: list[Line] = [*past.lines, ground.line]
+    lines: list[Line] = [*past.lines] if ground.line is None else [*past.lines, ground.line]
+    unasked = not lines or lines[-1].seat == sheet.seat
     draft = build(
-        sheet.with_wish(wish.hint, ground.so_far, words, counter, needs),
+        sheet.with_wish(Wanted(unasked, ground.so_far, wish.hint), words, counter, needs),
         lines,
         hidden=past.hidden,
         facts=_placed(scene, force, sheet, needs),
@@ -196,7 +197,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         revision=ground.revision,
         state_seq=ground.state_seq if same_epoch or again else seq,
         status=TurnStatus.PENDING.value,
-        human_seq=ground.line.seq,
+        human_seq=ground.line.seq if ground.line else None,
         reply_seq=again.reply_seq if again and goes_on else stand.last_seq + new_messages,
         lease_owner=ports.owner,
         idempotency_key=terms.key,

@@ -400,7 +400,7 @@ class Reply:
         humans, models = ground.ordinals
         return NewMessage(
             seq=turn.reply_seq,
-            parent_seq=ground.line.seq,
+            parent_seq=ground.line.seq if ground.line else ground.before,
             role="assistant",
             seat=turn.speaker,
             name=self.plan.stage.model.participant.display_name,

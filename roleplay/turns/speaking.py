@@ -19,7 +19,7 @@ from roleplay.store import Connection, rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim
 from roleplay.turns.effects import Claimed, Course, Emit, Steps, read, write
-from roleplay.turns.ground import Ground, Queue, end_if_lost, look, of_new_line, of_told, read_stand, told
+from roleplay.turns.ground import Ground, Queue, end_if_lost, look, of_new_line, of_no_line, of_told, read_stand, told
 from roleplay.turns.guarding import Judged, judge
 from roleplay.turns.plan import Plan, Terms, Wish, claim_of, plan
 from roleplay.turns.reply import Reply, error_json
@@ -40,7 +40,7 @@ def send(scene: Scene, text: str, options: TurnOptions, *, stream: bool) -> Cour
 
     def ground(stand: sessions.Stand, known: Rehearsed) -> Steps[Ground]:
         if not judged:
-            judged.append((yield from _judged(scene, known, words)))
+            judged.append((yield from judged_line(scene, known, words)))
         [passed] = judged
         if passed.refused is not None:
             raise passed.refused
@@ -49,7 +49,7 @@ def send(scene: Scene, text: str, options: TurnOptions, *, stream: bool) -> Cour
     return (yield from _speak(scene, ground, Wish(options), options, asked, stream=stream))
 
 
-def _judged(scene: Scene, known: Rehearsed, words: str) -> Steps[Judged]:
+def judged_line(scene: Scene, known: Rehearsed, words: str) -> Steps[Judged]:
     """Ask the guards about a human line."""
     speaker = known.stage.human.participant.display_name
     asked = Checked(side="human", text=words, speaker=speaker, tenant=scene.tenant, session_id=scene.session_id)
@@ -66,6 +66,22 @@ def regenerate(scene: Scene, turn_id: str | None, hint: str, options: TurnOption
         return of_told(stand, (yield from told(scene, turn_id, stand)), again=False)
 
     return (yield from _speak(scene, ground, Wish(options, hint=hint), options, asked, stream=stream))
+
+
+def speak(scene: Scene, hint: str, options: TurnOptions, *, stream: bool) -> Course:
+    """Let the model speak after what was said last, without a line to answer."""
+    if hint:
+        checked(hint, "hint")
+
+    def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
+        yield from ()
+        return of_no_line(stand)
+
+    return (
+        yield from _speak(
+            scene, ground, Wish(options, hint=hint), options, {"do": "speak", "hint": hint}, stream=stream
+        )
+    )
 
 
 def retry(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Course:
@@ -122,12 +138,12 @@ def _speak(
 ) -> Course:
     """Claim a turn on the ground that ``grounding`` gives and drive it to its end, once per idempotency key."""
     key = options.idempotency_key if asked is not None else None
-    digest = None if asked is None or key is None else _body_digest(asked, options)
+    digest = None if asked is None or key is None else body_digest(asked, options)
     queue = Queue(scene, options.on_conflict, options.wait_s)
     yield from queue.let_others()
     while True:
         stand, found, live, gone = yield from look(scene, key)
-        mine = None if found is None else _of_same_body(*found, digest, key)
+        mine = None if found is None else of_same_body(*found, digest, key)
         if mine is not None and _is_answered(mine):
             return (yield from _told_again(mine, stream=stream))
         running = key if mine is not None and mine.status.in_flight else None
@@ -169,7 +185,7 @@ def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
         raise
 
 
-def _body_digest(asked: dict[str, str | None], options: TurnOptions) -> str:
+def body_digest(asked: dict[str, str | None], options: TurnOptions) -> str:
     """SHA-256 of what a caller asked for, as canonical JSON."""
     body: dict[str, Any] = {**asked, "sampling": options.sampling.model_dump(), "metadata": dict(options.metadata)}
     if options.model is not None:
@@ -179,7 +195,7 @@ def _body_digest(asked: dict[str, str | None], options: TurnOptions) -> str:
     return hashlib.sha256(json.dumps(body, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-def _of_same_body(turn: Turn, first_digest: str, digest: str | None, key: str | None) -> Turn:
+def of_same_body(turn: Turn, first_digest: str, digest: str | None, key: str | None) -> Turn:
     """Give the turn that a key began. Raises ``IdempotencyError`` where it was for something else."""
     if digest != first_digest:
         raise IdempotencyError(f"the idempotency key {key!r} was used for another request", found=turn.id)

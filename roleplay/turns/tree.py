@@ -164,7 +164,7 @@ def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
 
 def _reworded(scene: Scene, found: rescue.Told, old: Turn, seq: int, text: str) -> NewMessage:
     assert old.reply is not None
-    humans, models = found.human_ordinal or 0, found.model_ordinal or 0
+    humans, models = found.ordinals
     return NewMessage(
         seq=seq,
         parent_seq=old.reply.parent_seq,

@@ -6,6 +6,7 @@ from roleplay.context.languages.words import Words
 
 EN = Words(
     go_on="[Go on exactly where your last message stops. Repeat none of it.]",
+    speak="[Say or do what comes next.]",
     user="User",
     narrator="Narrator",
 )
