@@ -141,7 +141,7 @@ class Holder:
 @dataclass(frozen=True, slots=True)
 class Told:
     """A stored turn as another variant or attempt needs it: its place, its human line, its reply, what its parent
-    handed on (``state_seq``, ``state``), and what it handed on itself (``left_seq``)."""
+    handed on (``state_seq``, ``state``), what it handed on itself (``left_seq``), and its parent's last message."""
 
     id: str
     seq: int
