@@ -185,8 +185,8 @@ def hide(scene: Scene, turn_id: str, *, hidden: bool) -> Steps[Turn]:
 
     def work(now: _Now) -> Turn:
         found = now.complete(turn_id)
-        messages = [seq for seq in (found.human_seq, found.reply_seq) if seq is not None]
-        moves.hide(*now.place, messages, hidden=hidden)
+        # The reply says it for its line too, which may be other variants' as well.
+        moves.hide(*now.place, [found.tip] if found.tip is not None else [], hidden=hidden)
         return transcript.by_id(*now.place, turn_id)
 
     return (yield from _write(scene, work))

@@ -337,11 +337,56 @@ def test_hide_and_show(opened: Callable[..., Stage]) -> None:
     assert one.rebuilt() == one.model.bodies
 
 
+def test_a_hidden_variant_leaves_the_others_whole(opened: Callable[..., Stage]) -> None:
+    """What is hidden is a turn: another variant, old or new, keeps the line that they share."""
+    one = opened("a", "b", "b again", "c", "b at last", "d", "e", "f")
+    one.session.send("A")
+    old = one.session.send("B")
+    again = through(one.session.regenerate())
+    one.tree.hide(old.id)
+    for turn in one.tree.variants(old.id):
+        assert turn.human.hidden is turn.reply.hidden is (turn.id == old.id)
+    one.session.send("C")
+    assert one.asked() == ["A", "a", "B", "b again", "C"]
+    last = through(one.session.regenerate(old.id))
+    one.session.send("D")
+    assert one.asked() == ["A", "a", "B", "b at last", "D"]
+    one.tree.edit(old.id, "edited")
+    one.session.send("E")
+    assert one.asked() == ["A", "a", "B", "edited", "E"]
+    one.tree.choose(old.id)
+    one.session.send("F")
+    assert one.asked() == ["A", "a", "F"]
+    one.tree.show(old.id)
+    one.tree.hide(last.id)
+    assert one.session.turn(again.id).human.hidden is one.session.turn(old.id).human.hidden is False
+    assert one.session.turn(last.id).human.hidden is True
+    assert one.rebuilt() == one.model.bodies
+
+
+def test_lines_that_were_hidden_by_themselves_are_their_replies(opened: Callable[..., Stage]) -> None:
+    """In a database of before, a hidden turn's line is marked too; its other variants keep it all the same."""
+    one = opened("a", "a again", "b", "c")
+    old = one.session.send("A")
+    through(one.session.regenerate())
+    one.tree.hide(old.id)
+    sql = "UPDATE roleplay_messages SET hidden = true WHERE role = 'user' AND tenant = 'default'"
+    database = Database.open(one.url)
+    database.write(lambda db: db.exec_driver_sql(sql))
+    database.close()
+    one.session.send("B")
+    assert one.asked() == ["A", "a again", "B"]
+    one.tree.choose(old.id)
+    one.session.send("C")
+    assert one.asked() == ["C"]
+    assert one.rebuilt() == one.model.bodies
+
+
 def test_what_is_hidden_takes_no_room(opened: Callable[..., Stage]) -> None:
-    """A hidden turn, however long, takes no budget from the lines before it."""
-    one = opened("One.", "Long. " * 30, "Three.", budget_tokens=200)
+    """A hidden turn, however long its line and its reply, takes no budget from the lines before it."""
+    one = opened("One.", "Long. " * 15, "Three.", budget_tokens=200)
     one.session.send("First?")
-    one.tree.hide(one.session.send("Second?").id)
+    one.tree.hide(one.session.send("Second? " * 15).id)
     one.session.send("Third?")
     assert one.asked() == ["First?", "One.", "Third?"]
 

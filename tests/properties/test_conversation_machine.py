@@ -76,7 +76,6 @@ class Line:
     """What the human said."""
 
     text: str
-    hidden: bool = False
 
 
 @dataclass(eq=False)
@@ -543,8 +542,6 @@ class Conversation(RuleBasedStateMachine):
         tree = self.session.tree
         (tree.hide if hidden else tree.show)(turn.id)
         turn.hidden = hidden
-        if turn.line is not None:
-            turn.line.hidden = hidden
 
     @rule()
     def open_again(self) -> None:
@@ -566,7 +563,7 @@ class Conversation(RuleBasedStateMachine):
             (
                 one.id,
                 one.status,
-                one.line and (one.line.text, one.line.hidden),
+                one.line and (one.line.text, one.hidden),
                 None if one.reply is None else (one.reply, one.hidden),
                 (self.family(one).index(one) + 1, len(self.family(one))),
                 len(one.requests),
@@ -651,9 +648,11 @@ def flushed(pieces: int) -> int:
 
 
 def visible(one: Known) -> list[tuple[str, str]]:
-    """The lines of a turn that contexts hold."""
-    said = [] if one.line is None or one.line.hidden else [("user", one.line.text)]
-    return said if one.hidden or one.reply is None else [*said, ("assistant", one.reply)]
+    """The lines of a turn that contexts hold: both or, where it is hidden, neither, whatever its variants are."""
+    if one.hidden:
+        return []
+    said = [] if one.line is None else [("user", one.line.text)]
+    return said if one.reply is None else [*said, ("assistant", one.reply)]
 
 
 def merged(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
