@@ -18,10 +18,10 @@ for temperature in (0.2, 0.6, 1.0):
 
 # %% The same line with a fact
 turn = session.send("And now?", options=TurnOptions(facts=[Fact("It has rained for nine days.", name="weather")]))
-print(turn.reply.text, turn.usage.total_tokens)
+print(turn.text, turn.usage.total_tokens)
 
 # %% Everything that was said, and what it cost
 for variant in session.tree.variants(first.id):
-    print(variant.variant, variant.call.parameters, variant.reply.text)
+    print(variant.variant, variant.calls[-1].parameters, variant.text)
 print(rp.usage.report())
 rp.close()

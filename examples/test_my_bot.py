@@ -11,8 +11,7 @@ def greet(rp: Roleplay, name: str) -> str:
     """What the product does: seat its persona and say hello in the user's name."""
     host = rp.personas.put(Persona("Marta", "Keeps an inn.", key="marta"))
     session = rp.sessions.create(cast=[host], owner=name)
-    reply = session.send(f"Good evening. I am {name}.").reply
-    return reply.text if reply else ""
+    return session.send(f"Good evening. I am {name}.").text
 
 
 def test_the_line_that_is_sent() -> None:

@@ -138,6 +138,11 @@ class Turn(Value):
     ended_at: Utc | None
 
     @property
+    def text(self) -> str:
+        """The reply's text, ``""`` where there is none."""
+        return self.reply.text if self.reply else ""
+
+    @property
     def call(self) -> ModelCall | None:
         """The last attempt."""
         return self.calls[-1] if self.calls else None

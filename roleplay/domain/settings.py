@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -47,15 +48,15 @@ class Fact(Input):
         super().__init__(text=text, **fields)
 
 
-def _told_apart(facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
+def _told_apart(facts: Sequence[Fact]) -> tuple[Fact, ...]:
     names = [fact.name for fact in facts]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two of them are named {twice!r}; a fact has a name of its own")
-    return facts
+    return tuple(facts)
 
 
-Facts = Annotated[tuple[Fact, ...], AfterValidator(_told_apart)]
+Facts = Annotated[Sequence[Fact], AfterValidator(_told_apart)]
 
 
 class SessionSettings(Input):

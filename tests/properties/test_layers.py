@@ -73,7 +73,7 @@ def test_the_nearest_is_in_force(values: list[SessionSettings]) -> None:
 def test_what_is_in_force_is_sent_and_rebuilt(
     sqlite_url: str, scripted: Callable[..., ScriptedModel], values: list[SessionSettings]
 ) -> None:
-    """Through every layer that there is, for a first turn and a second; the suite rebuilds both once more at the end."""
+    """Through every layer that there is, for a first turn and a second; both are rebuilt once more at the end."""
     turn, session_, persona, tenant, engine = values
     layers = list(zip(LAYERS, values, strict=True))
     model = scripted("One.", "Two.")
