@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
@@ -23,7 +25,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import QueuePool
 
 from roleplay.domain.erasure import Files
-from roleplay.errors import InvalidInputError, SettingsError, StoreError
+from roleplay.errors import InvalidInputError, RoleplayError, SettingsError, StoreError
 
 T = TypeVar("T")
 
@@ -105,21 +107,18 @@ class Database:
             raise as_ours(error) from error
 
     def _run(self, work: Callable[[Connection], T], begin: str) -> T:
-        try:
-            with self.engine.connect() as connection:
-                connection.begin()
-                if self.dialect == "sqlite":
-                    driver: Any = connection.connection.driver_connection
-                    _patiently(lambda: driver.execute(begin))
-                result = work(connection)
-                try:
-                    connection.commit()
-                except BaseException:
-                    connection.invalidate()  # else it would go back to the pool with its transaction open
-                    raise
-                return result
-        except (SQLAlchemyError, sqlite3.Error, UnicodeEncodeError) as error:
-            raise as_ours(error) from error
+        with errors_as_ours(), self.engine.connect() as connection:
+            connection.begin()
+            if self.dialect == "sqlite":
+                driver: Any = connection.connection.driver_connection
+                _patiently(lambda: driver.execute(begin))
+            result = work(connection)
+            try:
+                connection.commit()
+            except BaseException:
+                connection.invalidate()  # else it would go back to the pool with its transaction open
+                raise
+            return result
 
 
 class Patience:
@@ -189,6 +188,31 @@ def is_locked(error: DBAPIError | sqlite3.Error) -> bool:
     """Whether SQLite refused because another connection holds the lock."""
     code = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlite_errorcode", None) or 0
     return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+@contextmanager
+def errors_as_ours() -> Iterator[None]:
+    """Translate what the database raises, and what reading its rows raises where they hold what we never wrote.
+
+    Nothing of a caller's runs in a transaction, and what callers give was checked before; so a ``ValueError`` that is
+    none of ours is a row's: no JSON, not in an enumeration, no moment.
+    """
+    try:
+        yield
+    except RoleplayError:
+        raise
+    except (SQLAlchemyError, sqlite3.Error, UnicodeEncodeError) as error:
+        raise as_ours(error) from error
+    except ValueError as error:
+        raise unreadable(error) from None  # some kinds hold the text that was stored
+
+
+def unreadable(error: ValueError) -> StoreError:
+    """Say that a stored row cannot be read, and why, without what it holds."""
+    why = type(error).__name__
+    if isinstance(error, ValidationError):
+        why = ", ".join(f"{error.title}.{'.'.join(map(str, one['loc']))}" for one in error.errors(include_input=False))
+    return StoreError(f"a stored row cannot be read ({why[:300]}); doctor() tells which")
 
 
 def as_ours(error: SQLAlchemyError | sqlite3.Error | UnicodeEncodeError) -> StoreError | InvalidInputError:
