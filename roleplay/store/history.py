@@ -47,8 +47,8 @@ def _walk(dialect: str) -> Prepared:
     if dialect == "postgresql":
         columns = (step.c[name] for name in (*_WANTED, "tenant"))
         source = select(*columns).where(found).limit(literal_column("1")).lateral("row")
-    user, assistant = (literal_column(f"'{role}'") for role in ("user", "assistant"))
-    free = source.c.hidden | ((source.c.role == user) & (walk.c.role == assistant) & walk.c.hidden)
+    answered = (source.c.role == literal_column("'user'")) & (walk.c.role == literal_column("'assistant'"))
+    free = source.c.hidden | (answered & walk.c.hidden)
     total = walk.c.total + _cost(source, free, per_message)
     joined = select(*(source.c[name] for name in _WANTED), total, source.c.tenant).select_from(
         walk.join(source, true() if dialect == "postgresql" else found)
