@@ -15,6 +15,7 @@ from roleplay.session.stream import AsyncReplyStream, ReplyStream
 from roleplay.store.entries import settings_of
 from roleplay.turns import adding, following, reading, speaking, tree
 from roleplay.turns.adding import Speaker
+from roleplay.turns.asked import options_of
 from roleplay.turns.plan import Plan
 from roleplay.turns.scene import Scene
 
@@ -77,7 +78,7 @@ class ChatSession:
         """Say ``text`` and give the reply as it comes. What can be known is raised before anything is iterated; an
         error in mid-reply is raised by the iteration."""
         course = speaking.send(self._scene, text, options, stream=True)
-        return ReplyStream(self._backstage, course, options.on_disconnect)
+        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
 
     def regenerate(
         self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
@@ -87,7 +88,7 @@ class ChatSession:
         ``hint`` is an instruction for this variant alone. The other variants stay, each with its usage.
         """
         course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
-        return ReplyStream(self._backstage, course, options.on_disconnect)
+        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
 
     def speak(self, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Let the model speak next without a human line: it opens, goes on, or answers what was added.
@@ -95,7 +96,7 @@ class ChatSession:
         ``hint`` is an instruction for this reply alone.
         """
         course = speaking.speak(self._scene, hint, options, stream=True)
-        return ReplyStream(self._backstage, course, options.on_disconnect)
+        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
 
     def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """Add a line without calling the model: the ``user``'s, the ``model``'s, or a ``narrator``'s, who has no seat
@@ -108,12 +109,12 @@ class ChatSession:
     def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Make another attempt at a turn that failed or was interrupted (the last one without an id)."""
         course = speaking.retry(self._scene, turn_id, options, stream=True)
-        return ReplyStream(self._backstage, course, options.on_disconnect)
+        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
 
     def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Let the model go on from the text of an interrupted turn; only what is new comes from the stream."""
         course = speaking.resume(self._scene, turn_id, options, stream=True)
-        return ReplyStream(self._backstage, course, options.on_disconnect)
+        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
 
     def follow(self, turn_id: str, *, offset: int = 0) -> ReplyStream:
         """Give a turn's reply from its character ``offset`` on: as it is kept while the turn runs, in whichever
@@ -153,7 +154,10 @@ class ChatSession:
             page = self.turns(before=page.older, limit=ITER_PAGE)
 
     def verdicts(self, turn_id: str) -> Sequence[StoredVerdict]:
-        """Give what guards said of a turn's line and reply when they did not simply allow it; oldest first."""
+        """Give what guards said of a turn's line and reply when they did not simply allow it; oldest first.
+
+        Raises ``NotFoundError``.
+        """
         return self._backstage.run(reading.verdicts(self._scene, turn_id))
 
     def turn(self, turn_id: str | int) -> Turn:
@@ -238,19 +242,19 @@ class AsyncChatSession:
     async def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.stream``."""
         course = speaking.send(self._scene, text, options, stream=True)
-        return await AsyncReplyStream(self._backstage, course, options.on_disconnect).begin()
+        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
 
     async def regenerate(
         self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
     ) -> AsyncReplyStream:
         """As ``ChatSession.regenerate``."""
         course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
-        return await AsyncReplyStream(self._backstage, course, options.on_disconnect).begin()
+        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
 
     async def speak(self, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.speak``."""
         course = speaking.speak(self._scene, hint, options, stream=True)
-        return await AsyncReplyStream(self._backstage, course, options.on_disconnect).begin()
+        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
 
     async def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """As ``ChatSession.add``."""
@@ -259,12 +263,12 @@ class AsyncChatSession:
     async def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.retry``."""
         course = speaking.retry(self._scene, turn_id, options, stream=True)
-        return await AsyncReplyStream(self._backstage, course, options.on_disconnect).begin()
+        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
 
     async def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.resume``."""
         course = speaking.resume(self._scene, turn_id, options, stream=True)
-        return await AsyncReplyStream(self._backstage, course, options.on_disconnect).begin()
+        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
 
     async def follow(self, turn_id: str, *, offset: int = 0) -> AsyncReplyStream:
         """As ``ChatSession.follow``."""

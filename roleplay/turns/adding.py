@@ -11,6 +11,7 @@ from roleplay.errors import InvalidInputError
 from roleplay.store import Connection, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import NewMessage, NewTurn, NewVerdict, Uttered
+from roleplay.turns.asked import options_of
 from roleplay.turns.effects import Course, write
 from roleplay.turns.ground import Queue, look
 from roleplay.turns.plan import Terms, words_of
@@ -37,7 +38,7 @@ def add(scene: Scene, text: str, speaker: Speaker, options: TurnOptions) -> Cour
     words = checked(text)
     if speaker not in SPEAKERS:
         raise InvalidInputError("speaker", f"is {speaker!r}", allowed=", ".join(SPEAKERS))
-    key = options.idempotency_key
+    key = options_of(options).idempotency_key
     digest = None if key is None else body_digest({"do": "add", "text": words, "speaker": speaker}, options)
     metadata = json.dumps(dict(options.metadata), ensure_ascii=False) if options.metadata else None
     queue = Queue(scene, options.on_conflict, options.wait_s)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from roleplay.domain.conversation import Delta, Turn
-from roleplay.errors import ConflictError, InvalidInputError
+from roleplay.errors import ConflictError
 from roleplay.store import Connection, following, transcript
+from roleplay.turns.asked import number, turn_key
 from roleplay.turns.effects import Claimed, Course, Emit, Interrupt, Pause, read
 from roleplay.turns.ground import end_if_left
 from roleplay.turns.scene import Scene
@@ -21,18 +22,14 @@ def follow(scene: Scene, turn_id: str, offset: int) -> Course:
     Raises ``NotFoundError``, ``InvalidInputError``, and ``ConflictError`` when the text that was handed on is not of
     the turn's reply any more.
     """
-    _check_offset(offset)
-    turn: Turn = yield from read(lambda db: transcript.by_id(db, scene.tenant, scene.session_id, turn_id))
+    number("offset", offset, 0, OFFSET_LIMIT)
+    key = turn_key(turn_id)
+    turn: Turn = yield from read(lambda db: transcript.by_id(db, scene.tenant, scene.session_id, key))
     yield Emit(Claimed(turn.id))
     try:
         return (yield from _follow(scene, turn.id, offset))
     except Interrupt:
         return turn
-
-
-def _check_offset(offset: object) -> None:
-    if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= OFFSET_LIMIT:
-        raise InvalidInputError("offset", f"is {offset!r}", allowed=f"0 to {OFFSET_LIMIT}")
 
 
 def _follow(scene: Scene, turn_id: str, offset: int) -> Course:

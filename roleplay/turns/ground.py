@@ -13,6 +13,7 @@ from roleplay.domain.context import Line
 from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.errors import ConflictError, InvalidInputError
 from roleplay.store import Connection, entries, rescue, sessions, transcript
+from roleplay.turns.asked import turn_key
 from roleplay.turns.effects import Pause, Steps, read, write
 from roleplay.turns.scene import Rehearsed, Scene
 
@@ -257,4 +258,5 @@ def told(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[resc
 
     Raises ``NotFoundError``, and ``InvalidInputError`` when nothing was said yet.
     """
-    return (yield from read(lambda db: rescue.told(db, scene.tenant, scene.session_id, turn_id, stand.head_turn)))
+    key = None if turn_id is None else turn_key(turn_id)
+    return (yield from read(lambda db: rescue.told(db, scene.tenant, scene.session_id, key, stand.head_turn)))

@@ -18,6 +18,7 @@ from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, 
 from roleplay.store import Connection, rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim
+from roleplay.turns.asked import options_of, turn_key
 from roleplay.turns.effects import Claimed, Course, Emit, Steps, read, write
 from roleplay.turns.ground import Ground, Queue, end_if_lost, look, of_new_line, of_no_line, of_told, read_stand, told
 from roleplay.turns.guarding import Judged, judge
@@ -60,7 +61,7 @@ def regenerate(scene: Scene, turn_id: str | None, hint: str, options: TurnOption
     """Give another variant of a turn's reply, as a turn of its own beside it; the head moves to it."""
     if hint:
         checked(hint, "hint")
-    asked = {"do": "regenerate", "turn": turn_id, "hint": hint}
+    asked = {"do": "regenerate", "turn": None if turn_id is None else turn_key(turn_id), "hint": hint}
 
     def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
         return of_told(stand, (yield from told(scene, turn_id, stand)), again=False)
@@ -107,11 +108,11 @@ def resume(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: b
 
 def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Plan]:
     """Plan a reply to ``text`` from where the session stands. Writes nothing, whoever else is speaking."""
-    words = checked(text)
+    words, wish = checked(text), Wish(options_of(options))
     stand = yield from read_stand(scene)
     known = yield from rehearse(scene, stand.revision)
     ground = of_new_line(scene, stand, known, words)
-    return (yield from plan(scene, ground, known, Wish(options), stream=False))
+    return (yield from plan(scene, ground, known, wish, stream=False))
 
 
 def checked(text: str, field: str = "text") -> str:
@@ -137,7 +138,7 @@ def _speak(
     stream: bool,
 ) -> Course:
     """Claim a turn on the ground that ``grounding`` gives and drive it to its end, once per idempotency key."""
-    key = options.idempotency_key if asked is not None else None
+    key = options_of(options).idempotency_key if asked is not None else None
     digest = None if asked is None or key is None else body_digest(asked, options)
     queue = Queue(scene, options.on_conflict, options.wait_s)
     yield from queue.let_others()

@@ -15,6 +15,7 @@ from roleplay.errors import ConflictError, InvalidInputError
 from roleplay.store import Connection, moves, rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import NewMessage, NewTurn
+from roleplay.turns.asked import number, turn_key
 from roleplay.turns.effects import Steps, read, write
 from roleplay.turns.ground import end_if_lost
 from roleplay.turns.plan import check
@@ -38,7 +39,7 @@ class _Now(NamedTuple):
 
     def told(self, turn_id: str) -> rescue.Told:
         """Read a turn, which must not be in flight."""
-        found = rescue.told(*self.place, turn_id, None)
+        found = rescue.told(*self.place, turn_key(turn_id), None)
         if TurnStatus(found.status).in_flight:
             raise ConflictError("this turn is still running", found=found.id, turn_id=found.id)
         return found
@@ -83,8 +84,7 @@ def _stand_on(scene: Scene, turn_id: str, cause: str) -> Steps[Turn]:
 
 def rewind(scene: Scene, turns: int) -> Steps[Turn | None]:
     """Step back over the last ``turns`` turns; gives the turn the session stands on then, ``None`` before the first."""
-    if turns < 1:
-        raise InvalidInputError("turns", f"is {turns}", allowed="at least 1")
+    number("turns", turns, 1)
 
     def work(now: _Now) -> Turn | None:
         head, limit = now.stand.head_turn, min(turns, now.stand.last_turn) + 1
@@ -216,7 +216,8 @@ def branches(scene: Scene) -> Steps[Sequence[Turn]]:
 
 def variants(scene: Scene, turn_id: str) -> Steps[Sequence[Turn]]:
     """Give all complete variants of a turn's reply, oldest first, and the turn itself among them."""
-    return (yield from read(lambda db: transcript.variants(db, scene.tenant, scene.session_id, turn_id)))
+    key = turn_key(turn_id)
+    return (yield from read(lambda db: transcript.variants(db, scene.tenant, scene.session_id, key)))
 
 
 def _write(scene: Scene, work: Callable[[_Now], T]) -> Steps[T]:
