@@ -107,12 +107,21 @@ class ChatSession:
         return self._backstage.run(adding.add(self._scene, text, speaker, options))
 
     def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
-        """Make another attempt at a turn that failed or was interrupted (the last one without an id)."""
+        """Make another attempt at a turn that failed or was interrupted (the last one without an id).
+
+        The turn keeps its line, its idempotency key and its metadata; ``options`` with one of the latter two are
+        refused. Sampling, model and facts are those of ``options``, whatever earlier attempts had, and a hint is not
+        kept either: for another hint, ``regenerate`` beside it. An interrupted turn keeps its text until the attempt
+        gives another. Raises ``InvalidInputError`` and ``ConflictError``, and what ``send`` raises.
+        """
         course = speaking.retry(self._scene, turn_id, options, stream=True)
         return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
 
     def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
-        """Let the model go on from the text of an interrupted turn; only what is new comes from the stream."""
+        """Let the model go on from the text of an interrupted turn; only what is new comes from the stream.
+
+        ``options`` are as for ``retry``.
+        """
         course = speaking.resume(self._scene, turn_id, options, stream=True)
         return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
 

@@ -188,7 +188,8 @@ class NewCall:
 class Claim:
     """Everything that one claim writes. ``version`` is what the caller saw, the counters are what they become.
 
-    ``again``: ``turn`` is stored already and gets another attempt, with a new ``reply_seq``.
+    ``again``: ``turn`` is stored already and gets another attempt, with a new ``reply_seq``. ``earlier`` is the message
+    with the text that it has from an attempt before: the reply again, should this attempt give none.
     """
 
     version: int
@@ -199,6 +200,7 @@ class Claim:
     call: NewCall
     lease: timedelta
     again: bool = False
+    earlier: int | None = None
     state: str | None = None
     pieces: dict[str, str] = field(default_factory=dict)
     verdicts: tuple[NewVerdict, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, literal, select, update
+from sqlalchemy import Connection, Select, bindparam, func, literal, literal_column, select, update
 
 from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import InvalidInputError, NotFoundError
@@ -73,6 +73,16 @@ _MESSAGE_AT = select(literal(1)).where(
 _TURN_AT = select(literal(1)).where(
     _t.tenant == bindparam("of_tenant"), _t.session_id == bindparam("of_session"), _t.seq == bindparam("of_seq")
 )
+
+
+_TEXT_OF = select(func.max(_m.seq)).where(
+    _m.tenant == bindparam("tenant"),
+    _m.session_id == bindparam("session"),
+    _m.turn_seq == bindparam("turn"),
+    _m.role == literal_column("'assistant'"),
+)
+_EARLIER = _TEXT_OF.where(_m.parent_seq == bindparam("after"))
+_EARLIER_OPENING = _TEXT_OF.where(_m.parent_seq.is_(None))
 
 
 def _told(where: Any) -> Select[Any]:
@@ -199,17 +209,30 @@ def holders(connection: Connection, tenant: str, at: datetime) -> Sequence[Holde
 
 
 def recover(connection: Connection, hold: Hold, *, at: datetime) -> bool:
-    """End a turn whose owner is gone: interrupted when some of its text was kept, else failed.
+    """End a turn whose owner is gone: interrupted when some of its text was kept, of an earlier attempt's if the last
+    one said nothing; else failed.
 
     ``False``, having changed nothing, when somebody else ended it first.
     """
     where = hold.where()
     kept = connection.execute(_REPLY_TEXT, where).scalar()
-    status = TurnStatus.INTERRUPTED if kept else TurnStatus.FAILED
-    if END_TURN.run(connection, where | {"ending": status.value, "at": at}).rowcount != 1:
+    earlier = None if kept else _earlier(connection, hold)
+    status = TurnStatus.INTERRUPTED if kept or earlier else TurnStatus.FAILED
+    if END_TURN.run(connection, where | {"ending": status.value, "at": at, "earlier": earlier}).rowcount != 1:
         return False
     connection.execute(_END_LOST_CALL, _attempt(hold) | {"new_error": LOST})
     return True
+
+
+def _earlier(connection: Connection, hold: Hold) -> int | None:
+    """Give the message that holds the text of a turn's latest attempt with some, if it had more than one."""
+    if hold.attempt == 1:
+        return None
+    turn = told(connection, hold.tenant, hold.session_id, None, hold.turn_seq)
+    where = {"tenant": hold.tenant, "session": hold.session_id, "turn": hold.turn_seq}
+    after = turn.human_seq if turn.human_seq is not None else turn.tip_seq
+    statement = _EARLIER_OPENING if after is None else _EARLIER
+    return connection.execute(statement, where | ({} if after is None else {"after": after})).scalar()
 
 
 def keep_lost(

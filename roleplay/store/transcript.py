@@ -33,7 +33,8 @@ BRANCHES_LIMIT = 500
 #: PostgreSQL, left to itself, may read a whole session into a hash table to find six turns in it, and compile that.
 _LOOK_UP = text(
     "SELECT set_config('jit', 'off', true), set_config('enable_hashjoin', 'off', true),"
-    " set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true) /* tenant: none */"
+    " set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true),"
+    " set_config('enable_seqscan', 'off', true) /* tenant: none */"
 )
 _Beside = defaultdict[tuple[int | None, int | None], dict[int, int]]
 _turns = table(TurnRow)
@@ -159,11 +160,6 @@ _BY_KEY = _NUMBERED.where(_turns.c.idempotency_key == bindparam("key"))
 _child = _turns.alias("child")
 
 
-def _last_attempt(after: Any) -> Any:
-    last = select(func.max(_child.c.seq)).where(_here(_child), after).scalar_subquery()
-    return select(_turns.c.seq, _turns.c.status).where(_here(_turns), _turns.c.seq == last)
-
-
 _TIPS = (
     _WHOLE.where(
         _turns.c.status == TurnStatus.COMPLETED.value,
@@ -188,8 +184,6 @@ _OPENINGS = _complete.where(_owner.c.parent_turn.is_(None), _owner.c.human_seq.i
 _UNASKED = _complete.add_columns(_owner.c.parent_turn).where(
     _owner.c.parent_turn.in_(bindparam("parents", expanding=True)), _owner.c.human_seq.is_(None)
 )
-_AFTER_HEAD = _last_attempt(_child.c.parent_turn == bindparam("head_turn"))
-_AT_ROOT = _last_attempt(_child.c.parent_turn.is_(None))
 
 
 _session = table(SessionRow)
@@ -203,13 +197,32 @@ _HEAD_TURN = (
 )
 
 
-def _unanswered(after: Any) -> Any:
-    """The last attempt among some turns, when it has not become a reply."""
-    attempt = _turns.alias("attempt")
-    last = select(func.max(_child.c.seq)).where(_here(_child), after).scalar_subquery()
-    return select(attempt.c.seq).where(
-        _here(attempt), attempt.c.seq == last, attempt.c.status != TurnStatus.COMPLETED.value
+def _unanswered(head: Any) -> Any:
+    """The last attempt after the turn ``head``, or since then at its own line, when it has not become a reply.
+
+    What was spoken beside others, on a branch, answers nothing here.
+    """
+    attempt, at_head = _turns.alias("attempt"), _turns.alias("its_turn")
+    answers = (_child.c.status != TurnStatus.COMPLETED.value) | _child.c.moves_head
+    last = select(func.max(_child.c.seq).label("seq")).where(_here(_child), answers)
+    same_line = (_child.c.human_seq == at_head.c.human_seq) | (
+        _child.c.human_seq.is_(None) & at_head.c.human_seq.is_(None)
     )
+    beside = last.where(_here(at_head), at_head.c.seq == head, same_line, _child.c.seq > at_head.c.seq)
+    lasts = union_all(
+        last.where(_child.c.parent_turn == head),
+        last.where(_child.c.parent_turn.is_(None), head.is_(None)),
+        beside.where(_child.c.parent_turn == at_head.c.parent_turn),
+        beside.where(_child.c.parent_turn.is_(None), at_head.c.parent_turn.is_(None)),
+    ).subquery("lasts")
+    return select(attempt.c.seq).where(
+        _here(attempt),
+        attempt.c.seq == select(func.max(lasts.c.seq)).scalar_subquery(),
+        attempt.c.status != TurnStatus.COMPLETED.value,
+    )
+
+
+_UNANSWERED = _unanswered(bindparam("head_turn", type_=Integer))
 
 
 @cache
@@ -219,9 +232,7 @@ def _page(dialect: str, *, newest: bool) -> Any:
     The walk's numbers are gathered first, so that its turns are looked up: joined to it, they would all be read.
     """
     if newest:
-        follows = _unanswered(_child.c.parent_turn == _HEAD_TURN)
-        opens = _unanswered(_child.c.parent_turn.is_(None)).where(_HEAD_TURN.is_(None))
-        wanted: Any = union_all(_walk(_HEAD_TURN), follows, opens)
+        wanted: Any = union_all(_walk(_HEAD_TURN), _unanswered(_HEAD_TURN))
     else:
         wanted = _walk(bindparam("from_turn"))
     found = (
@@ -354,15 +365,13 @@ def by_key(connection: Connection, tenant: str, session_id: str, key: str) -> tu
 
 
 def unresolved(connection: Connection, tenant: str, session_id: str, head_turn: int | None) -> Turn | None:
-    """Give the last attempt after the head when it has not become a reply, or ``None``.
+    """Give the last attempt after the head, or since then at the head's own line, when it has not become a reply.
 
     A failure that the conversation has answered since, on a branch that was left, is past.
     """
     where = {"tenant": tenant, "session": session_id}
-    last = connection.execute(_AT_ROOT if head_turn is None else _AFTER_HEAD, where | {"head_turn": head_turn}).first()
-    if last is None or last.status == TurnStatus.COMPLETED.value:
-        return None
-    return path(connection, tenant, session_id, from_turn=last.seq, limit=1)[0]
+    last = connection.execute(_UNANSWERED, where | {"head_turn": head_turn}).scalar()
+    return None if last is None else path(connection, tenant, session_id, from_turn=last, limit=1)[0]
 
 
 def _turn(row: Row[Any], made: list[ModelCall], numbers: tuple[int, int]) -> Turn:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Interval, bindparam, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Integer, Interval, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.conversation import TurnStatus
@@ -108,7 +108,14 @@ _WAS_ENDED = select(_t.seq).where(
     _t.ended_at == bindparam("at"),
 )
 END_TURN = Prepared(
-    update(table(TurnRow)).where(HELD).values(status=bindparam("ending"), ended_at=bindparam("at"), lease_until=None)
+    update(table(TurnRow))
+    .where(HELD)
+    .values(
+        status=bindparam("ending"),
+        ended_at=bindparam("at"),
+        lease_until=None,
+        reply_seq=func.coalesce(bindparam("earlier", type_=Integer), _t.reply_seq),
+    )
 )
 _END_CALL = Prepared(
     update(table(ModelCallRow))
@@ -183,7 +190,18 @@ def abandon(
     if connection.execute(_HAS_CALL, where).first() is not None:
         hold = Hold(tenant, session_id, made.turn.seq, made.turn.attempt, made.turn.lease_owner or "")
         ended = made.call.id, ending
-        finish(connection, hold, TurnStatus.INTERRUPTED, ended, reply=None, flushed=False, head=None, at=at)
+        earlier = made.earlier
+        finish(
+            connection,
+            hold,
+            TurnStatus.INTERRUPTED,
+            ended,
+            reply=None,
+            flushed=False,
+            earlier=earlier,
+            head=None,
+            at=at,
+        )
 
 
 def _claim_again(connection: Connection, tenant: str, session_id: str, new: Claim, now: datetime) -> None:
@@ -275,15 +293,18 @@ def finish(
     *,
     reply: NewMessage | None,
     flushed: bool,
+    earlier: int | None = None,
     head: tuple[int | None, int] | None,
     at: datetime,
 ) -> bool:
     """End a turn: status, reply, call and, for ``head`` = (from, to), the session's head, together.
 
-    The head moves only when it still stands where the claim saw it. ``False``, having changed nothing, when the turn is
+    ``earlier`` is the message that is its reply again when there is no new one. The head moves only when it still
+    stands where the claim saw it. ``False``, having changed nothing, when the turn is
     not held any more. Again with the same values, it changes nothing and says what it said.
     """
-    if END_TURN.run(connection, hold.where() | {"ending": status.value, "at": at}).rowcount != 1:
+    ended_as = {"ending": status.value, "at": at, "earlier": earlier}
+    if END_TURN.run(connection, hold.where() | ended_as).rowcount != 1:
         return connection.execute(_WAS_ENDED, hold.where() | {"ending": status.value, "at": at}).first() is not None
     if reply is not None:
         write_reply(connection, hold, reply, first=not flushed, at=at)

@@ -232,6 +232,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         lease=lease_of(made),
         verdicts=ground.verdicts,
         again=again is not None,
+        earlier=again.reply_seq if again and again.reply_text and not goes_on else None,
         state=None if same_epoch or again else json.dumps({str(speaker.seat): epoch}, separators=(",", ":")),
         pieces=pieces if same_epoch else pieces | {front_digest: front, settings_digest: made.settings},
     )

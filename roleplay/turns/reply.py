@@ -344,7 +344,8 @@ class Reply:
         raised.
         """
         reply = self._message() if self._speech or self.plan.ground.so_far else None
-        status = _status(error, reply)
+        earlier = self.claim.earlier if reply is None else None
+        status = _status(error, has_text=reply is not None or earlier is not None)
         ending = self._ending(error)
         ended = self.call.id, ending
         turn, hold, at = self.claim.turn, self._hold, self.scene.ports.now()
@@ -353,7 +354,9 @@ class Reply:
         alone = self.claim.human is not None
 
         def work(db: Connection) -> Turn | bool:
-            held = store.finish(db, hold, status, ended, reply=reply, flushed=self.kept, head=head, at=at)
+            held = store.finish(
+                db, hold, status, ended, reply=reply, flushed=self.kept, earlier=earlier, head=head, at=at
+            )
             if not held:
                 rescue.keep_lost(db, hold, ended, reply, at=at)
             elif self.sieve is not None:
@@ -434,10 +437,10 @@ class Reply:
         )
 
 
-def _status(error: BaseException | None, reply: NewMessage | None) -> TurnStatus:
+def _status(error: BaseException | None, *, has_text: bool) -> TurnStatus:
     if error is None:
         return TurnStatus.COMPLETED
-    failed = isinstance(error, ChatError | RefusedError) and reply is None
+    failed = isinstance(error, ChatError | RefusedError) and not has_text
     return TurnStatus.FAILED if failed else TurnStatus.INTERRUPTED
 
 

@@ -87,6 +87,7 @@ def speak(scene: Scene, hint: str, options: TurnOptions, *, stream: bool) -> Cou
 
 def retry(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Course:
     """Make another attempt at a turn that failed or was interrupted; its human line is reused."""
+    _of_an_attempt(options)
 
     def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
         return of_told(stand, (yield from _unresolved(scene, turn_id, stand)), again=True)
@@ -96,6 +97,7 @@ def retry(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bo
 
 def resume(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Course:
     """Let the model go on from the text of an interrupted turn; the reply is that text and what follows."""
+    _of_an_attempt(options)
 
     def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
         found = yield from _unresolved(scene, turn_id, stand)
@@ -104,6 +106,13 @@ def resume(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: b
         return of_told(stand, found, again=True, so_far=found.reply_text)
 
     return (yield from _speak(scene, ground, Wish(options), options, None, stream=stream))
+
+
+def _of_an_attempt(options: TurnOptions) -> None:
+    """Raise ``InvalidInputError`` for options that a turn has from its first attempt on."""
+    for name in ("idempotency_key", "metadata"):
+        if getattr(options, name):
+            raise InvalidInputError(name, "is the turn's since its first attempt", allowed="none for another attempt")
 
 
 def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Plan]:

@@ -80,7 +80,9 @@ class Line:
 
 @dataclass(eq=False)
 class Known:
-    """What the model knows of a turn. ``order`` grows with each attempt that begins a reply anew."""
+    """What the model knows of a turn. ``order`` grows with each attempt that begins a reply anew; ``aside``: it was
+    spoken beside a turn that ran, and moved no head. ``earlier``: the text and order that the turn had before its last
+    attempt, and has again when that gives none."""
 
     parent: Known | None
     line: Line | None
@@ -89,11 +91,18 @@ class Known:
     status: str = "pending"
     reply: str | None = None
     hidden: bool = False
+    aside: bool = False
+    earlier: tuple[str, int] | None = None
     requests: list[int] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
         return self.status == "completed"
+
+    def remember(self) -> None:
+        """What failed is what it was, as far as it had a text."""
+        if self.status == "failed" and self.earlier is not None:
+            (self.reply, self.order), self.status = self.earlier, "interrupted"
 
 
 class World(NamedTuple):
@@ -193,8 +202,9 @@ class Conversation(RuleBasedStateMachine):
 
     def ended(self) -> None:
         """Know that the lost turn is ended now."""
-        if self.lost is not None:
-            self.lost.status = "interrupted" if self.lost.reply else "failed"
+        if (lost := self.lost) is not None:
+            lost.status = "interrupted" if lost.reply else "failed"
+            lost.remember()
 
     def path(self, tip: Known | None) -> list[Known]:
         found = []
@@ -204,8 +214,15 @@ class Conversation(RuleBasedStateMachine):
         return found[::-1]
 
     def unresolved(self) -> Known | None:
-        """The newest attempt after the head, if it has not become a reply."""
-        after = [one for one in self.turns if one.parent is self.head]
+        """The newest attempt after the head, or at the head's own line since then, if it has not become a reply.
+
+        What was spoken beside another turn is no answer to what failed here.
+        """
+        head = self.head
+        since = [] if head is None else self.turns[self.turns.index(head) + 1 :]
+        again = [one for one in since if head and (one.parent, one.line) == (head.parent, head.line)]
+        after = [one for one in self.turns if one.parent is head or one in again]
+        after = [one for one in after if not (one.complete and one.aside)]
         return after[-1] if after and not after[-1].complete else None
 
     def family(self, one: Known) -> list[Known]:
@@ -372,10 +389,12 @@ class Conversation(RuleBasedStateMachine):
 
     def again(self, turn: Known, how: tuple[str, int], door: Callable[[], Any]) -> None:
         """Another attempt at a turn, anew."""
-        was = len(turn.requests), turn.reply, turn.order
         self.ended()
+        turn.earlier = (turn.reply, turn.order) if turn.reply else None
+        was = len(turn.requests), turn.reply, turn.order
         turn.reply, turn.order = None, next(self.numbers)
         self.speak(turn, door, how, self.words(40))
+        turn.remember()
         if len(turn.requests) == was[0]:
             turn.reply, turn.order = was[1:]
         else:
@@ -455,6 +474,7 @@ class Conversation(RuleBasedStateMachine):
         lines = Line(f"Line {next(self.numbers)}?"), Line(f"Line {next(self.numbers)}?")
         first, second = (Known(self.head, line, next(self.numbers), status="completed") for line in lines)
         first.reply, second.reply = self.words(length), self.words(40)
+        second.aside = True
         was = len(self.model.bodies)
         self.model.say(first.reply, second.reply)
         with self.session.stream(lines[0].text) as reply:
