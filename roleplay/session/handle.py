@@ -33,7 +33,7 @@ class Preview(Value):
 
 
 def _preview(plan: Plan) -> Preview:
-    settings = settings_of(plan.settings)
+    settings = settings_of(plan.settings.text)
     return Preview(report=plan.draft.report, settings=settings, messages=tuple(plan.draft.messages), body=plan.body)
 
 

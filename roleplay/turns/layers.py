@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from roleplay.domain.context import digest
 from roleplay.domain.endpoint import Endpoint
@@ -15,11 +15,19 @@ Layer = tuple[str, SessionSettings]
 _PLAIN = ("budget_tokens", "model", "language", "time_zone")
 
 
+class Told(NamedTuple):
+    """Settings as they are stored: their text, and the digest that it is stored under."""
+
+    text: str
+    digest: str
+
+
 @dataclass(frozen=True, slots=True)
 class InForce:
     """The settings in force for a turn; ``None`` where no layer says. ``origins`` names each value's layer.
 
-    ``facts`` stand in the order of their layers, farthest first, since what is farther changes more rarely.
+    ``facts`` stand in the order of their layers, farthest first, since what is farther changes more rarely. What was
+    ``written`` once is remembered.
     """
 
     sampling: Sampling
@@ -29,9 +37,18 @@ class InForce:
     time_zone: str | None
     facts: tuple[Fact, ...]
     origins: dict[str, str]
+    written: dict[tuple[Any, ...], Told] = field(default_factory=dict, compare=False)
 
-    def told(self, decided: dict[str, Any]) -> str:
-        """Write every value with its layer as JSON; ``decided`` are (value, layer) of those that no layer said."""
+    def told(self, **decided: tuple[Any, str]) -> Told:
+        """Write every value with its layer as JSON; ``decided`` are (value, layer) of those that a plan decides."""
+        known = tuple(decided.values())
+        found = self.written.get(known)
+        if found is None:
+            text = self._write(decided)
+            found = self.written[known] = Told(text, digest(text))
+        return found
+
+    def _write(self, decided: dict[str, tuple[Any, str]]) -> str:
         values: dict[str, Any] = {**dict(self.sampling), **{name: getattr(self, name) for name in _PLAIN}}
         told = {name: [value, self.origins.get(name, "default")] for name, value in values.items()}
         told |= {name: list(one) for name, one in decided.items()}
@@ -60,7 +77,10 @@ def in_force(layers: Sequence[Layer]) -> InForce:
         sampling=Sampling(**{name: values.get(name) for name in Sampling.model_fields}),
         facts=tuple(fact for fact in reversed(facts.values()) if fact.text.strip()),
         origins=origins,
-        **{name: values.get(name) for name in _PLAIN},
+        budget_tokens=values.get("budget_tokens"),
+        model=values.get("model"),
+        language=values.get("language"),
+        time_zone=values.get("time_zone"),
     )
 
 

@@ -11,7 +11,7 @@ from roleplay.context.builder import Draft, PlacedFact, build
 from roleplay.context.languages import Words, language_of
 from roleplay.context.macros import expand, expand_moment
 from roleplay.context.sheet import Sheet, Wanted, rendered
-from roleplay.domain.context import DialectDemands, Line, Role, Section, digest
+from roleplay.domain.context import DialectDemands, Line, Role, Section
 from roleplay.domain.conversation import TurnKind, TurnStatus
 from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
@@ -20,7 +20,7 @@ from roleplay.store import history, recipes, sessions
 from roleplay.store.entries import Claim, NewCall, NewTurn
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
-from roleplay.turns.layers import InForce, in_force, of_turn
+from roleplay.turns.layers import InForce, Told, in_force, of_turn
 from roleplay.turns.scene import Rehearsed, Scene
 from roleplay.wire.dialects import demands
 from roleplay.wire.request import RECIPE_VERSION, encode_request, parameters, parameters_json
@@ -47,7 +47,7 @@ class Plan:
     dialect: Dialect
     body: bytes
     stream: bool
-    settings: str
+    settings: Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +103,12 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         demands=needs,
     )
     body = encode_request(dialect, draft.messages, asked)
-    decided = {
-        "model": (endpoint.model, force.origins.get("model", "engine")),
-        "budget_tokens": (budget, force.origins.get("budget_tokens", "profile")),
-        "language": (language, force.origins.get("language", "detected")),
-        "time_zone": (force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
-    }
-    settings = force.told(decided)
+    settings = force.told(
+        model=(endpoint.model, force.origins.get("model", "engine")),
+        budget_tokens=(budget, force.origins.get("budget_tokens", "profile")),
+        language=(language, force.origins.get("language", "detected")),
+        time_zone=(force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
+    )
     return Plan(
         ground, known.stage, draft, endpoint, tuple(others), force.sampling, asked, dialect, body, stream, settings
     )
@@ -176,8 +175,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
     stand, again = ground.stand, ground.again
     speaker = made.stage.model.participant
     front, front_digest = recipes.front_of(draft.recipe.front)
-    settings_digest = digest(made.settings)
-    epoch = (draft.window_start, front_digest, settings_digest)
+    epoch = (draft.window_start, front_digest, made.settings.digest)
     same_epoch = ground.left_as(speaker.seat, epoch)
     volatile = {p.digest for p in draft.recipe.tail} | {one.piece.digest for one in draft.recipe.insertions}
     pieces = {name: text for name, text in draft.texts.items() if not same_epoch or name in volatile}
@@ -227,14 +225,14 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
             request_digest=hashlib.sha256(made.body).hexdigest(),
             prompt_count=draft.prompt_tokens,
             counter=scene.counter.name,
-            settings_digest=settings_digest,
+            settings_digest=made.settings.digest,
         ),
         lease=lease_of(made),
         verdicts=ground.verdicts,
         again=again is not None,
         earlier=again.reply_seq if again and again.reply_text and not goes_on else None,
         state=None if same_epoch or again else json.dumps({str(speaker.seat): epoch}, separators=(",", ":")),
-        pieces=pieces if same_epoch else pieces | {front_digest: front, settings_digest: made.settings},
+        pieces=pieces if same_epoch else pieces | {front_digest: front, made.settings.digest: made.settings.text},
     )
 
 

@@ -311,7 +311,7 @@ class Reply:
             raise
         if not held:
             raise self._taken_over()
-        self.past_calls.append(self.call.ended(ended[1], self.call_at, self.plan.settings))
+        self.past_calls.append(self.call.ended(ended[1], self.call_at, self.plan.settings.text))
         self.call, self.call_at = call, at
 
     def _hold_on(self, pause_s: float) -> Steps[None]:
@@ -380,7 +380,7 @@ class Reply:
             return finished
         human = self.claim.human.written(turn.seq, self.claimed_at) if self.claim.human else None
         said = reply.written(turn.seq, self.reply_at or at) if reply else None
-        calls = [*self.past_calls, self.call.ended(ending, self.call_at, self.plan.settings)]
+        calls = [*self.past_calls, self.call.ended(ending, self.call_at, self.plan.settings.text)]
         return turn.ended(self.scene.session_id, status, (human, said), calls, (self.claimed_at, at))
 
     def _taken_over(self) -> ConflictError:
