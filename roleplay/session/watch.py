@@ -15,6 +15,7 @@ from roleplay.errors import SettingsError
 from roleplay.turns.effects import Ask, Notify
 
 _log = logging.getLogger("roleplay")
+_log.addHandler(logging.NullHandler())  # silent until the application says where its log goes
 _LEVELS = {
     "claimed": logging.DEBUG,
     "completed": logging.INFO,

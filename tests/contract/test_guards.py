@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -200,6 +202,18 @@ def test_a_key_is_judged_once(database_url: str, scripted: Scripted) -> None:
         assert session.send("Hello.", options=options) == first
     assert asked == ["human", "reply"]
     assert len(model.bodies) == 1
+
+
+def test_the_log_is_silent_until_it_is_asked_for() -> None:
+    """A program that sets up no log sees nothing of ours on its standard error."""
+    program = (
+        "from roleplay import *; from roleplay.testing import ScriptedModel\n"
+        "rp = Roleplay.open('sqlite://', model=Endpoint('MiniMax-M2.7'), chat=ScriptedModel(ChatAuthError('no')))\n"
+        "try: rp.sessions.create(cast=[rp.personas.put(Persona('Huang'))]).send('Hello?')\n"
+        "except ChatAuthError: print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("refused\n", "")
 
 
 def test_observers_look_on(database_url: str, scripted: Scripted, caplog: pytest.LogCaptureFixture) -> None:

@@ -349,7 +349,7 @@ def test_errors_are_ours(database_url: str, door: str) -> None:
         with pytest.raises(InvalidInputError, match="lone surrogate"):
             await getattr(db, door)(half)
         for unreadable in (lambda _: json.loads(secret), lambda _: UsageTotal.model_validate({"key": [secret]})):
-            with pytest.raises(StoreError, match="a stored row cannot be read") as failure:
+            with pytest.raises(StoreError, match="a row is stored that cannot be read") as failure:
                 await getattr(db, door)(unreadable)
             assert secret not in "".join(traceback.format_exception(failure.value))
         with pytest.raises(TypeError):
