@@ -269,7 +269,8 @@ class Conversation(RuleBasedStateMachine):
         turn.reply = stored.reply.text if stored.reply else None
         kept = turn.reply or ""
         assert (so_far + text).startswith(kept)
-        assert flushed(min(taken, -(-len(text) // PIECE_CHARS))) <= len(kept) - len(so_far) <= taken * PIECE_CHARS
+        least = flushed(min(taken, -(-len(text) // PIECE_CHARS)), len(so_far))
+        assert least <= len(kept) - len(so_far) <= taken * PIECE_CHARS
 
     def attempt(self, door: Callable[[], Any], end: str, after: int) -> Went:
         """Go through a door and, where it gives a stream, take that as far as the attempt goes."""
@@ -659,12 +660,12 @@ def abandon(stream: Any) -> None:
     drive._backstage.leave(drive)
 
 
-def flushed(pieces: int) -> int:
-    """How many characters are kept at least when so many pieces have come."""
-    kept = 0
-    for length in range(PIECE_CHARS, pieces * PIECE_CHARS, PIECE_CHARS):  # the last piece may be short
+def flushed(pieces: int, before: int) -> int:
+    """How many characters are kept at least when so many pieces have come after ``before`` of them."""
+    kept = before
+    for length in range(before + PIECE_CHARS, before + pieces * PIECE_CHARS, PIECE_CHARS):  # the last may be short
         kept = length if length >= max(2 * kept, FLUSH_CHARS) else kept
-    return kept
+    return kept - before
 
 
 def visible(one: Known) -> list[tuple[str, str]]:
