@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
@@ -26,6 +25,7 @@ from sqlalchemy.pool import QueuePool
 
 from roleplay.domain.erasure import Files
 from roleplay.errors import InvalidInputError, RoleplayError, SettingsError, StoreError
+from roleplay.store.stored import unreadable
 
 T = TypeVar("T")
 
@@ -204,15 +204,7 @@ def errors_as_ours() -> Iterator[None]:
     except (SQLAlchemyError, sqlite3.Error, UnicodeEncodeError) as error:
         raise as_ours(error) from error
     except ValueError as error:
-        raise unreadable(error) from None  # some kinds hold the text that was stored
-
-
-def unreadable(error: ValueError) -> StoreError:
-    """Say that a stored row cannot be read, and why, without what it holds."""
-    why = type(error).__name__
-    if isinstance(error, ValidationError):
-        why = ", ".join(f"{error.title}.{'.'.join(map(str, one['loc']))}" for one in error.errors(include_input=False))
-    return StoreError(f"a stored row cannot be read ({why[:300]}); doctor() tells which")
+        raise unreadable("a row", error) from None
 
 
 def as_ours(error: SQLAlchemyError | sqlite3.Error | UnicodeEncodeError) -> StoreError | InvalidInputError:

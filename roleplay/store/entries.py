@@ -12,9 +12,11 @@ from typing import Any
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.settings import Setting
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
+from roleplay.store.stored import reads
 
 
 @lru_cache(maxsize=256)
+@reads("the settings of a model call")
 def settings_of(text: str | None) -> Mapping[str, Setting]:
     """Read the settings of a call from the text they are stored as; calls of older versions have none."""
     told = {} if text is None else json.loads(text)

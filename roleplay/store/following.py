@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Integer, Select, bindparam, func, select
 from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import NotFoundError
 from roleplay.store.rescue import EXPIRED, Holder, clock
+from roleplay.store.stored import as_text, reads
 from roleplay.store.tables import MessageRow, TurnRow, table
 
 _t = table(TurnRow).c
@@ -50,7 +51,8 @@ def glimpse(connection: Connection, tenant: str, session_id: str, turn_id: str, 
     row = connection.execute(_GLIMPSE[connection.dialect.name], where).first()
     if row is None:
         raise NotFoundError("turn", turn_id)
-    live = None
-    if TurnStatus(row.status).in_flight:
-        live = Holder(session_id, row.id, row.seq, row.attempt, row.lease_owner, bool(row.expired))
-    return Glimpse(row.reply_seq, row.name or "", row.text or "", live)
+    with reads("a turn"):
+        live = None
+        if TurnStatus(row.status).in_flight:
+            live = Holder(session_id, row.id, row.seq, row.attempt, row.lease_owner, bool(row.expired))
+        return Glimpse(row.reply_seq, row.name or "", as_text(row.text or ""), live)

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Integer, bindparam, case, literal_column, select, text, true
 
 from roleplay.domain.context import Line, Span
+from roleplay.store import sessions
 from roleplay.store.prepared import Prepared
+from roleplay.store.stored import as_text, reads
 from roleplay.store.tables import MessageRow, TurnRow, table
 
 _NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")
@@ -36,7 +38,11 @@ def _walk(dialect: str) -> Prepared:
         .where(here, message.c.seq == bindparam("head"))
         .cte("walk", recursive=True)
     )
-    more = (walk.c.total <= bindparam("cap")) & (walk.c.seq > bindparam("start"))
+    more = (
+        (walk.c.total <= bindparam("cap"))
+        & (walk.c.seq > bindparam("start"))
+        & (walk.c.parent_seq < walk.c.seq)  # a damaged link may lead round and round
+    )
     step = message.alias("step")
     found = (
         (step.c.tenant == walk.c.tenant)
@@ -54,7 +60,7 @@ def _walk(dialect: str) -> Prepared:
         walk.join(source, true() if dialect == "postgresql" else found)
     )
     walk = walk.union_all(joined.where(more))
-    return Prepared(select(*(walk.c[name] for name in _WANTED)))
+    return Prepared(select(*(walk.c[name] for name in _WANTED), walk.c.total))
 
 
 def _cost(message: Any, free: Any, per_message: Any) -> Any:
@@ -108,15 +114,24 @@ def _rows(connection: Connection, tenant: str, session_id: str, **bounds: int) -
     if connection.dialect.name == "postgresql":
         connection.execute(_NO_JIT)
     rows = _walk(connection.dialect.name).run(connection, {"tenant": tenant, "session": session_id} | bounds).all()
-    return sorted(rows, key=lambda row: int(row[0]))
+    rows = sorted(rows, key=lambda row: int(row[0]))
+    if not rows:
+        raise sessions.missing(connection, tenant, session_id, f"message {bounds['head']}")
+    seq, parent, total = rows[0][0], rows[0][1], rows[0][-1]
+    if parent is not None and seq > bounds["start"] and total <= bounds["cap"]:
+        raise sessions.missing(connection, tenant, session_id, f"message {parent}, which message {seq} follows,")
+    return rows
 
 
+@reads("a message")
 def _line(row: Any, turn_seq: int) -> Line:
-    return Line(row[0], turn_seq, row[3], row[4], row[5], row[6])
+    return Line(row[0], turn_seq, row[3], as_text(row[4]), as_text(row[5]), row[6])
 
 
 def span(connection: Connection, tenant: str, session_id: str, wanted: Span) -> list[Line]:
     """Give the lines of a recipe's history, oldest first, for rebuilding. What is hidden now does not matter."""
+    if wanted.last == 0:
+        return []
     unbounded = 2**31 - 1
     rows = _rows(connection, tenant, session_id, head=wanted.last, start=wanted.first, cap=unbounded, per_message=0)
     return [_line(row, row[2]) for row in rows if row[0] not in wanted.hidden]

@@ -18,6 +18,7 @@ from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, Store
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import ConflictError, InvalidInputError, NotFoundError
 from roleplay.store.cursors import after, numbered, page_of
+from roleplay.store.stored import reads
 from roleplay.store.tables import ExampleDialogueRow, ExampleLineRow, PersonaRow, PersonaVersionRow, table
 
 _NO_VERSION = 2**31
@@ -299,6 +300,7 @@ def _stored(connection: Connection, tenant: str, rows: Sequence[Row[Any]]) -> li
     return [_one(row, _examples(lines[row.persona_id, row.version])) for row in rows]
 
 
+@reads("an example of a persona")
 def _examples(rows: Iterable[Row[*tuple[Any, ...]]]) -> tuple[ExampleDialogue, ...]:
     dialogues: dict[int, list[ExampleLine]] = {}
     for row in rows:
@@ -306,6 +308,7 @@ def _examples(rows: Iterable[Row[*tuple[Any, ...]]]) -> tuple[ExampleDialogue, .
     return tuple(ExampleDialogue(lines=tuple(lines)) for lines in dialogues.values())
 
 
+@reads("a version of a persona")
 def _one(row: Row[Any], examples: tuple[ExampleDialogue, ...]) -> StoredPersona:
     persona = Persona(
         name=row.name,

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, literal, literal_column, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, literal, literal_column, select, update
 
 from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store.entries import CallEnding, Hold, NewMessage
+from roleplay.store.stored import as_text, reads
 from roleplay.store.tables import MessageRow, ModelCallRow, PathStateRow, TurnRow, UtcDateTime, table
 from roleplay.store.turns import END_TURN, HELD, LIVE, OURS, add_message, end_call
 
@@ -269,7 +270,16 @@ def told(connection: Connection, tenant: str, session_id: str, turn_id: str | No
     ).first()
     if row is None:
         raise NotFoundError("turn", str(turn_id or default))
-    return Told(*row)
+    return _as_told(row)
+
+
+@reads("a turn")
+def _as_told(row: Row[*tuple[Any, ...]]) -> Told:
+    found = Told(*row)
+    TurnStatus(found.status)
+    for text in (found.human_text, found.reply_text):
+        as_text(text or "")
+    return found
 
 
 def _attempt(hold: Hold) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
 from roleplay.domain.page import Page
 from roleplay.domain.persona import StoredPersona
 from roleplay.domain.settings import SessionSettings
-from roleplay.errors import NotFoundError
+from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import personas
 from roleplay.store.cursors import after, page_of
 from roleplay.store.prepared import Prepared
+from roleplay.store.stored import absent, reads
 from roleplay.store.tables import (
     MessageRow,
     ParticipantRevisionRow,
@@ -126,7 +127,7 @@ _CASTS = (
 )
 _INFO = (
     select(table(SessionRow), _r.scene, _r.settings)
-    .join(
+    .outerjoin(
         table(SessionRevisionRow),
         (_r.session_id == _s.id) & (_r.tenant == _s.tenant) & (_r.revision == _s.revision),
     )
@@ -163,7 +164,8 @@ _NEW_REVISION = (
     .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"))
     .values(revision=_s.revision + 1, version=_s.version + 1)
 )
-_LOCK = select(_s.id).where(_HERE).with_for_update()
+_IS_THERE = select(_s.id).where(_HERE)
+_LOCK = _IS_THERE.with_for_update()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +239,36 @@ def stage(connection: Connection, tenant: str, session_id: str, revision: int) -
     where = {"tenant": tenant, "session": session_id, "revision": revision}
     row = connection.execute(_REVISION, where).first()
     if row is None:
-        raise NotFoundError("session", session_id)
-    seats = []
-    for participant in _cast(connection, where):
-        pinned = participant.persona_id, participant.persona_version
-        persona = personas.get(connection, tenant, pinned[0], version=pinned[1]) if pinned[0] else None
-        seats.append(Seat(participant, persona))
-    return Stage(revision, row.scene, SessionSettings(**json.loads(row.settings)), tuple(seats))
+        raise missing(connection, tenant, session_id, f"revision {revision}")
+    cast = _cast(connection, where)
+    _check_cast(session_id, cast)
+    return _stage(row, revision, tuple([Seat(one, _persona(connection, tenant, one)) for one in cast]))
+
+
+@reads("a revision of a session")
+def _stage(row: Row[*tuple[Any, ...]], revision: int, seats: tuple[Seat, ...]) -> Stage:
+    return Stage(revision, row.scene, SessionSettings(**json.loads(row.settings)), seats)
+
+
+def _persona(connection: Connection, tenant: str, participant: Participant) -> StoredPersona | None:
+    if participant.persona_id is None:
+        return None
+    try:
+        return personas.get(connection, tenant, participant.persona_id, version=participant.persona_version)
+    except NotFoundError as error:
+        raise absent(f"{error.kind} {error.key}", f"seat {participant.seat}") from None
+
+
+def missing(connection: Connection, tenant: str, session_id: str, what: str) -> StoreError | NotFoundError:
+    """Tell a session of which ``what`` is lost from one that is not there."""
+    is_there = connection.execute(_IS_THERE, {"tenant": tenant, "session": session_id}).first()
+    return NotFoundError("session", session_id) if is_there is None else absent(what, f"session {session_id}")
+
+
+def _check_cast(session_id: str, cast: Sequence[Participant]) -> None:
+    """Raise ``StoreError`` where somebody is missing without whom nobody can speak."""
+    for played_by in set(PlayedBy) - {one.played_by for one in cast}:
+        raise absent(f"the seat of the {played_by}", f"session {session_id}")
 
 
 def create(connection: Connection, tenant: str, info: SessionInfo, *, messages: int) -> None:
@@ -356,6 +381,7 @@ def _cast(connection: Connection, where: dict[str, Any]) -> Sequence[Participant
     return [_participant(row) for row in connection.execute(_CAST, where)]
 
 
+@reads("a seat")
 def _participant(row: Row[*tuple[Any, ...]]) -> Participant:
     return Participant(
         seat=row.seat,
@@ -375,7 +401,11 @@ def _infos(connection: Connection, tenant: str, rows: Sequence[Row[Any]]) -> lis
     return [_info(row, tuple(casts[row.id])) for row in rows]
 
 
+@reads("a session")
 def _info(row: Row[Any], cast: tuple[Participant, ...]) -> SessionInfo:
+    if row.settings is None:
+        raise absent(f"revision {row.revision}", f"session {row.id}")
+    _check_cast(row.id, cast)
     return SessionInfo(
         id=row.id,
         owner=row.owner,

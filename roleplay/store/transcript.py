@@ -27,6 +27,7 @@ from roleplay.domain.page import Page
 from roleplay.errors import NotFoundError
 from roleplay.store import calls, sessions
 from roleplay.store.cursors import numbered
+from roleplay.store.stored import reads
 from roleplay.store.tables import MessageRow, SessionRow, TurnRow, table
 
 BRANCHES_LIMIT = 500
@@ -175,7 +176,7 @@ _TIPS = (
     .limit(BRANCHES_LIMIT)
 )
 _complete = select(_owner.c.human_seq, _owner.c.seq, _owner.c.reply_seq).where(
-    _here(_owner), _owner.c.status == TurnStatus.COMPLETED.value
+    _here(_owner), _owner.c.status == TurnStatus.COMPLETED.value, _owner.c.reply_seq.is_not(None)
 )
 _ANSWERS = _complete.join(
     _sibling, (_owner.c.seq == _sibling.c.turn_seq) & (_owner.c.reply_seq == _sibling.c.seq)
@@ -374,6 +375,7 @@ def unresolved(connection: Connection, tenant: str, session_id: str, head_turn: 
     return None if last is None else path(connection, tenant, session_id, from_turn=last, limit=1)[0]
 
 
+@reads("a turn")
 def _turn(row: Row[Any], made: list[ModelCall], numbers: tuple[int, int]) -> Turn:
     known = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     human, reply = _message(known, "human"), _message(known, "reply")

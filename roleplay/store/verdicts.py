@@ -9,6 +9,7 @@ from sqlalchemy import Connection, bindparam, insert, select
 
 from roleplay.domain.guards import StoredVerdict
 from roleplay.store.entries import NewVerdict, columns
+from roleplay.store.stored import reads
 from roleplay.store.tables import TurnRow, VerdictRow, table
 
 _v = table(VerdictRow).c
@@ -40,4 +41,5 @@ def add(
 def of_turn(connection: Connection, tenant: str, session_id: str, turn_id: str) -> list[StoredVerdict]:
     """Give the verdicts of a turn, those on its human line first."""
     rows = connection.execute(_OF_TURN, {"tenant": tenant, "session": session_id, "turn": turn_id})
-    return [StoredVerdict(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name
+    with reads("a verdict"):
+        return [StoredVerdict(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name

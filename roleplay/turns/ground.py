@@ -13,6 +13,7 @@ from roleplay.domain.context import Line
 from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.errors import ConflictError, InvalidInputError
 from roleplay.store import Connection, entries, rescue, sessions, transcript
+from roleplay.store.stored import reads
 from roleplay.turns.asked import turn_key
 from roleplay.turns.effects import Pause, Steps, read, write
 from roleplay.turns.scene import Rehearsed, Scene
@@ -46,11 +47,13 @@ class Ground:
     so_far: str = ""
     verdicts: tuple[entries.NewVerdict, ...] = ()
 
+    @reads("what a path hands on")
     def inherited(self, seat: int) -> tuple[int, str]:
         """What the path hands on for a seat: where its window starts (0: at the beginning), its front's digest."""
         start, front, *_ = json.loads(self.state).get(str(seat), (0, "")) if self.state else (0, "")
         return start, front
 
+    @reads("what a path hands on")
     def left_as(self, seat: int, epoch: tuple[int, str, str]) -> bool:
         """Whether the path hands on just this epoch for a seat: window start, digests of front and settings."""
         return self.state is not None and json.loads(self.state).get(str(seat)) == list(epoch)
