@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,10 @@ from tests.support.postgres import PostgresServer, shared_directory, shared_post
 pytest_plugins = ["tests.support.no_skips"]
 
 KEY = "sk-test-0123456789abcdef"
+# The databases of the tests lie in memory where there is room: most of a test's time would be waiting for a disk.
+MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own in it
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture(autouse=True)
@@ -127,10 +132,19 @@ def every_statement_has_its_tenant() -> Iterator[list[str]]:
     assert not bare, f"statements without a tenant: {bare}"
 
 
+@pytest.fixture(scope="session")
+def current_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the schema built, to be copied: to build it takes longer than most tests."""
+    path = tmp_path_factory.mktemp("current") / "chats.db"
+    schema.opened(f"sqlite:///{path}", "auto").close()
+    return path
+
+
 @pytest.fixture
-def sqlite_url(tmp_path: Path, ledger: Ledger) -> str:
-    """The URL of a SQLite file that does not exist yet."""
-    url = f"sqlite:///{tmp_path / 'chats.db'}"
+def sqlite_url(tmp_path: Path, current_sqlite: Path, ledger: Ledger) -> str:
+    """The URL of a SQLite file of this test alone, schema built."""
+    path = shutil.copy(current_sqlite, tmp_path / "chats.db")
+    url = f"sqlite:///{path}"
     ledger.urls.append(url)
     return url
 
