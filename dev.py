@@ -1,7 +1,7 @@
 """Everything about this checkout in one file that needs nothing but Python 3.11 or newer.
 
     python3 dev.py chat [ARGUMENT ...]    talk to a persona; "chat --help" tells more
-    python3 dev.py persona|session|usage|doctor|db [ARGUMENT ...]
+    python3 dev.py persona|session|usage|doctor|erase|db [ARGUMENT ...]
                                           what else the command line "roleplay" does, with what is stored
     python3 dev.py test [ARGUMENT ...]    run the tests; the arguments go to pytest
     python3 dev.py lint                   run the linters, the type checker and the import contracts
@@ -45,7 +45,7 @@ UNFINISHED = VENV / ".dev-unfinished"
 #: With any of these, "chat" has a model to talk to and needs no toy.
 MODEL_VARIABLES = ("ROLEPLAY_API_KEY", "MINIMAX_API_KEY", "ROLEPLAY_BASE_URL", "ROLEPLAY_MODEL")
 #: The commands of the engine's command line.
-ROLEPLAY_COMMANDS = ("chat", "persona", "session", "usage", "doctor", "db")
+ROLEPLAY_COMMANDS = ("chat", "persona", "session", "usage", "doctor", "erase", "db")
 #: Runs it with its arguments; the first is what was typed to call it.
 RUN_ROLEPLAY = "import sys; from roleplay.cli.main import main; sys.exit(main(sys.argv[2:], program=sys.argv[1]))"
 #: Installed without dependencies: those of the second are not used, and would be compiled for a quarter of an hour.

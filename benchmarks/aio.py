@@ -26,6 +26,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -237,12 +238,10 @@ def measure(folder: Path, turns: int, *, stream: bool, simulator: bool) -> Outco
         ratios: dict[str, list[float]] = {"rate": [], "cpu": [], "wall": []}
 
         def block(floor_into: Measured, ours_into: Measured, sync_into: Measured) -> None:
-            runner.run(conversations([[lambda one=one: ours.turn(one)] * BLOCK for one in ours.sessions], ours_into))
+            runner.run(conversations([[partial(ours.turn, one)] * BLOCK for one in ours.sessions], ours_into))
             asked = server.bodies(CONVERSATIONS * BLOCK)
             mine = [asked[number::CONVERSATIONS] for number in range(CONVERSATIONS)]
-            runner.run(
-                conversations([[lambda body=body: floor.turn(body) for body in one] for one in mine], floor_into)
-            )
+            runner.run(conversations([[partial(floor.turn, body) for body in one] for one in mine], floor_into))
             server.bodies(CONVERSATIONS * BLOCK)
             with sync_into.block(SYNC_BLOCK):
                 for _ in range(SYNC_BLOCK):

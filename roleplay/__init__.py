@@ -17,6 +17,7 @@ from roleplay.errors import (
     IdempotencyError,
     InvalidInputError,
     NotFoundError,
+    RefusedError,
     RoleplayError,
     SchemaError,
     SettingsError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from roleplay.aio import AsyncRoleplay
     from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
     from roleplay.context.counting import Counter, EstimatingCounter
+    from roleplay.context.languages import Words
     from roleplay.domain.context import ContextMessage, ContextReport, Role, SectionReport
     from roleplay.domain.conversation import (
         Delta,
@@ -41,9 +43,13 @@ if TYPE_CHECKING:
         TurnStatus,
     )
     from roleplay.domain.endpoint import ChatPath, Dialect, Endpoint, Retry
+    from roleplay.domain.erasure import Counts, Receipt
+    from roleplay.domain.events import TurnEvent
+    from roleplay.domain.guards import Checked, StoredVerdict, Verdict
     from roleplay.domain.page import Page
     from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, StoredPersona
-    from roleplay.domain.settings import Sampling, SessionSettings, TurnOptions
+    from roleplay.domain.settings import Fact, Sampling, SessionSettings, Setting, TurnOptions
+    from roleplay.domain.sync import PersonaChange, SyncedPersona, SyncReport
     from roleplay.domain.usage import BaseResp, SensitiveCategory, Sensitivity, Usage
     from roleplay.engine import Roleplay
     from roleplay.session import AsyncChatSession, AsyncReplyStream, ChatSession, Preview, ReplyStream
@@ -68,11 +74,13 @@ __all__ = [
     "ChatRequestError",
     "ChatSession",
     "ChatUnavailableError",
+    "Checked",
     "ConflictError",
     "ContentFilteredError",
     "ContextMessage",
     "ContextReport",
     "Counter",
+    "Counts",
     "Database",
     "Delta",
     "DeltaKind",
@@ -82,6 +90,7 @@ __all__ = [
     "EstimatingCounter",
     "ExampleDialogue",
     "ExampleLine",
+    "Fact",
     "Finding",
     "IdempotencyError",
     "InvalidInputError",
@@ -91,8 +100,11 @@ __all__ = [
     "Page",
     "Participant",
     "Persona",
+    "PersonaChange",
     "PlayedBy",
     "Preview",
+    "Receipt",
+    "RefusedError",
     "ReplyStream",
     "Retry",
     "Role",
@@ -105,16 +117,23 @@ __all__ = [
     "Sensitivity",
     "SessionInfo",
     "SessionSettings",
+    "Setting",
     "SettingsError",
     "StoreError",
     "StoredPersona",
+    "StoredVerdict",
+    "SyncReport",
+    "SyncedPersona",
     "Transport",
     "Turn",
+    "TurnEvent",
     "TurnKind",
     "TurnOptions",
     "TurnStatus",
     "Usage",
     "UsageTotal",
+    "Verdict",
+    "Words",
 ]
 
 #: Where each name but the errors comes from: loaded when the name is asked for, so that the command line starts soon.
@@ -122,13 +141,18 @@ _ROOMS = {
     "aio": "AsyncRoleplay",
     "chat.transport": "Answer AsyncAnswer AsyncTransport Transport",
     "context.counting": "Counter EstimatingCounter",
+    "context.languages": "Words",
     "domain.context": "ContextMessage ContextReport Role SectionReport",
     "domain.conversation": "Delta DeltaKind Message ModelCall Participant PlayedBy SessionInfo"
     " Turn TurnKind TurnStatus",
+    "domain.events": "TurnEvent",
+    "domain.guards": "Checked StoredVerdict Verdict",
     "domain.endpoint": "ChatPath Dialect Endpoint Retry",
+    "domain.erasure": "Counts Receipt",
     "domain.page": "Page",
     "domain.persona": "ExampleDialogue ExampleLine Persona StoredPersona",
-    "domain.settings": "Sampling SessionSettings TurnOptions",
+    "domain.settings": "Fact Sampling SessionSettings Setting TurnOptions",
+    "domain.sync": "PersonaChange SyncReport SyncedPersona",
     "domain.usage": "BaseResp SensitiveCategory Sensitivity Usage",
     "engine": "Roleplay",
     "session": "AsyncChatSession AsyncReplyStream ChatSession Preview ReplyStream",

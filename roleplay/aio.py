@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from roleplay.chat.transport import AsyncTransport
 from roleplay.context.counting import Counter, EstimatingCounter
+from roleplay.context.languages import LANGUAGES, Words
 from roleplay.domain.conversation import SessionInfo
 from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.erasure import Receipt
+from roleplay.domain.events import Observer
+from roleplay.domain.guards import Guard
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
+from roleplay.domain.sync import SyncReport
 from roleplay.domain.values import NO_METADATA, Metadata
+from roleplay.exchange.persona_files import read_folder
 from roleplay.replay import AsyncReplay
 from roleplay.session.drive import GRACE_S, AsyncBackstage
 from roleplay.session.handle import AsyncChatSession
 from roleplay.session.ports import ports
-from roleplay.settings import environment, resolve
+from roleplay.settings import Model, environment, resolve_all
 from roleplay.store import schema
 from roleplay.store.aio import AsyncDatabase, open_async
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.doctor import Finding
+from roleplay.store.personas import Change
 from roleplay.turns import company as courses
+from roleplay.turns import erasing, syncing
 from roleplay.turns.company import Company, Opening
+from roleplay.turns.scene import NO_WATCH, Watch
+from roleplay.turns.syncing import Sync
 
 
 class AsyncRoleplay:
@@ -40,35 +53,79 @@ class AsyncRoleplay:
         tenant: str = "default",
         settings: SessionSettings = DEFAULT_SETTINGS,
         counter: Counter | None = None,
+        fallbacks: Sequence[Endpoint] = (),
+        languages: Mapping[str, Words] | None = None,
+        watch: Watch = NO_WATCH,
+        observers: Sequence[Observer] = (),
     ) -> None:
-        company = Company(tenant, endpoint, settings, counter or EstimatingCounter(), ports())
-        self._backstage = AsyncBackstage(database, chat)
+        self._equip(
+            AsyncBackstage(database, chat),
+            Company(
+                tenant,
+                (endpoint, *fallbacks),
+                (("engine", settings),),
+                counter or EstimatingCounter(),
+                ports(),
+                {**LANGUAGES, **(languages or {})},
+                watch,
+            ),
+        )
+        self._backstage.observers = tuple(observers)
+        self._is_view = False
+
+    def _equip(self, backstage: AsyncBackstage, company: Company) -> None:
+        self._backstage = backstage
         self._company = company
         self._owned: list[Callable[[], Awaitable[None]]] = []
-        self.endpoint = endpoint
-        self.personas = AsyncPersonas(self._backstage, company)
-        self.sessions = AsyncSessions(self._backstage, company)
-        self.usage = AsyncUsageReports(self._backstage, company)
-        self.replay = AsyncReplay(self._backstage, tenant)
+        self._is_view = True
+        self.endpoint = company.endpoints[0]
+        self.personas = AsyncPersonas(backstage, company)
+        self.sessions = AsyncSessions(backstage, company)
+        self.usage = AsyncUsageReports(backstage, company)
+        self.replay = AsyncReplay(backstage, company.tenant)
 
     @classmethod
     async def open(
         cls,
         url: str,
         *,
-        model: str | Endpoint | None = None,
+        model: Model | Sequence[Model] | None = None,
         tenant: str = "default",
         settings: SessionSettings = DEFAULT_SETTINGS,
         chat: AsyncTransport | None = None,
         migrate: schema.Migrate | None = None,
+        languages: Mapping[str, Words] | None = None,
+        guards: Sequence[Guard] = (),
+        guard_timeout_s: float = NO_WATCH.guard_timeout_s,
+        keep_originals: bool = False,
+        observers: Sequence[Observer] = (),
     ) -> Self:
         """As ``Roleplay.open``."""
-        endpoint = resolve(model, environment(), needs_key=chat is None)
+        endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         database = open_async(await asyncio.to_thread(schema.opened, url, migrate))
         transport = chat or _httpx_transport()
-        engine = cls(database, transport, endpoint=endpoint, tenant=tenant, settings=settings)
+        engine = cls(
+            database,
+            transport,
+            endpoint=endpoint,
+            tenant=tenant,
+            settings=settings,
+            fallbacks=fallbacks,
+            languages=languages,
+            watch=Watch(tuple(guards), guard_timeout_s, keep_originals),
+            observers=observers,
+        )
         engine._owned = [database.close] if chat is not None else [transport.close, database.close]
         return engine
+
+    def for_tenant(
+        self, tenant: str, *, model: Model | Sequence[Model] | None = None, settings: SessionSettings = DEFAULT_SETTINGS
+    ) -> Self:
+        """As ``Roleplay.for_tenant``."""
+        own = None if model is None else tuple(resolve_all(model, environment(), needs_key=False))
+        view = type(self).__new__(type(self))
+        view._equip(self._backstage, self._company.of_tenant(tenant, own, settings))  # noqa: SLF001 - of its own class
+        return view
 
     async def recover(self) -> Sequence[str]:
         """As ``Roleplay.recover``."""
@@ -78,13 +135,25 @@ class AsyncRoleplay:
         """As ``Roleplay.doctor``."""
         return await self._backstage.run(courses.doctor(self._company, repair=repair))
 
+    async def erase(
+        self,
+        *,
+        owner: str | None = None,
+        session: str | None = None,
+        persona: str | None = None,
+        idle_since: datetime | None = None,
+        dry_run: bool = False,
+        cascade: bool = False,
+    ) -> Receipt:
+        """As ``Roleplay.erase``."""
+        course = erasing.erase(self._company, owner, session, persona, idle_since, dry_run=dry_run, cascade=cascade)
+        return await self._backstage.run(course)
+
     async def close(self, *, grace_s: float = GRACE_S) -> None:
         """As ``Roleplay.close``."""
-        if not self._backstage.is_ours:
+        if self._is_view or not self._backstage.is_ours:
             return
-        await self._backstage.shut(grace_s)
-        for close in self._owned:
-            await close()
+        await self._backstage.shut(grace_s, self._owned)
 
     async def __aenter__(self) -> Self:
         return self
@@ -102,9 +171,18 @@ class AsyncPersonas:
         self._backstage = backstage
         self._company = company
 
-    async def put(self, persona: Persona, *, persona_id: str | None = None) -> StoredPersona:
+    async def put(
+        self,
+        persona: Persona,
+        *,
+        persona_id: str | None = None,
+        expected_version: int | None = None,
+        author: str = "",
+        message: str = "",
+    ) -> StoredPersona:
         """As ``Personas.put``."""
-        return await self._backstage.run(courses.put_persona(self._company, persona, persona_id))
+        change = Change(persona_id, expected_version, author, message)
+        return await self._backstage.run(courses.put_persona(self._company, persona, change))
 
     async def get(self, name: str, *, version: int | None = None) -> StoredPersona:
         """As ``Personas.get``."""
@@ -113,6 +191,35 @@ class AsyncPersonas:
     async def list(self, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
         """As ``Personas.list``."""
         return await self._backstage.run(courses.list_personas(self._company, limit, before))
+
+    async def iter(self) -> AsyncIterator[StoredPersona]:
+        """As ``Personas.iter``."""
+        last: StoredPersona | None = None
+        while page := await self._backstage.run(courses.next_personas(self._company, last)):
+            for last in page:
+                yield last
+
+    async def versions(self, name: str, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
+        """As ``Personas.versions``."""
+        return await self._backstage.run(courses.persona_versions(self._company, name, limit, before))
+
+    async def archive(self, name: str) -> StoredPersona:
+        """As ``Personas.archive``."""
+        return await self._backstage.run(courses.archive_persona(self._company, name))
+
+    async def sync(
+        self,
+        folder: str | PathLike[str],
+        *,
+        prune: bool = False,
+        dry_run: bool = False,
+        author: str = "",
+        message: str = "",
+    ) -> SyncReport:
+        """As ``Personas.sync``."""
+        files = await asyncio.to_thread(read_folder, Path(folder))
+        how = Sync(prune, dry_run, author, message)
+        return await self._backstage.run(syncing.sync_personas(self._company, files, how))
 
 
 class AsyncSessions:
@@ -145,6 +252,13 @@ class AsyncSessions:
     async def list(self, *, owner: str | None = None, limit: int = 50, before: str | None = None) -> Page[SessionInfo]:
         """As ``Sessions.list``."""
         return await self._backstage.run(courses.list_sessions(self._company, owner, limit, before))
+
+    async def iter(self, *, owner: str | None = None) -> AsyncIterator[SessionInfo]:
+        """As ``Sessions.iter``."""
+        last: SessionInfo | None = None
+        while page := await self._backstage.run(courses.next_sessions(self._company, owner, last)):
+            for last in page:
+                yield last
 
 
 class AsyncUsageReports:

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from roleplay.chat.transport import Transport
 from roleplay.context.counting import Counter, EstimatingCounter
+from roleplay.context.languages import LANGUAGES, Words
 from roleplay.domain.conversation import SessionInfo
 from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.erasure import Receipt
+from roleplay.domain.events import Observer
+from roleplay.domain.guards import Guard
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
+from roleplay.domain.sync import SyncReport
 from roleplay.domain.values import NO_METADATA, Metadata
+from roleplay.exchange.persona_files import read_folder
 from roleplay.replay import Replay
 from roleplay.session.drive import GRACE_S, Backstage
 from roleplay.session.handle import ChatSession
 from roleplay.session.ports import ports
-from roleplay.settings import environment, resolve
+from roleplay.settings import Model, environment, resolve_all
 from roleplay.store import schema
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.database import Database
 from roleplay.store.doctor import Finding
+from roleplay.store.personas import Change
 from roleplay.turns import company as courses
+from roleplay.turns import erasing, syncing
 from roleplay.turns.company import Company, Opening
+from roleplay.turns.scene import NO_WATCH, Watch
+from roleplay.turns.syncing import Sync
 
 
 class Roleplay:
@@ -43,45 +56,98 @@ class Roleplay:
         tenant: str = "default",
         settings: SessionSettings = DEFAULT_SETTINGS,
         counter: Counter | None = None,
+        fallbacks: Sequence[Endpoint] = (),
+        languages: Mapping[str, Words] | None = None,
+        watch: Watch = NO_WATCH,
+        observers: Sequence[Observer] = (),
     ) -> None:
-        company = Company(tenant, endpoint, settings, counter or EstimatingCounter(), ports())
-        self._backstage = Backstage(database, chat)
+        self._equip(
+            Backstage(database, chat),
+            Company(
+                tenant,
+                (endpoint, *fallbacks),
+                (("engine", settings),),
+                counter or EstimatingCounter(),
+                ports(),
+                {**LANGUAGES, **(languages or {})},
+                watch,
+            ),
+        )
+        self._backstage.observers = tuple(observers)
+        self._is_view = False
+
+    def _equip(self, backstage: Backstage, company: Company) -> None:
+        self._backstage = backstage
         self._company = company
         self._owned: list[Callable[[], None]] = []
-        self.endpoint = endpoint
-        self.personas = Personas(self._backstage, company)
-        self.sessions = Sessions(self._backstage, company)
-        self.usage = UsageReports(self._backstage, company)
-        self.replay = Replay(self._backstage, tenant)
+        self._is_view = True
+        self.endpoint = company.endpoints[0]
+        self.personas = Personas(backstage, company)
+        self.sessions = Sessions(backstage, company)
+        self.usage = UsageReports(backstage, company)
+        self.replay = Replay(backstage, company.tenant)
 
     @classmethod
     def open(
         cls,
         url: str,
         *,
-        model: str | Endpoint | None = None,
+        model: Model | Sequence[Model] | None = None,
         tenant: str = "default",
         settings: SessionSettings = DEFAULT_SETTINGS,
         chat: Transport | None = None,
         migrate: schema.Migrate | None = None,
+        languages: Mapping[str, Words] | None = None,
+        guards: Sequence[Guard] = (),
+        guard_timeout_s: float = NO_WATCH.guard_timeout_s,
+        keep_originals: bool = False,
+        observers: Sequence[Observer] = (),
     ) -> Self:
         """Open a database and a model.
 
         ``url`` is SQLAlchemy's (``sqlite:///chats.db``, ``postgresql://user@host/name``). ``model`` is a name or an
-        ``Endpoint``; what it leaves open comes from the environment. ``settings`` hold for every session that does not
-        say otherwise. ``chat`` takes another transport, such as a scripted model, and then no key is needed.
-        ``migrate``: ``auto`` (SQLite's default) upgrades an older schema under a lock, ``check`` (PostgreSQL's)
-        refuses it.
+        ``Endpoint``; what it leaves open comes from the environment. Of several, the first is asked, and the others in
+        their order when those before are unavailable and nothing was shown yet. ``settings`` hold for every session
+        that does not say otherwise. ``chat`` takes another transport, such as a scripted model, and then no key is
+        needed. ``migrate``: ``auto`` (SQLite's default) upgrades an older schema under a lock, ``check``
+        (PostgreSQL's) refuses it. ``languages`` adds to the engine's own words, or replaces them.
+
+        ``guards`` are asked about every human line before it is stored and every reply before it is stored or shown,
+        for ``guard_timeout_s`` seconds each; ``keep_originals`` keeps what they did not allow. ``observers`` are told
+        of turns after the fact.
 
         Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.
         """
-        endpoint = resolve(model, environment(), needs_key=chat is None)
+        endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         database = schema.opened(url, migrate)
         transport = chat or _requests_transport()
-        engine = cls(database, transport, endpoint=endpoint, tenant=tenant, settings=settings)
+        engine = cls(
+            database,
+            transport,
+            endpoint=endpoint,
+            tenant=tenant,
+            settings=settings,
+            fallbacks=fallbacks,
+            languages=languages,
+            watch=Watch(tuple(guards), guard_timeout_s, keep_originals),
+            observers=observers,
+        )
         engine._owned = [database.close]
         engine._backstage.owns_transport = chat is None
         return engine
+
+    def for_tenant(
+        self, tenant: str, *, model: Model | Sequence[Model] | None = None, settings: SessionSettings = DEFAULT_SETTINGS
+    ) -> Self:
+        """Give this engine for another tenant: the same connections, nothing opened, nothing to close.
+
+        ``model`` and ``settings`` are the tenant's own; what they leave open is the engine's. A tenant's ``Endpoint``
+        may hold a key of its own. Raises ``InvalidInputError`` and ``SettingsError``.
+        """
+        own = None if model is None else tuple(resolve_all(model, environment(), needs_key=False))
+        view = type(self).__new__(type(self))
+        view._equip(self._backstage, self._company.of_tenant(tenant, own, settings))  # noqa: SLF001 - of its own class
+        return view
 
     def recover(self) -> Sequence[str]:
         """End every turn in flight whose owner is gone or whose lease has run out, and give their ids.
@@ -94,14 +160,43 @@ class Roleplay:
         """Check every row of the tenant; with ``repair``, mend what can be mended. Reads everything."""
         return self._backstage.run(courses.doctor(self._company, repair=repair))
 
+    def erase(
+        self,
+        *,
+        owner: str | None = None,
+        session: str | None = None,
+        persona: str | None = None,
+        idle_since: datetime | None = None,
+        dry_run: bool = False,
+        cascade: bool = False,
+    ) -> Receipt:
+        """Delete for good: all sessions of an ``owner``, one ``session`` by its whole id, a ``persona`` by key or whole
+        id in all its versions, or the sessions whose last turn began before ``idle_since``. Name exactly one of them.
+
+        Only this tenant's rows are deleted. Every session, and the persona, goes in a transaction of its own, so that
+        whatever ends the call leaves the rest whole; the same call again goes on. At last the files of SQLite are
+        wiped, which rewrites them: erase many at once. The ``Receipt`` counts what was deleted and says what is not
+        ours to remove. ``dry_run`` writes nothing, and raises what the call would raise.
+
+        Raises ``NotFoundError`` for an unknown session or persona; ``InvalidInputError`` for a persona that sessions
+        pin, unless ``cascade`` erases these too; ``ConflictError``, naming the turn, while a reply is running in one of
+        the sessions (an idle one has none). When one begins meanwhile, or with ``StoreError``, what was erased before
+        stays so.
+        """
+        course = erasing.erase(self._company, owner, session, persona, idle_since, dry_run=dry_run, cascade=cascade)
+        return self._backstage.run(course)
+
     def close(self, *, grace_s: float = GRACE_S) -> None:
         """Let no turn begin, wait ``grace_s`` seconds for those that run, interrupt the rest, and close what ``open``
-        opened."""
-        if not self._backstage.is_ours:
+        opened.
+
+        Whoever waits for a reply that is interrupted gets ``ConflictError`` with its ``turn_id``; a stream just ends.
+        All of it is done whatever goes wrong, and then the first error is raised, such as ``StoreError`` for a turn
+        whose end could not be written. Ctrl-C, or a cancelled task, ends the waiting.
+        """
+        if self._is_view or not self._backstage.is_ours:
             return
-        self._backstage.shut(grace_s)
-        for close in self._owned:
-            close()
+        self._backstage.shut(grace_s, self._owned)
 
     def __enter__(self) -> Self:
         return self
@@ -119,13 +214,24 @@ class Personas:
         self._backstage = backstage
         self._company = company
 
-    def put(self, persona: Persona, *, persona_id: str | None = None) -> StoredPersona:
+    def put(
+        self,
+        persona: Persona,
+        *,
+        persona_id: str | None = None,
+        expected_version: int | None = None,
+        author: str = "",
+        message: str = "",
+    ) -> StoredPersona:
         """Store ``persona`` and give it with its id and version.
 
         A persona whose ``key`` is known already, or that is named by ``persona_id``, becomes that one's next version;
-        when the content is equal, nothing is written. Raises ``NotFoundError`` and ``ConflictError``.
+        when the content is equal, nothing is written. ``expected_version`` is the version that you changed, 0 when
+        there should be none: where it is not the newest, ``ConflictError`` is raised and no change is lost. ``author``
+        and ``message`` are kept with the version. Raises ``NotFoundError`` and ``ConflictError``.
         """
-        return self._backstage.run(courses.put_persona(self._company, persona, persona_id))
+        change = Change(persona_id, expected_version, author, message)
+        return self._backstage.run(courses.put_persona(self._company, persona, change))
 
     def get(self, name: str, *, version: int | None = None) -> StoredPersona:
         """Give a persona by its key, its id, or the beginning of its id that no other has; the newest version unless
@@ -135,6 +241,45 @@ class Personas:
     def list(self, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
         """Give a page of personas, lately changed first; ``before`` is the ``older`` cursor of another page."""
         return self._backstage.run(courses.list_personas(self._company, limit, before))
+
+    def iter(self) -> Iterator[StoredPersona]:
+        """Give all personas, the oldest first, reading a page at a time; those that are made meanwhile come last."""
+        last: StoredPersona | None = None
+        while page := self._backstage.run(courses.next_personas(self._company, last)):
+            for last in page:
+                yield last
+
+    def versions(self, name: str, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
+        """Give a page of a persona's versions, newest first; ``name`` is as in ``get``. Raises ``NotFoundError``."""
+        return self._backstage.run(courses.persona_versions(self._company, name, limit, before))
+
+    def archive(self, name: str) -> StoredPersona:
+        """Keep a persona out of lists and new sessions; those that it sits in go on. Putting it again brings it back.
+
+        ``name`` is as in ``get``, which finds it still. Raises ``NotFoundError``.
+        """
+        return self._backstage.run(courses.archive_persona(self._company, name))
+
+    def sync(
+        self,
+        folder: str | PathLike[str],
+        *,
+        prune: bool = False,
+        dry_run: bool = False,
+        author: str = "",
+        message: str = "",
+    ) -> SyncReport:
+        """Bring the personas of a folder's ``*.yaml``, ``*.yml`` and ``*.json`` files into the database, and report.
+
+        Each file is a persona; its key is the field ``key``, else the file's name. All files are read before anything
+        is written, and what is written is one transaction. ``prune`` archives the personas that an earlier sync put
+        and no file holds any more; those that never came from a file stay. ``dry_run`` writes nothing. ``author`` and
+        ``message`` are kept with each new version. Raises ``InvalidInputError``, ``NotFoundError`` and
+        ``ConflictError``.
+        """
+        files = read_folder(Path(folder))
+        how = Sync(prune, dry_run, author, message)
+        return self._backstage.run(syncing.sync_personas(self._company, files, how))
 
 
 class Sessions:
@@ -177,6 +322,16 @@ class Sessions:
     def list(self, *, owner: str | None = None, limit: int = 50, before: str | None = None) -> Page[SessionInfo]:
         """Give a page of sessions, lately used first; ``before`` is the ``older`` cursor of another page."""
         return self._backstage.run(courses.list_sessions(self._company, owner, limit, before))
+
+    def iter(self, *, owner: str | None = None) -> Iterator[SessionInfo]:
+        """Give all sessions, or an ``owner``'s, the oldest first, reading a page at a time.
+
+        Each comes once, whatever is said in it meanwhile; those that are made meanwhile come last.
+        """
+        last: SessionInfo | None = None
+        while page := self._backstage.run(courses.next_sessions(self._company, owner, last)):
+            for last in page:
+                yield last
 
 
 class UsageReports:

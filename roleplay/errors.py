@@ -9,6 +9,7 @@
     ├── ConflictError                  someone wrote first; nothing was written
     │   └── IdempotencyError           the key was used before for another request
     ├── BudgetError                    the required sections do not fit; nothing was written
+    ├── RefusedError                   a guard of the product's own refused a line, or a reply, whose turn is stored
     ├── ChatError                      the service failed; the turn is stored as failed and can be retried
     │   ├── ChatUnavailableError       time-out, rate limit, overload, 5xx: the retryable ones
     │   ├── ChatAuthError              the key was refused
@@ -167,6 +168,24 @@ class BudgetError(RoleplayError):
             "needed_tokens": self.needed_tokens,
             "budget_tokens": self.budget_tokens,
         }
+
+
+class RefusedError(RoleplayError):
+    """A guard refused a human line (``side`` is ``human``; nothing was written) or a reply (``reply``; the turn is
+    stored as failed or, where some of it was shown, interrupted, without what was refused). ``guard`` names it."""
+
+    slug = "refused"
+    http_status = 422
+
+    def __init__(self, guard: str, side: str, reason: str, *, turn_id: str | None = None) -> None:
+        what = "the line" if side == "human" else "the reply"
+        super().__init__(f"{guard} refused {what}{': ' if reason else ''}{reason}", turn_id=turn_id)
+        self.guard = guard
+        self.side = side
+        self.reason = reason
+
+    def details(self) -> Mapping[str, Any]:
+        return {"guard": self.guard, "side": self.side, "reason": self.reason}
 
 
 class ChatError(RoleplayError):

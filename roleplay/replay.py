@@ -11,6 +11,7 @@ from roleplay.domain.endpoint import Dialect
 from roleplay.errors import StoreError
 from roleplay.session.drive import AsyncBackstage, Backstage
 from roleplay.store import Connection, calls, history
+from roleplay.store.stored import reads
 from roleplay.turns.effects import Steps, read
 from roleplay.wire.request import RECIPE_VERSION, encode_request
 
@@ -71,8 +72,9 @@ def _rebuild(connection: Connection, tenant: str, session_id: str, call_id: str)
     if origin.recipe_version != RECIPE_VERSION:
         raise StoreError(f"model call {call_id} has recipe version {origin.recipe_version}, which is not known here")
     lines = history.span(connection, tenant, session_id, origin.recipe.history)
-    messages = emit(origin.recipe, origin.texts, lines)
-    body = encode_request(Dialect(origin.dialect), messages, json.loads(origin.parameters))
+    with reads("a model call"):
+        messages = emit(origin.recipe, origin.texts, lines)
+        body = encode_request(Dialect(origin.dialect), messages, json.loads(origin.parameters))
     if hashlib.sha256(body).hexdigest() != origin.request_digest:
         raise StoreError(f"model call {call_id} cannot be rebuilt: its rows give another request than the one sent")
     return body

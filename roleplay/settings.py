@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from roleplay.domain.endpoint import DEFAULT_BASE_URL, DEFAULT_MODEL, PROFILES, Endpoint
 from roleplay.errors import InvalidInputError, SettingsError
 
+Model = str | Endpoint
+"""A model's name, which the environment completes, or an endpoint."""
 MINIMAX_DOMAINS = ("minimax.io", "minimaxi.com", "minimax.cn", "minimax.chat", "minimaxi.chat")
 KEY_HELP = "set ROLEPLAY_API_KEY or MINIMAX_API_KEY, or give Endpoint(..., api_key=...)"
 
@@ -42,6 +44,16 @@ def resolve(model: str | Endpoint | None, environ: Mapping[str, str], *, needs_k
     if needs_key and endpoint.api_key is None and _is_minimax(endpoint.base_url):
         raise SettingsError(f"no API key for {endpoint.host}; {KEY_HELP}")
     return endpoint
+
+
+def resolve_all(
+    model: Model | Sequence[Model] | None, environ: Mapping[str, str], *, needs_key: bool = True
+) -> list[Endpoint]:
+    """Give the endpoints to speak to in their order: as ``resolve``, for one model or several."""
+    wanted: Sequence[Model | None] = [model] if model is None or isinstance(model, str | Endpoint) else model
+    if not wanted:
+        raise SettingsError("no model is given: name one, or leave it to ROLEPLAY_MODEL")
+    return [resolve(one, environ, needs_key=needs_key) for one in wanted]
 
 
 def has_model(environ: Mapping[str, str]) -> bool:

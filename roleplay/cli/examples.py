@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roleplay.cli.files import read_persona
 from roleplay.domain.persona import Persona
+from roleplay.exchange.persona_files import read_persona
 
 FOR_A_USER = "user"
 

@@ -24,7 +24,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-persona_app = typer.Typer(help="Personas: add them from files, list them, show them.", rich_markup_mode=None)
+persona_app = typer.Typer(
+    help="Personas: add them from files, sync a folder, list them, show them.", rich_markup_mode=None
+)
 session_app = typer.Typer(help="Stored sessions: list them, show them.", rich_markup_mode=None)
 db_app = typer.Typer(help="The database's schema: upgrade it, check it.", rich_markup_mode=None)
 app.add_typer(persona_app, name="persona")
@@ -132,6 +134,34 @@ def persona_add(
     personas.add(files, _db(context, db), as_json=as_json)
 
 
+@persona_app.command("sync")
+def persona_sync(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of persona files: YAML or JSON.")],
+    *,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Archive the personas that came from files which are gone.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    author: Annotated[str, typer.Option("--author", metavar="NAME", help="Kept with each new version.")] = "",
+    message: Annotated[str, typer.Option("--message", metavar="TEXT", help="Kept with each new version.")] = "",
+    db: Db = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a folder of persona files into the database: all of it or, where a file is bad, nothing."""
+    from roleplay.cli import personas
+
+    personas.sync(
+        folder,
+        _db(context, db),
+        prune=prune,
+        dry_run=dry_run,
+        author=author,
+        message=message,
+        as_json=as_json,
+    )
+
+
 @persona_app.command("list")
 def persona_list(
     context: typer.Context, db: Db = None, limit: Limit = 50, before: Before = None, *, as_json: AsJson = False
@@ -217,6 +247,36 @@ def doctor(
     from roleplay.cli import database
 
     _end(database.doctor(_db(context, db), repair=repair, as_json=as_json))
+
+
+@app.command()
+def erase(
+    context: typer.Context,
+    *,
+    owner: Annotated[str | None, typer.Option("--owner", help="All sessions of this owner.")] = None,
+    session: Annotated[
+        str | None, typer.Option("--session", metavar="ID", help="One session, by its id or the beginning of it.")
+    ] = None,
+    persona: Annotated[
+        str | None, typer.Option("--persona", metavar="KEY", help="A persona in all its versions, by key or whole id.")
+    ] = None,
+    idle_since: Annotated[
+        str | None,
+        typer.Option(
+            "--idle-since", metavar="DATE", help="The sessions whose last turn began before this day or time."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would go.")] = False,
+    cascade: Annotated[bool, typer.Option("--cascade", help="With --persona: the sessions that pin it, too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    db: Db = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete sessions or a persona for good, from every row and byte of the database."""
+    from roleplay.cli import erase as erasing
+
+    wish = erasing.Wish(owner, session, persona, idle_since, dry_run, cascade, yes, as_json)
+    erasing.erase(_db(context, db), wish)
 
 
 @db_app.command("upgrade")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from roleplay.cli import hints, show
-from roleplay.cli.files import names_file, persona_yaml, read_persona
 from roleplay.cli.opening import stored
 from roleplay.cli.who import how_to_add
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.engine import Roleplay
 from roleplay.errors import InvalidInputError, NotFoundError
+from roleplay.exchange.persona_files import names_file, persona_yaml, read_persona
 
 ABOUT_CHARS = 60
 
@@ -33,6 +34,20 @@ def add(files: Sequence[Path], db: str | None, *, as_json: bool) -> None:
             return
         for one in put:
             show.say(f"{_what_happened(one, before[one.key])} · {hints.command(f'chat {_typed(one)}')}")
+
+
+def sync(folder: Path, db: str | None, *, prune: bool, dry_run: bool, author: str, message: str, as_json: bool) -> None:
+    """Bring the personas of a folder's files into the database and tell what became of each."""
+    with stored(db, to_write=not dry_run) as rp:
+        report = rp.personas.sync(folder, prune=prune, dry_run=dry_run, author=author, message=message)
+    if as_json:
+        show.write_json(report)
+        return
+    columns = ("what", "key", "version", "file")
+    show.table(columns, ((one.change.value, one.key, str(one.version), one.file or "") for one in report.personas))
+    counts = Counter(one.change.value for one in report.personas)
+    told = ", ".join(f"{number} {change}" for change, number in counts.items()) or "no personas there"
+    show.note(f"nothing was written; it would be: {told}" if dry_run else told)
 
 
 def _typed(one: StoredPersona) -> str:

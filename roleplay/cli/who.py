@@ -8,10 +8,10 @@ from pathlib import Path
 
 from roleplay.cli import hints, show
 from roleplay.cli.examples import example, examples, played_by_model
-from roleplay.cli.files import names_file, read_persona
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.engine import Roleplay
 from roleplay.errors import InvalidInputError, NotFoundError
+from roleplay.exchange.persona_files import names_file, read_persona
 
 OFFERED = 20
 SEARCHED = 100

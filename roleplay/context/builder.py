@@ -21,10 +21,26 @@ from roleplay.domain.context import (
     SectionReport,
     Span,
 )
+from roleplay.domain.settings import REQUIRED
 from roleplay.errors import BudgetError
 
 NOTE_DEPTH = 1
 EXAMPLES_SHARE = 0.5
+EXAMPLES_PRIORITY = 50
+
+
+Label = tuple[Section, str]
+"""What claims: a section, and of facts which one."""
+_ORDER = {section: place for place, section in enumerate(Section)}
+
+
+class PlacedFact(NamedTuple):
+    """A fact as it will be sent, with its place and its rank."""
+
+    rendered: Rendered
+    name: str
+    depth: int | None
+    priority: int
 
 
 class Claimed(NamedTuple):
@@ -47,7 +63,7 @@ class Draft:
     messages: list[ContextMessage]
     recipe: Recipe
     texts: dict[str, str]
-    claims: dict[Section, Claimed]
+    claims: dict[Label, Claimed]
     budget_tokens: int
     prompt_tokens: int
     overhead_tokens: int
@@ -64,15 +80,24 @@ class Draft:
             overhead_tokens=self.overhead_tokens,
             counter=self.counter.name,
             counting="exact" if self.counter.exact else "estimated",
-            sections=tuple(_told(section, self.claims[section]) for section in Section if section in self.claims),
+            sections=tuple(_told(label, self.claims[label]) for label in sorted(self.claims, key=_in_order)),
             window_start=self.recipe.history.first,
             new_epoch=self.moved,
         )
 
 
-def _told(section: Section, claim: Claimed) -> SectionReport:
+def _in_order(label: Label) -> int:
+    return _ORDER[label[0]]
+
+
+def _written(label: Label) -> str:
+    section, name = label
+    return f"{section.value} {name}" if name else section.value
+
+
+def _told(label: Label, claim: Claimed) -> SectionReport:
     return SectionReport(
-        section=section.value,
+        section=_written(label),
         required=claim.required,
         claimed_tokens=claim.claimed[0],
         kept_tokens=claim.kept[0],
@@ -88,43 +113,57 @@ def build(
     lines: Sequence[Line],
     *,
     hidden: Sequence[int] = (),
+    facts: Sequence[PlacedFact] = (),
     budget_tokens: int,
     window_start: int,
     counter: Counter,
     demands: DialectDemands,
 ) -> Draft:
     """Build the context whose newest line is the last of ``lines`` (oldest first, back to ``window_start`` or to where
-    they exceed the budget). ``hidden`` are the messages between them that are left out.
+    they exceed the budget); there may be none. ``hidden`` are the messages between them that are left out.
 
-    Claim order: the dialect's fixed cost, system, user persona, scene and newest line, which are required; then the
-    post-history instruction and the note; then example dialogues, whole, in at most half of what is left; then history,
-    newest first, contiguous, whole turns.
+    Claim order: the dialect's fixed cost, system, user persona, scene, newest line and required facts; then the
+    post-history instruction, the note, other facts and example dialogues by priority, the latter whole and in at most
+    half of what is left; then history, newest first, contiguous, whole turns.
 
     Raises ``BudgetError`` when what is required does not fit.
     """
     ledger = _Ledger(budget_tokens, demands.fixed_tokens)
-    *past, newest = lines
+    past, newest = lines[:-1], lines[-1:]
     beside = {name: message_tokens(0, name, counter, demands) for name in {line.name for line in lines}}
     costs = [line.tokens + beside[line.name] for line in lines]
     for piece in sheet.front:
-        ledger.require(piece.section, piece.tokens)
-    ledger.require(Section.NEWEST, costs[-1])
+        ledger.require((piece.section, ""), piece.tokens)
+    if newest:
+        ledger.require((Section.NEWEST, ""), costs[-1])
     for piece in sheet.wish:
-        ledger.require(piece.section, piece.tokens)
+        ledger.require((piece.section, ""), piece.tokens)
+    for fact in facts:
+        if fact.priority == REQUIRED:
+            ledger.require((Section.FACT, fact.name), fact.rendered.tokens)
     ledger.check_required()
-    post = ledger.take(Section.POST_HISTORY, sheet.post_history)
-    note = ledger.take(Section.NOTE, sheet.note)
+    post = ledger.take((Section.POST_HISTORY, ""), sheet.post_history)
+    note = ledger.take((Section.NOTE, ""), sheet.note)
+    ranked = sorted(facts, key=lambda fact: -fact.priority)
+    told = {fact.name for fact in ranked if fact.priority > EXAMPLES_PRIORITY and ledger.take_fact(fact)}
     examples = ledger.take_dialogues(sheet.examples)
+    told |= {fact.name for fact in ranked if fact.priority <= EXAMPLES_PRIORITY and ledger.take_fact(fact)}
+    leading = [fact.rendered for fact in facts if fact.depth is None and fact.name in told]
+    among = [(fact.depth, fact.rendered) for fact in facts if fact.depth is not None and fact.name in told]
+    among += [(NOTE_DEPTH, one) for one in note]
+    front = [*sheet.front[:1], *leading, *sheet.front[1:], *examples]
     first = ledger.take_history(past, costs[:-1])
-    kept = [*past[first:], newest]
+    kept = [*past[first:], *newest]
+    begin, end = (kept[0].seq, kept[-1].seq) if kept else (0, 0)
     moved = first > 0
     recipe = Recipe(
-        front=tuple(one.piece for one in (*sheet.front, *examples)),
-        history=Span(kept[0].seq, newest.seq, sheet.seat, tuple(seq for seq in hidden if seq > kept[0].seq)),
-        insertions=tuple(Insertion(NOTE_DEPTH, one.piece) for one in note),
+        front=tuple(one.piece for one in front),
+        history=Span(begin, end, sheet.seat, tuple(seq for seq in hidden if seq > begin)),
+        insertions=tuple(Insertion(depth, one.piece) for depth, one in among),
         tail=tuple(one.piece for one in (*sheet.wish, *post)),
     )
-    texts = {one.piece.digest: one.text for one in (*sheet.front, *examples, *note, *sheet.wish, *post)}
+    inserted = [one for _, one in among]
+    texts = {one.piece.digest: one.text for one in (*front, *inserted, *sheet.wish, *post)}
     return Draft(
         messages=emit(recipe, texts, kept),
         recipe=recipe,
@@ -134,7 +173,7 @@ def build(
         prompt_tokens=budget_tokens - ledger.left,
         overhead_tokens=demands.fixed_tokens,
         counter=counter,
-        window_start=kept[0].seq if moved else window_start,
+        window_start=begin if moved else window_start,
         moved=moved,
     )
 
@@ -146,28 +185,33 @@ class _Ledger:
         self.budget = budget_tokens
         self.fixed = fixed_tokens
         self.left = budget_tokens - fixed_tokens
-        self.claims: dict[Section, Claimed] = {}
+        self.claims: dict[Label, Claimed] = {}
 
-    def require(self, section: Section, tokens: int) -> None:
+    def require(self, label: Label, tokens: int) -> None:
         self.left -= tokens
-        before = self.claims.get(section)
+        before = self.claims.get(label)
         whole = (tokens, 1) if before is None else (before.claimed[0] + tokens, before.claimed[1] + 1)
-        self.claims[section] = Claimed(required=True, claimed=whole, kept=whole, reason="required")
+        self.claims[label] = Claimed(required=True, claimed=whole, kept=whole, reason="required")
 
     def check_required(self) -> None:
         if self.left < 0:
-            needed = {section.value: one.claimed[0] for section, one in self.claims.items()}
+            needed = {_written(label): one.claimed[0] for label, one in self.claims.items()}
             raise BudgetError({"overhead": self.fixed} | needed, self.budget)
 
-    def take(self, section: Section, piece: Rendered | None) -> tuple[Rendered, ...]:
+    def take(self, label: Label, piece: Rendered | None) -> tuple[Rendered, ...]:
         if piece is None:
             return ()
         fits = piece.tokens <= self.left
         kept = piece.tokens if fits else 0
         self.left -= kept
         reason = "fits" if fits else f"needs {piece.tokens} tokens, {self.left} are left"
-        self.claims[section] = Claimed(required=False, claimed=(piece.tokens, 1), kept=(kept, int(fits)), reason=reason)
+        self.claims[label] = Claimed(required=False, claimed=(piece.tokens, 1), kept=(kept, int(fits)), reason=reason)
         return (piece,) if fits else ()
+
+    def take_fact(self, fact: PlacedFact) -> bool:
+        """Whether a fact is in; a required one was claimed before."""
+        required = fact.priority == REQUIRED
+        return required or bool(self.take((Section.FACT, fact.name), fact.rendered))
 
     def take_dialogues(self, dialogues: Sequence[Sequence[Rendered]]) -> list[Rendered]:
         if not dialogues:
@@ -184,7 +228,7 @@ class _Ledger:
         everything = taken == len(dialogues)
         reason = "fits" if everything else f"dialogues go in whole; together they may have {share} tokens"
         claimed = sum(total(dialogue) for dialogue in dialogues), len(dialogues)
-        self.claims[Section.EXAMPLES] = Claimed(
+        self.claims[Section.EXAMPLES, ""] = Claimed(
             required=False, claimed=claimed, kept=(share - room, taken), reason=reason
         )
         return kept
@@ -196,7 +240,7 @@ class _Ledger:
         kept = sum(costs[first:])
         reason = "fits" if first == 0 else f"{self.left} tokens were left; older turns make room in chunks"
         self.left -= kept
-        self.claims[Section.HISTORY] = Claimed(
+        self.claims[Section.HISTORY, ""] = Claimed(
             required=False, claimed=(sum(costs), len(past)), kept=(kept, len(past) - first), reason=reason
         )
         return first

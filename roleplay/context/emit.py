@@ -17,14 +17,24 @@ def emit(recipe: Recipe, texts: Mapping[str, str], lines: Sequence[Line]) -> lis
         ContextMessage(Role.ASSISTANT if line.seat == recipe.history.seat else Role.USER, line.name, line.text)
         for line in lines
     ]
-    places = sorted(recipe.insertions, key=lambda insertion: insertion.depth)
+    places = list(recipe.insertions[::-1])  # of one depth, each goes before those behind it
+    places.sort(key=lambda insertion: insertion.depth)
     for insertion in places:
         history.insert(max(len(lines) - insertion.depth, 0), _message(insertion.piece, texts))
     return [
-        *(_message(piece, texts) for piece in recipe.front),
+        *_front(recipe.front, texts),
         *history,
         *(_message(piece, texts) for piece in recipe.tail),
     ]
+
+
+def _front(pieces: Sequence[Piece], texts: Mapping[str, str]) -> list[ContextMessage]:
+    """The front, in which all that is ``system`` is one message, since servers take no second one there."""
+    systems = [texts[piece.digest] for piece in pieces if piece.role == Role.SYSTEM]
+    written = [_message(piece, texts) for piece in pieces if piece.role != Role.SYSTEM]
+    if systems:
+        written.insert(0, ContextMessage(Role.SYSTEM, pieces[0].name, "\n\n".join(systems)))
+    return written
 
 
 def _message(piece: Piece, texts: Mapping[str, str]) -> ContextMessage:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from roleplay.context.counting import Counter, name_tokens
-from roleplay.context.language import Words
+from roleplay.context.languages import Words
 from roleplay.context.macros import expand
 from roleplay.domain.context import DialectDemands, Piece, Role, Section, digest
 from roleplay.domain.persona import CHAR, USER, Persona
@@ -38,6 +38,15 @@ class Casting(NamedTuple):
     scene: str
 
 
+class Wanted(NamedTuple):
+    """What is wanted of one reply: ``unasked``, that it comes though no line asks for it; that it goes on from the text
+    ``so_far``; that it heeds a ``hint``."""
+
+    unasked: bool = False
+    so_far: str = ""
+    hint: str = ""
+
+
 class Sheet(NamedTuple):
     """The rendered pieces of a context beside its history. ``examples`` are whole dialogues."""
 
@@ -50,17 +59,20 @@ class Sheet(NamedTuple):
     post_history: Rendered | None
     wish: tuple[Rendered, ...] = ()
 
-    def with_wish(self, hint: str, so_far: str, words: Words, counter: Counter, demands: DialectDemands) -> Sheet:
-        """Give the sheet of one reply that goes on from the text ``so_far``, or has a ``hint``; both are required."""
-        if not (hint or so_far):
+    def with_wish(self, wanted: Wanted, words: Words, counter: Counter, demands: DialectDemands) -> Sheet:
+        """Give the sheet of one reply of which something is wanted, which is required then."""
+        unasked, so_far, hint = wanted
+        if not (unasked or so_far or hint):
             return self
 
         wish = []
+        if unasked:
+            wish.append(rendered(Section.SPEAK, Role.USER, self.user, words.speak, counter, demands))
         if so_far:
-            wish.append(_rendered(Section.SO_FAR, Role.ASSISTANT, self.char, so_far, counter, demands))
-            wish.append(_rendered(Section.SO_FAR, Role.USER, self.user, words.go_on, counter, demands))
+            wish.append(rendered(Section.SO_FAR, Role.ASSISTANT, self.char, so_far, counter, demands))
+            wish.append(rendered(Section.SO_FAR, Role.USER, self.user, words.go_on, counter, demands))
         if hint:
-            wish.append(_rendered(Section.HINT, Role.SYSTEM, self.char, hint, counter, demands))
+            wish.append(rendered(Section.HINT, Role.SYSTEM, self.char, hint, counter, demands))
         return self._replace(wish=tuple(wish))
 
 
@@ -72,7 +84,7 @@ def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet
 
     def piece(section: Section, role: Role, name: str, text: str) -> Rendered | None:
         words = expand(text, char=casting.char, user=casting.user).strip()
-        return _rendered(section, role, name, words, counter, demands) if words else None
+        return rendered(section, role, name, words, counter, demands) if words else None
 
     persona, human = casting.persona, casting.user_persona
     title = _title(expand(casting.scene, char=casting.char, user=casting.user))
@@ -100,9 +112,8 @@ def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet
     )
 
 
-def _rendered(
-    section: Section, role: Role, name: str, text: str, counter: Counter, demands: DialectDemands
-) -> Rendered:
+def rendered(section: Section, role: Role, name: str, text: str, counter: Counter, demands: DialectDemands) -> Rendered:
+    """Give a text as it will be sent, counted."""
     tokens = message_tokens(counter.count(text), name, counter, demands)
     return Rendered(section, Piece(section.value, role.value, name, digest(text)), text, tokens)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from roleplay.domain.settings import SessionSettings
+from roleplay.domain.settings import SessionSettings, Setting
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 from roleplay.domain.values import Metadata, Utc, Value
 
 
 class TurnKind(StrEnum):
-    """Why a turn exists: the model replied, or a persona's greeting opened the session."""
+    """Why a turn exists: the model replied, a persona's greeting opened the session, or a line was added: the
+    narrator's, or somebody's that was said elsewhere."""
 
     REPLY = "reply"
     GREETING = "greeting"
@@ -81,7 +83,8 @@ class ModelCall(Value):
 
     ``parameters`` is everything of the request but its messages. ``request_digest`` is the SHA-256 of the body sent.
     ``model_answered``, ``response_id``, ``response_created`` and ``finish_reason`` are the service's words.
-    ``first_token_s`` and ``total_s`` are seconds from sending. ``error`` is the typed error as data.
+    ``first_token_s`` and ``total_s`` are seconds from sending. ``error`` is the typed error as data. ``settings`` names
+    every value that was in force and its layer; facts stand there as ``fact NAME`` with the digest of their text.
     """
 
     id: str
@@ -93,6 +96,7 @@ class ModelCall(Value):
     host: str
     dialect: str
     streamed: bool
+    settings: Mapping[str, Setting] = {}
     parameters: Metadata
     request_digest: str
     response_id: str | None
@@ -111,7 +115,7 @@ class ModelCall(Value):
 class Turn(Value):
     """What was said and everything that it caused.
 
-    ``human`` is absent in a greeting, ``reply`` in a turn without text so far. ``variant`` counts from 1 among
+    ``human`` is absent where no line is answered, ``reply`` where there is no text yet. ``variant`` counts from 1 among
     ``variants`` siblings. ``calls`` are all attempts, oldest first.
     """
 
@@ -132,6 +136,11 @@ class Turn(Value):
     metadata: Metadata
     created_at: Utc
     ended_at: Utc | None
+
+    @property
+    def text(self) -> str:
+        """The reply's text, ``""`` where there is none."""
+        return self.reply.text if self.reply else ""
 
     @property
     def call(self) -> ModelCall | None:

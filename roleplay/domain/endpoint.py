@@ -90,7 +90,9 @@ class Retry(Input):
     """When a failed call is made again: only errors that may pass, and never after text reached the caller.
 
     ``attempts`` counts the first one too. Pauses are drawn from [0, ``first_pause_s`` doubled per attempt], at most
-    ``longest_pause_s``; no attempt begins later than ``total_s`` seconds after the first.
+    ``longest_pause_s``; no attempt begins later than ``total_s`` seconds after the first. Where the service says that
+    calls come too fast, they are 16 times as long (1002, 1039: limits by the minute) or 8 times (1041, 2045), and drawn
+    from the upper half.
     """
 
     attempts: Annotated[int, Field(ge=1)] = 3

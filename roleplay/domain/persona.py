@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field
 
+from roleplay.domain.settings import SessionSettings
 from roleplay.domain.values import Input, Key, Metadata, Name, Text, Utc, Value
 from roleplay.errors import InvalidInputError
 
@@ -85,7 +86,8 @@ class Persona(Input):
     ``system_prompt`` stands before it; ``personality`` and ``scenario`` follow it. ``note`` stands near the end of
     every context, ``post_history`` after the newest line. ``greetings``: the first opens a session, the others are its
     variants. ``examples`` may be given as text (see ``ExampleDialogue.parse``). ``key`` is unique per tenant and names
-    the persona in files, URLs and commands. ``tags``, ``metadata`` and ``extensions`` are never sent.
+    the persona in files, URLs and commands. ``tags``, ``metadata`` and ``extensions`` are never sent. ``settings`` are
+    the persona's layer of settings in every session in which the model plays it.
 
     Texts may hold ``{{char}}`` and ``{{user}}``; they are replaced when a context is built.
     """
@@ -105,6 +107,7 @@ class Persona(Input):
     tags: Annotated[tuple[Name, ...], BeforeValidator(_listed)] = ()
     metadata: Metadata = {}
     extensions: Metadata = {}
+    settings: SessionSettings = SessionSettings()
     key: Key | None = None
 
     def __init__(self, name: str, description: str = "", **fields: Any) -> None:
@@ -117,12 +120,19 @@ class Persona(Input):
 
 
 class StoredPersona(Value):
-    """A version of a persona as it is stored. ``version`` counts from 1; every version stays as it was."""
+    """A version of a persona as it is stored. ``version`` counts from 1; every version stays as it was.
+
+    ``author`` and ``message`` say who wrote it and why. ``archived_at`` is the persona's: since then it is in no list
+    and takes no seat in a new session.
+    """
 
     id: str
     version: int
     persona: Persona
     created_at: Utc
+    author: str = ""
+    message: str = ""
+    archived_at: Utc | None = None
 
     @property
     def name(self) -> str:

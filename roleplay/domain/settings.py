@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from roleplay.domain.values import Input, Key, Metadata
+from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.values import Input, Key, Metadata, Name, Text, Value
 
 
 class Sampling(Input):
-    """How the model draws its words; ``None`` asks the next layer: turn, session, engine, the service's default.
+    """How the model draws its words; ``None`` asks the next layer (see ``SessionSettings``), at last the service.
 
     ``temperature`` and ``top_p`` lie in (0, 1]; ``max_completion_tokens`` is at least 1 and at most the model's
     ``max_output_tokens``.
@@ -21,13 +23,70 @@ class Sampling(Input):
     max_completion_tokens: int | None = Field(None, ge=1, strict=True, description="a whole number from 1")
 
 
+REQUIRED = 100
+
+
+class Fact(Input):
+    """The caller's own text in the context: inventory, weather, rules. ``Fact("It rains.", name="weather")``.
+
+    ``name`` tells facts apart; a nearer layer's fact takes the place of one of the same name, and one of blank text
+    takes it out. ``depth`` says where it stands: behind it come so many messages; 0 is after the newest line, ``None``
+    in front, behind the system message, where it should change rarely, since a prompt cache ends where text changes.
+    Facts claim the budget by ``priority``, highest first: above 50 before example dialogues, from 50 down after them,
+    all of them before history; 100 is required, so that ``BudgetError`` names what does not fit.
+
+    ``{{char}}`` and ``{{user}}`` are replaced, and so are ``{{date}}`` (2026-05-01) and ``{{time}}`` (21:30) in the
+    time zone in force.
+    """
+
+    text: Text
+    name: Name = "fact"
+    depth: int | None = Field(1, ge=0, le=1000, strict=True, description="a whole number from 0 to 1000, or None")
+    priority: int = Field(60, ge=0, le=REQUIRED, strict=True, description="a whole number from 0 to 100")
+
+    def __init__(self, text: str, **fields: Any) -> None:
+        super().__init__(text=text, **fields)
+
+
+def _told_apart(facts: Sequence[Fact]) -> tuple[Fact, ...]:
+    names = [fact.name for fact in facts]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two of them are named {twice!r}; a fact has a name of its own")
+    return tuple(facts)
+
+
+Facts = Annotated[Sequence[Fact], AfterValidator(_told_apart)]
+
+
 class SessionSettings(Input):
-    """What a session's turns have in common. ``budget_tokens`` bounds the prompt of one request; ``None`` means the
-    model's window less the reply cap and a margin.
+    """What turns have in common. ``None`` asks the next layer, nearest first: turn (``TurnOptions``), session, persona,
+    tenant, engine, and then the model's own profile.
+
+    ``model``: the model's name. ``budget_tokens`` bounds the prompt of one request; when no layer says, it is the
+    model's window less the reply cap and a margin. ``language``: of the few words that the engine itself sends
+    (``en``, ``zh``, ``ja``, or one given to ``Roleplay.open``); when no layer says, that of the persona's text.
+    ``time_zone``: an IANA name such as ``Asia/Shanghai``, for the macros of facts. ``facts`` of all layers are in force
+    together.
     """
 
     sampling: Sampling = Sampling()
     budget_tokens: int | None = Field(None, ge=1, strict=True, description="a whole number from 1")
+    model: Name | None = None
+    language: Key | None = None
+    time_zone: Key | None = None
+    facts: Facts = ()
+
+
+class Setting(Value):
+    """A value in force, and the layer that it came from: ``turn``, ``session``, ``persona``, ``tenant``, ``engine``,
+    ``profile`` (of the model), ``detected`` or ``default``."""
+
+    value: Any
+    layer: str
+
+
+OnDisconnect = Literal["interrupt", "finish"]
 
 
 class TurnOptions(Input):
@@ -37,13 +96,21 @@ class TurnOptions(Input):
     ``on_conflict`` says what happens while another turn runs on the session: ``reject`` raises ``ConflictError``,
     ``wait`` waits for at most ``wait_s`` seconds, ``fork`` speaks beside it, on a branch that the session does not
     stand on. It is decided before the model is called.
+
+    ``on_disconnect`` says what becomes of a stream whose reader leaves early: ``interrupt`` ends the reply there,
+    ``finish`` lets it go on to its end without him.
+
+    ``sampling``, ``model`` (a name, or an ``Endpoint`` of its own) and ``facts`` are this turn's layer of settings.
     """
 
     idempotency_key: Key | None = None
     on_conflict: Literal["reject", "wait", "fork"] = "reject"
     wait_s: float = Field(30.0, ge=0, le=3600, description="seconds, at most 3600")
     sampling: Sampling = Sampling()
+    model: Endpoint | Name | None = None
+    facts: Facts = ()
     metadata: Metadata = {}
+    on_disconnect: OnDisconnect = "interrupt"
 
 
 DEFAULT_SETTINGS = SessionSettings()

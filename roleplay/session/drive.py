@@ -7,30 +7,37 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar, cast
 
 from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
-from roleplay.domain.conversation import Delta
-from roleplay.errors import ConflictError, SettingsError
+from roleplay.domain.conversation import Delta, Turn, TurnStatus
+from roleplay.domain.events import Observer
+from roleplay.errors import ConflictError, RoleplayError, SettingsError
+from roleplay.session.watch import watched, watched_async
 from roleplay.store.aio import AsyncDatabase
 from roleplay.store.database import Database
 from roleplay.turns.effects import (
+    Ask,
     Claimed,
     Effect,
     Emit,
+    Ended,
     Interrupt,
+    Notify,
     Open,
     Pause,
     Read,
     Receive,
     Release,
     Steps,
+    Wipe,
     Write,
 )
 
 T = TypeVar("T")
 GRACE_S = 10.0
+SEEN_OFF_S = 1.0
 FORKED = "the engine was opened before this process was forked; open one in each process"
 
 
@@ -52,7 +59,11 @@ class _Course(Generic[T]):
 
     def _advance(self, step: Callable[[], Effect]) -> None:
         try:
-            self.effect = step()
+            effect = step()
+            while isinstance(effect, Ended):
+                self.result = cast("T", effect.turn)  # such a course gives turns
+                effect = self._steps.send(None)
+            self.effect = effect
         except StopIteration as stop:
             self.ended, self.result = True, stop.value
         except Interrupt:  # there was no turn yet that it could have ended
@@ -78,7 +89,9 @@ class Backstage:
         self.database = database
         self.transport = transport
         self.owns_transport = False
+        self.observers: Sequence[Observer] = ()
         self._on: set[Drive[Any]] = set()
+        self._threads: set[threading.Thread] = set()
         self._changed = threading.Condition()
         self._closing = False
         self._process = os.getpid()
@@ -92,7 +105,7 @@ class Backstage:
         """Perform a course from beginning to end and give its result."""
         drive = Drive(self, steps)
         try:
-            return drive.to_end()
+            return _whole(drive, drive.to_end())
         finally:
             drive.interrupt()  # Ctrl-C may come between any two lines
 
@@ -111,20 +124,87 @@ class Backstage:
             self._on.discard(drive)
             self._changed.notify_all()
 
-    def shut(self, grace_s: float) -> None:
-        """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""
+    def start(self, work: Callable[[], object]) -> threading.Thread:
+        """Do ``work`` in a thread of its own, which ``shut`` waits for."""
+
+        def whole() -> None:
+            try:
+                work()
+            finally:
+                self._threads.discard(thread)
+
+        thread = threading.Thread(target=whole, name="roleplay-reply", daemon=False)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self._threads.discard(thread)
+            raise
+        return thread
+
+    def see_off(self, drive: Drive[Any]) -> None:
+        """End a reply whose stream was dropped; wait for a moment, so that the session is free when one goes on.
+
+        A thread does it: the garbage collector calls this from anywhere, in the middle of a transaction too.
+        """
+        if drive.ended or not self.is_ours:
+            return
+        try:
+            thread = self.start(drive.quit)
+        except RuntimeError:  # no thread begins while the interpreter shuts down
+            drive.quit()
+        else:
+            thread.join(SEEN_OFF_S)
+
+    def shut(self, grace_s: float, owned: Sequence[Callable[[], None]] = ()) -> None:
+        """Let no course begin, wait ``grace_s`` seconds for those that are on, interrupt what is left of them, and
+        close what is ``owned``. Whatever goes wrong, all of it is done; the first error is raised then. Ctrl-C ends the
+        waiting."""
+        failures = _Failures()
         with self._changed:
             self._closing = True
-            self._changed.wait_for(lambda: not self._on, grace_s)
+            with failures:
+                self._changed.wait_for(lambda: not self._on, grace_s)
             left = list(self._on)
         for drive in left:
-            drive.stop()
+            with failures:
+                drive.stop()
         if self.owns_transport:
-            self.transport.close()  # wakes those who wait for an answer that has not begun
-        give_up = time.monotonic() + grace_s + 1
+            with failures:
+                self.transport.close()  # wakes those who wait for an answer that has not begun
+        give_up = time.monotonic() + (0 if failures.first else grace_s) + 1
         for drive in left:
-            with contextlib.suppress(ConflictError):  # its turn was taken over, or it had none yet
+            with failures, contextlib.suppress(ConflictError):  # its turn was taken over, or it had none yet
                 drive.interrupt(max(give_up - time.monotonic(), 0))
+        for thread in self._threads - {threading.current_thread()}:
+            with failures:
+                thread.join(max(give_up - time.monotonic(), 0))
+        for close in owned:
+            with failures:
+                close()
+        if failures.first is not None:
+            raise failures.first
+
+
+class _Failures:
+    """What goes wrong in some steps that must all be done."""
+
+    def __init__(self) -> None:
+        self.first: BaseException | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        self.first = self.first or error
+        return True
+
+
+def _whole(drive: Drive[T] | AsyncDrive[T], result: T) -> T:
+    """Give the result of a course to who waited for all of it. Raises ``ConflictError`` for a turn that was cut off."""
+    if drive.stopped and isinstance(result, Turn) and result.status is TurnStatus.INTERRUPTED:
+        raise ConflictError("the engine is closed", turn_id=result.id)
+    return result
 
 
 class Drive(Generic[T]):
@@ -133,7 +213,7 @@ class Drive(Generic[T]):
     def __init__(self, backstage: Backstage, steps: Steps[T]) -> None:
         self._backstage = backstage
         self._answer: Answer | None = None
-        self._stopped = False
+        self._stop = threading.Event()
         self._alone = threading.RLock()  # one thread at a time drives; another may close the engine
         backstage.enter(self)
         try:
@@ -150,6 +230,10 @@ class Drive(Generic[T]):
     @property
     def result(self) -> T | None:
         return self._course.result
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
 
     def until_emit(self) -> Delta | Claimed | None:
         """Perform effects until something is handed to the caller; ``None`` when the course has ended."""
@@ -188,24 +272,33 @@ class Drive(Generic[T]):
         finally:
             self._alone.release()
 
+    def leave(self) -> None:
+        """The reader has gone: end the reply."""
+        self.interrupt()
+
+    def quit(self) -> None:
+        """End a reply that nobody waits for; what goes wrong is stored, or there is nobody to tell."""
+        with contextlib.suppress(RoleplayError):
+            self.interrupt()
+
     def _throw(self, error: BaseException) -> None:
         if not self._course.ended:
             self._step(lambda: self._course.throw(error))
 
     def stop(self) -> None:
         """From another thread: end the reply at the next chance, and wake whoever waits for it."""
-        self._stopped = True
+        self._stop.set()
         answer = self._answer
         if answer is not None:
             answer.close()
 
     def _perform(self, effect: Effect | None) -> None:
         try:
-            if self._stopped and _begins(effect):
+            if self.stopped and _begins(effect):
                 raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
             result = self._do(effect)
         except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, Ctrl-C too
-            stopped = self._stopped and isinstance(error, Exception) and isinstance(effect, Open | Receive | Pause)
+            stopped = self.stopped and isinstance(error, Exception) and isinstance(effect, Open | Receive | Pause)
             self._throw(Interrupt() if stopped else error)
         else:
             self._step(lambda: self._course.send(result))
@@ -222,12 +315,14 @@ class Drive(Generic[T]):
                 self._answer.close()
             self._backstage.leave(self)
 
-    def _do(self, effect: Effect | None) -> Any:
+    def _do(self, effect: Effect | None) -> Any:  # noqa: PLR0911 - one for each effect
         match effect:
             case Read(work):
                 return self._backstage.database.read(work)
             case Write(work, patient):
                 return self._backstage.database.write(work, patient=patient)
+            case Wipe():
+                return self._backstage.database.wipe()
             case Open(endpoint, request):
                 self._answer = self._backstage.transport.open(endpoint, request)
                 return self._answer.status, self._answer.content_type
@@ -238,8 +333,14 @@ class Drive(Generic[T]):
                 if self._answer is not None:
                     self._answer.release()
             case Pause(seconds):
-                time.sleep(seconds)
+                self._rest(seconds)
+            case Ask() | Notify():
+                return watched(self._backstage.observers, effect)
         return None
+
+    def _rest(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Interrupt
 
 
 class AsyncBackstage:
@@ -248,7 +349,9 @@ class AsyncBackstage:
     def __init__(self, database: AsyncDatabase, transport: AsyncTransport) -> None:
         self.database = database
         self.transport = transport
+        self.observers: Sequence[Observer] = ()
         self._on: set[AsyncDrive[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._process = os.getpid()
 
@@ -259,7 +362,8 @@ class AsyncBackstage:
 
     async def run(self, steps: Steps[T]) -> T:
         """Perform a course from beginning to end and give its result."""
-        return await AsyncDrive(self, steps).to_end()
+        drive = AsyncDrive(self, steps)
+        return _whole(drive, await drive.to_end())
 
     def enter(self, drive: AsyncDrive[Any]) -> None:
         """As ``Backstage.enter``."""
@@ -273,20 +377,56 @@ class AsyncBackstage:
         """Note that a course has ended."""
         self._on.discard(drive)
 
-    async def shut(self, grace_s: float) -> None:
-        """Let no course begin, wait ``grace_s`` seconds for those that are on, then interrupt what is left of them."""
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do ``work`` in a task of its own, which ``shut`` waits for."""
+        task = asyncio.get_running_loop().create_task(work, name="roleplay-reply")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def see_off(self, drive: AsyncDrive[Any], loop: asyncio.AbstractEventLoop) -> None:
+        """End a reply whose stream was dropped, in a task: the garbage collector calls this from anywhere."""
+        if drive.ended or not self.is_ours:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop was closed: the turn is nobody's, and the next call ends it
+            loop.call_soon_threadsafe(lambda: self.start(drive.quit()))
+
+    async def shut(self, grace_s: float, owned: Sequence[Callable[[], Awaitable[None]]] = ()) -> None:
+        """As ``Backstage.shut``. A cancellation ends the waiting, and goes on when all is done."""
         self._closing = True
-        await self._quiet(grace_s)
+        failures = _Failures()
+        with failures:
+            await self._quiet(grace_s)
+        patience_s = (0 if failures.first else grace_s) + 1
+        with failures:
+            await _sheltered(self._end(patience_s, owned))
+        if failures.first is not None:
+            raise failures.first
+
+    async def _end(self, patience_s: float, owned: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        failures = _Failures()
+        for error in await self._interrupt_all(patience_s):
+            failures.first = failures.first or error
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=patience_s)
+        for close in owned:
+            with failures:
+                await close()
+        if failures.first is not None:
+            raise failures.first
+
+    async def _interrupt_all(self, patience_s: float) -> list[BaseException]:
+        """Interrupt all courses that are on; gives what went wrong."""
         left = [asyncio.ensure_future(drive.interrupt()) for drive in list(self._on)]
         if not left:
-            return
-        ended, waiting = await asyncio.wait(left, timeout=grace_s + 1)
+            return []
+        ended, waiting = await asyncio.wait(left, timeout=patience_s)
         for one in waiting:
             one.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        for one in ended:
-            with contextlib.suppress(ConflictError):  # its turn was taken over, or it had none yet
-                one.result()
+        errors = [one.exception() for one in ended if not one.cancelled()]
+        # A conflict: its turn was taken over, or it had none yet.
+        return [error for error in errors if error is not None and not isinstance(error, ConflictError)]
 
     async def _quiet(self, patience_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -301,7 +441,7 @@ class AsyncDrive(Generic[T]):
     def __init__(self, backstage: AsyncBackstage, steps: Steps[T]) -> None:
         self._backstage = backstage
         self._answer: AsyncAnswer | None = None
-        self._stopped = False
+        self.stopped = False
         self._cut = False
         self._waiting: asyncio.Task[Any] | None = None
         self._alone = asyncio.Lock()  # one task at a time drives; another may close the engine
@@ -356,25 +496,34 @@ class AsyncDrive(Generic[T]):
             await self._throw(Interrupt())
             await self._to_end()
 
+    async def leave(self) -> None:
+        """The reader has gone: end the reply."""
+        await self.interrupt()
+
+    async def quit(self) -> None:
+        """As ``Drive.quit``."""
+        with contextlib.suppress(RoleplayError):
+            await self.interrupt()
+
     async def _throw(self, error: BaseException) -> None:
         if not self._course.ended:
             await self._step(lambda: self._course.throw(error))
 
     def stop(self) -> None:
         """End the reply at the next chance, and wake whoever waits for it."""
-        self._stopped = True
+        self.stopped = True
         if self._waiting is not None and not self._cut:
             self._cut = True
             self._waiting.cancel()
 
     async def _perform(self, effect: Effect | None) -> None:
         try:
-            if self._stopped and _begins(effect):
+            if self.stopped and _begins(effect):
                 raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
             result = await self._do(effect)
         except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, cancellation too
             stoppable = isinstance(effect, Open | Receive | Pause)
-            stopped = self._stopped and stoppable and isinstance(error, Exception)
+            stopped = self.stopped and stoppable and isinstance(error, Exception)
             await self._throw(Interrupt() if stopped else error)
         else:
             await self._step(lambda: self._course.send(result))
@@ -388,12 +537,14 @@ class AsyncDrive(Generic[T]):
                 if self._answer is not None:
                     await _sheltered(self._answer.close())
 
-    async def _do(self, effect: Effect | None) -> Any:
+    async def _do(self, effect: Effect | None) -> Any:  # noqa: PLR0911 - one for each effect
         match effect:
             case Read(work):
                 return await self._backstage.database.read(work)
             case Write(work, patient):
                 return await _sheltered(self._backstage.database.write(work, patient=patient))
+            case Wipe():
+                return await _sheltered(self._backstage.database.wipe())
             case Open(endpoint, request):
                 self._answer = await self._stoppable(self._backstage.transport.open(endpoint, request))
                 return self._answer.status, self._answer.content_type
@@ -405,6 +556,8 @@ class AsyncDrive(Generic[T]):
                     await self._answer.release()
             case Pause(seconds):
                 await self._stoppable(asyncio.sleep(seconds))
+            case Ask() | Notify():
+                return await self._stoppable(watched_async(self._backstage.observers, effect))
         return None
 
     async def _stoppable(self, work: Awaitable[Any]) -> Any:

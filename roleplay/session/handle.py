@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from roleplay.domain.context import ContextMessage, ContextReport
 from roleplay.domain.conversation import SessionInfo, Turn
+from roleplay.domain.guards import StoredVerdict
 from roleplay.domain.page import Page
-from roleplay.domain.settings import DEFAULT_OPTIONS, TurnOptions
+from roleplay.domain.settings import DEFAULT_OPTIONS, SessionSettings, Setting, TurnOptions
 from roleplay.domain.values import Value
 from roleplay.session.drive import AsyncBackstage, Backstage
 from roleplay.session.stream import AsyncReplyStream, ReplyStream
-from roleplay.turns import reading, speaking, tree
+from roleplay.store.entries import settings_of
+from roleplay.turns import adding, following, reading, speaking, tree
+from roleplay.turns.adding import Speaker
+from roleplay.turns.asked import options_of
 from roleplay.turns.plan import Plan
 from roleplay.turns.scene import Scene
 
+ITER_PAGE = 100
+
 
 class Preview(Value):
-    """What would be sent, and why. ``messages`` are (role, name, text) before the dialect writes them; ``body`` is the
-    request, byte for byte."""
+    """What would be sent, and why. ``settings`` names every value in force and its layer. ``messages`` are (role, name,
+    text) before the dialect writes them; ``body`` is the request, byte for byte."""
 
     report: ContextReport
+    settings: Mapping[str, Setting]
     messages: tuple[ContextMessage, ...]
     body: bytes
 
 
 def _preview(plan: Plan) -> Preview:
-    return Preview(report=plan.draft.report, messages=tuple(plan.draft.messages), body=plan.body)
+    settings = settings_of(plan.settings.text)
+    return Preview(report=plan.draft.report, settings=settings, messages=tuple(plan.draft.messages), body=plan.body)
 
 
 class ChatSession:
@@ -55,6 +63,13 @@ class ChatSession:
         """Read the session as it stands. Raises ``NotFoundError``."""
         return self._backstage.run(reading.info(self._scene))
 
+    def update(self, *, scene: str | None = None, settings: SessionSettings | None = None) -> SessionInfo:
+        """Give the session another ``scene`` or other ``settings`` from the next turn on; gives it as it stands then.
+
+        What is ``None`` stays. Earlier turns keep theirs. Raises ``NotFoundError`` and ``InvalidInputError``.
+        """
+        return self._backstage.run(tree.update(self._scene, scene, settings))
+
     def send(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """Say ``text`` and wait for the whole reply."""
         return self._backstage.run(speaking.send(self._scene, text, options, stream=False))
@@ -62,7 +77,8 @@ class ChatSession:
     def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Say ``text`` and give the reply as it comes. What can be known is raised before anything is iterated; an
         error in mid-reply is raised by the iteration."""
-        return ReplyStream(self._backstage, speaking.send(self._scene, text, options, stream=True))
+        course = speaking.send(self._scene, text, options, stream=True)
+        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
 
     def regenerate(
         self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
@@ -72,15 +88,51 @@ class ChatSession:
         ``hint`` is an instruction for this variant alone. The other variants stay, each with its usage.
         """
         course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
-        return ReplyStream(self._backstage, course)
+        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
+
+    def speak(self, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
+        """Let the model speak next without a human line: it opens, goes on, or answers what was added.
+
+        ``hint`` is an instruction for this reply alone.
+        """
+        course = speaking.speak(self._scene, hint, options, stream=True)
+        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
+
+    def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
+        """Add a line without calling the model: the ``user``'s, the ``model``'s, or a ``narrator``'s, who has no seat
+        and reaches the model as a user under a name of his own. The session stands on it.
+
+        Of the options, ``idempotency_key``, ``on_conflict``, ``wait_s`` and ``metadata`` count. Raises as ``send``.
+        """
+        return self._backstage.run(adding.add(self._scene, text, speaker, options))
 
     def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
-        """Make another attempt at a turn that failed or was interrupted (the last one without an id)."""
-        return ReplyStream(self._backstage, speaking.retry(self._scene, turn_id, options, stream=True))
+        """Make another attempt at a turn that failed or was interrupted (the last one without an id).
+
+        The turn keeps its line, its idempotency key and its metadata; ``options`` with one of the latter two are
+        refused. Sampling, model and facts are those of ``options``, whatever earlier attempts had, and a hint is not
+        kept either: for another hint, ``regenerate`` beside it. An interrupted turn keeps its text until the attempt
+        gives another. Raises ``InvalidInputError`` and ``ConflictError``, and what ``send`` raises.
+        """
+        course = speaking.retry(self._scene, turn_id, options, stream=True)
+        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
 
     def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
-        """Let the model go on from the text of an interrupted turn; only what is new comes from the stream."""
-        return ReplyStream(self._backstage, speaking.resume(self._scene, turn_id, options, stream=True))
+        """Let the model go on from the text of an interrupted turn; only what is new comes from the stream.
+
+        ``options`` are as for ``retry``.
+        """
+        course = speaking.resume(self._scene, turn_id, options, stream=True)
+        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
+
+    def follow(self, turn_id: str, *, offset: int = 0) -> ReplyStream:
+        """Give a turn's reply from its character ``offset`` on: as it is kept while the turn runs, in whichever
+        process, or as it was. The stream ends with the turn; leaving or cancelling it changes nothing of the turn.
+
+        Raises ``NotFoundError`` and ``InvalidInputError``; the iteration raises ``ConflictError`` when another attempt
+        at the turn begins whose reply is not the one that was given so far.
+        """
+        return ReplyStream(self._backstage, following.follow(self._scene, turn_id, offset), at_once=True)
 
     def accept(self, turn_id: str) -> Turn:
         """Take an interrupted turn as it is: its text becomes the reply, and the session stands on it."""
@@ -97,6 +149,25 @@ class ChatSession:
         or still in flight, as its ``status`` says. Raises ``NotFoundError`` and ``InvalidInputError``.
         """
         return self._backstage.run(reading.turns(self._scene, before, limit))
+
+    def iter_turns(self) -> Iterator[Turn]:
+        """Give the turns of the active path, the newest first, reading a page at a time.
+
+        The path stays the one that it was when the first was given. Raises ``NotFoundError``.
+        """
+        page = self.turns(limit=ITER_PAGE)
+        while True:
+            yield from reversed(page.items)
+            if page.older is None:
+                return
+            page = self.turns(before=page.older, limit=ITER_PAGE)
+
+    def verdicts(self, turn_id: str) -> Sequence[StoredVerdict]:
+        """Give what guards said of a turn's line and reply when they did not simply allow it; oldest first.
+
+        Raises ``NotFoundError``.
+        """
+        return self._backstage.run(reading.verdicts(self._scene, turn_id))
 
     def turn(self, turn_id: str | int) -> Turn:
         """Give one turn by its id or its number ``seq``, on the active path or not. Raises ``NotFoundError``."""
@@ -169,32 +240,49 @@ class AsyncChatSession:
         """As ``ChatSession.info``."""
         return await self._backstage.run(reading.info(self._scene))
 
+    async def update(self, *, scene: str | None = None, settings: SessionSettings | None = None) -> SessionInfo:
+        """As ``ChatSession.update``."""
+        return await self._backstage.run(tree.update(self._scene, scene, settings))
+
     async def send(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """As ``ChatSession.send``."""
         return await self._backstage.run(speaking.send(self._scene, text, options, stream=False))
 
     async def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.stream``."""
-        return await AsyncReplyStream(self._backstage, speaking.send(self._scene, text, options, stream=True)).begin()
+        course = speaking.send(self._scene, text, options, stream=True)
+        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
 
     async def regenerate(
         self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
     ) -> AsyncReplyStream:
         """As ``ChatSession.regenerate``."""
         course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
-        return await AsyncReplyStream(self._backstage, course).begin()
+        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
+
+    async def speak(self, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
+        """As ``ChatSession.speak``."""
+        course = speaking.speak(self._scene, hint, options, stream=True)
+        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
+
+    async def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
+        """As ``ChatSession.add``."""
+        return await self._backstage.run(adding.add(self._scene, text, speaker, options))
 
     async def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.retry``."""
-        return await AsyncReplyStream(
-            self._backstage, speaking.retry(self._scene, turn_id, options, stream=True)
-        ).begin()
+        course = speaking.retry(self._scene, turn_id, options, stream=True)
+        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
 
     async def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.resume``."""
-        return await AsyncReplyStream(
-            self._backstage, speaking.resume(self._scene, turn_id, options, stream=True)
-        ).begin()
+        course = speaking.resume(self._scene, turn_id, options, stream=True)
+        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
+
+    async def follow(self, turn_id: str, *, offset: int = 0) -> AsyncReplyStream:
+        """As ``ChatSession.follow``."""
+        course = following.follow(self._scene, turn_id, offset)
+        return await AsyncReplyStream(self._backstage, course, at_once=True).begin()
 
     async def accept(self, turn_id: str) -> Turn:
         """As ``ChatSession.accept``."""
@@ -207,6 +295,20 @@ class AsyncChatSession:
     async def turns(self, *, before: str | None = None, limit: int = 50) -> Page[Turn]:
         """As ``ChatSession.turns``."""
         return await self._backstage.run(reading.turns(self._scene, before, limit))
+
+    async def iter_turns(self) -> AsyncIterator[Turn]:
+        """As ``ChatSession.iter_turns``."""
+        page = await self.turns(limit=ITER_PAGE)
+        while True:
+            for one in reversed(page.items):
+                yield one
+            if page.older is None:
+                return
+            page = await self.turns(before=page.older, limit=ITER_PAGE)
+
+    async def verdicts(self, turn_id: str) -> Sequence[StoredVerdict]:
+        """As ``ChatSession.verdicts``."""
+        return await self._backstage.run(reading.verdicts(self._scene, turn_id))
 
     async def turn(self, turn_id: str | int) -> Turn:
         """As ``ChatSession.turn``."""

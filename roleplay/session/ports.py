@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import random
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from roleplay.store.ids import new_id
 from roleplay.store.lease import is_dead, this_owner
 from roleplay.turns.effects import Ports
 
 _driven: dict[str, str] = {}  # of the process: engines beside each other are one owner
+
+
+@lru_cache(maxsize=256)
+def _zone(name: str) -> tzinfo | None:
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
 
 
 def ports() -> Ports:
@@ -20,6 +30,7 @@ def ports() -> Ports:
         monotonic=time.monotonic,
         draw=random.random,
         new_id=new_id,
+        zone=_zone,
         owner=this_owner(),
         is_gone=is_dead,
         driven=_driven,

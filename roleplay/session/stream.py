@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from roleplay.domain.conversation import Delta, Turn
-from roleplay.errors import InvalidInputError
+from roleplay.domain.settings import OnDisconnect
+from roleplay.errors import InvalidInputError, RoleplayError
 from roleplay.session.drive import AsyncBackstage, AsyncDrive, Backstage, Drive
+from roleplay.session.relay import AsyncRelay, Relay
 from roleplay.turns.effects import Claimed, Course
 
-D = TypeVar("D", bound="Drive[Turn] | AsyncDrive[Turn]")
+D = TypeVar("D", bound="Drive[Turn] | Relay[Turn] | AsyncDrive[Turn] | AsyncRelay[Turn]")
 
 
 class _Stream(Generic[D]):
@@ -20,45 +25,60 @@ class _Stream(Generic[D]):
 
     _drive: D
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool) -> None:
         self.turn_id = ""
-        self._turn: Turn | None = None
+        self._at_once = at_once
         self._waiting: deque[Delta] = deque()
 
     @property
     def turn(self) -> Turn:
-        """The stored turn. Raises ``InvalidInputError`` while the stream still runs."""
-        turn = self._turn or self._drive.result
+        """The stored turn, after any end. Raises ``InvalidInputError`` while the stream still runs."""
+        turn = self._drive.result
+        if turn is None and self._drive.ended:
+            allowed = f"session.turn({self.turn_id!r})"
+            raise InvalidInputError("turn", "is not known here: the stream ended without it", allowed=allowed)
         if turn is None:
             raise InvalidInputError("turn", "the stream has not ended", allowed="iterate to the end, or cancel()")
         return turn
 
-    def _take(self, what: Delta | Claimed | None, result: Turn | None) -> None:
+    def _take(self, what: Delta | Claimed | None) -> None:
         if isinstance(what, Claimed):
             self.turn_id = what.turn_id
         elif what is not None:
             self._waiting.append(what)
-        if self._turn is None and result is not None:
-            self._turn = result
-            self.turn_id = result.id
+
+    @property
+    def _has_begun(self) -> bool:
+        return bool(self._waiting) or self._drive.ended or (self._at_once and bool(self.turn_id))
 
 
-class ReplyStream(_Stream[Drive[Turn]]):
+class ReplyStream(_Stream[Drive[Turn] | Relay[Turn]]):
     """A reply as it comes: iterate it for ``Delta`` values, inside ``with`` so that leaving ends the turn.
 
-    Leaving the block early, ``cancel()`` or an exception in the block stores the turn as ``interrupted`` with the text
-    so far. ``turn_id`` is known from the start, ``turn`` after any end.
+    Leaving the block early, an exception in the block, or dropping the stream stores the turn as ``interrupted`` with
+    the text so far; with ``TurnOptions(on_disconnect="finish")`` the reply goes on without its reader. ``cancel()``
+    interrupts in either case. ``turn_id`` is known from the start, ``turn`` after any end, also when the iteration
+    raised.
     """
 
-    def __init__(self, backstage: Backstage, course: Course) -> None:
-        """Claim the turn and wait for the first piece, so that errors that can be known are raised here."""
-        super().__init__()
-        self._drive = Drive(backstage, course)
+    def __init__(
+        self, backstage: Backstage, course: Course, on_disconnect: OnDisconnect = "interrupt", *, at_once: bool = False
+    ) -> None:
+        """Claim the turn and wait for the first piece, so that errors that can be known are raised here.
+
+        ``at_once``: not for a piece, only until it is known which turn it is.
+        """
+        super().__init__(at_once=at_once)
+        if on_disconnect == "finish":
+            self._drive = Relay(backstage, course)
+        else:
+            self._drive = Drive(backstage, course)
+            weakref.finalize(self, backstage.see_off, self._drive)
         try:
-            while not self._waiting and not self._drive.ended:
-                self._take(self._drive.until_emit(), self._drive.result)
+            while not self._has_begun:
+                self._take(self._drive.until_emit())
         except BaseException:
-            self._drive.interrupt()  # Ctrl-C may come between any two lines, and nobody has this stream to leave it
+            self._leave()  # Ctrl-C may come between any two lines, and nobody has this stream to leave it
             raise
 
     def cancel(self) -> Turn:
@@ -72,7 +92,7 @@ class ReplyStream(_Stream[Drive[Turn]]):
                 yield self._waiting.popleft()
             if self._drive.ended:
                 return
-            self._take(self._drive.until_emit(), self._drive.result)
+            self._take(self._drive.until_emit())
 
     def __enter__(self) -> Self:
         return self
@@ -80,21 +100,43 @@ class ReplyStream(_Stream[Drive[Turn]]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._drive.ended:
-            self.cancel()
+        self._drive.leave()
+
+    def _leave(self) -> None:
+        """Leave before anybody has the stream; a turn that was not claimed yet shall not be."""
+        with contextlib.suppress(RoleplayError):
+            if self.turn_id:
+                self._drive.leave()
+            else:
+                self._drive.interrupt()
 
 
-class AsyncReplyStream(_Stream[AsyncDrive[Turn]]):
+class AsyncReplyStream(_Stream[AsyncDrive[Turn] | AsyncRelay[Turn]]):
     """``ReplyStream`` for asyncio: ``async with``, ``async for``, ``await reply.cancel()``."""
 
-    def __init__(self, backstage: AsyncBackstage, course: Course) -> None:
-        super().__init__()
-        self._drive = AsyncDrive(backstage, course)
+    def __init__(
+        self,
+        backstage: AsyncBackstage,
+        course: Course,
+        on_disconnect: OnDisconnect = "interrupt",
+        *,
+        at_once: bool = False,
+    ) -> None:
+        super().__init__(at_once=at_once)
+        if on_disconnect == "finish":
+            self._drive = AsyncRelay(backstage, course)
+        else:
+            self._drive = AsyncDrive(backstage, course)
+            weakref.finalize(self, backstage.see_off, self._drive, asyncio.get_running_loop())
 
     async def begin(self) -> Self:
         """Claim the turn and wait for the first piece, so that errors that can be known are raised here."""
-        while not self._waiting and not self._drive.ended:
-            self._take(await self._drive.until_emit(), self._drive.result)
+        try:
+            while not self._has_begun:
+                self._take(await self._drive.until_emit())
+        except BaseException:
+            await self._leave()
+            raise
         return self
 
     async def cancel(self) -> Turn:
@@ -108,7 +150,7 @@ class AsyncReplyStream(_Stream[AsyncDrive[Turn]]):
                 yield self._waiting.popleft()
             if self._drive.ended:
                 return
-            self._take(await self._drive.until_emit(), self._drive.result)
+            self._take(await self._drive.until_emit())
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,5 +158,12 @@ class AsyncReplyStream(_Stream[AsyncDrive[Turn]]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._drive.ended:
-            await self.cancel()
+        await self._drive.leave()
+
+    async def _leave(self) -> None:
+        """Leave before anybody has the stream; a turn that was not claimed yet shall not be."""
+        with contextlib.suppress(RoleplayError):
+            if self.turn_id:
+                await self._drive.leave()
+            else:
+                await self._drive.interrupt()

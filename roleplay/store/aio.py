@@ -16,10 +16,10 @@ from copy import copy
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
+from roleplay.domain.erasure import Files
 from roleplay.errors import SettingsError, StoreError
-from roleplay.store.database import POSTGRES_OPTIONS, Database, Patience, as_ours, postgres_url
+from roleplay.store.database import POSTGRES_OPTIONS, Database, Patience, errors_as_ours, postgres_url
 
 T = TypeVar("T")
 READERS = 2
@@ -39,6 +39,10 @@ class AsyncDatabase(Protocol):
 
         ``work`` may run more than once; what it wrote counts once. ``patient``: as for ``Database.write``.
         """
+        ...
+
+    async def wipe(self) -> Files | None:
+        """As ``Database.wipe``."""
         ...
 
     async def close(self) -> None:
@@ -78,6 +82,10 @@ class AsyncSqlite:
     async def write(self, work: Callable[[Connection], T], *, patient: bool = False) -> T:  # noqa: ARG002 - a file stays
         """Hand ``work`` to the writer thread and wait until it is committed."""
         return await self._writer.do(work)
+
+    async def wipe(self) -> Files | None:
+        """Wipe in a thread of its own; the writer waits meanwhile."""
+        return await asyncio.to_thread(self._database.wipe)
 
     async def close(self) -> None:
         """Finish what is waiting and end the threads."""
@@ -130,23 +138,23 @@ class _Lane:
             self._tell(self._together(group))
 
     def _together(self, group: Sequence[_Job]) -> list[_Outcome]:
-        """Do a group in one transaction; when one of them fails, nothing of the group stays, and each is done alone."""
+        """Do a group in one transaction, in which a failing work undoes itself alone; when the transaction fails,
+        nothing of the group stays, and each is done in one of its own."""
         begun = False
 
-        def works(connection: Connection) -> list[Any]:
+        def works(connection: Connection) -> list[_Outcome]:
             nonlocal begun
             begun = True
-            return [job.work(connection) for job in group]
+            return [_outcome(job, connection) if len(group) > 1 else _done(job, connection) for job in group]
 
         try:
-            results = self._run(works)
+            return self._run(works)  # type: ignore[no-any-return]
         except BaseException as error:  # noqa: BLE001 - handed to those who wait
             if len(group) == 1:
                 return [_Outcome(group[0], None, error)]
             if not begun:  # it is nobody's own failure
                 return [_Outcome(job, None, copy(error)) for job in group]
             return [outcome for job in group for outcome in self._together([job])]
-        return [_Outcome(job, result, None) for job, result in zip(group, results, strict=True)]
 
     @staticmethod
     def _tell(outcomes: Sequence[_Outcome]) -> None:
@@ -183,13 +191,17 @@ class AsyncPostgres:
             except StoreError as error:
                 await asyncio.sleep(patience.pause_after(error, time.monotonic()))
 
+    async def wipe(self) -> Files | None:
+        """Nothing: what is written over there, and when, is the server's business."""
+        return None
+
     async def close(self) -> None:
         """Close the pooled connections."""
         await self._engine.dispose()
         self._database.close()
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
-        try:
+        with errors_as_ours():
             async with self._engine.connect() as connection:
                 result = await connection.run_sync(work)
                 try:
@@ -198,8 +210,27 @@ class AsyncPostgres:
                     await connection.invalidate()  # as in ``Database``
                     raise
                 return result
-        except (SQLAlchemyError, UnicodeEncodeError) as error:
-            raise as_ours(error) from error
+
+
+def _done(job: _Job, connection: Connection) -> _Outcome:
+    return _Outcome(job, job.work(connection), None)
+
+
+def _outcome(job: _Job, connection: Connection) -> _Outcome:
+    """Do one work of several; nothing of it stays when it raises.
+
+    An error after which SQLite has undone the whole transaction leaves no savepoint to go back to, and so ends it.
+    """
+    driver: Any = connection.connection.driver_connection
+    driver.execute("SAVEPOINT work")
+    try:
+        with errors_as_ours():
+            outcome = _done(job, connection)
+    except Exception as error:  # noqa: BLE001 - handed to who waits
+        driver.execute("ROLLBACK TO work")
+        outcome = _Outcome(job, None, error)
+    driver.execute("RELEASE work")
+    return outcome
 
 
 def _settle(outcomes: Sequence[_Outcome]) -> None:

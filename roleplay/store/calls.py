@@ -15,13 +15,19 @@ from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 from roleplay.domain.values import Value
 from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import recipes
+from roleplay.store.entries import settings_of
+from roleplay.store.stored import absent, reads
 from roleplay.store.tables import ModelCallRow, PieceRow, table
 
 _c = table(ModelCallRow).c
 _p = table(PieceRow).c
 
 _OF_TURNS = (
-    select(table(ModelCallRow))
+    select(table(ModelCallRow), _p.text.label("settings_text"))
+    .outerjoin(
+        table(PieceRow),
+        (_p.session_id == _c.session_id) & (_p.digest == _c.settings_digest) & (_p.tenant == _c.tenant),
+    )
     .where(
         _c.tenant == bindparam("tenant"),
         _c.session_id == bindparam("session"),
@@ -31,7 +37,9 @@ _OF_TURNS = (
 )
 _ORIGIN = (
     select(_c.dialect, _c.parameters, _c.recipe_version, _c.recipe, _c.request_digest, _p.text.label("front"))
-    .join(table(PieceRow), (_p.session_id == _c.session_id) & (_p.digest == _c.front_digest) & (_p.tenant == _c.tenant))
+    .outerjoin(
+        table(PieceRow), (_p.session_id == _c.session_id) & (_p.digest == _c.front_digest) & (_p.tenant == _c.tenant)
+    )
     .where(_c.tenant == bindparam("tenant"), _c.session_id == bindparam("session"), _c.id == bindparam("call"))
 )
 _PIECES = select(_p.digest, _p.text).where(
@@ -88,6 +96,8 @@ def origin(connection: Connection, tenant: str, session_id: str, call_id: str) -
     row = connection.execute(_ORIGIN, where | {"call": call_id}).first()
     if row is None:
         raise NotFoundError("model call", call_id)
+    if row.front is None:
+        raise absent("the beginning of the request", f"model call {call_id}")
     recipe = recipes.read(row.front, row.recipe)
     wanted = {piece.digest for piece in (*recipe.front, *(one.piece for one in recipe.insertions), *recipe.tail)}
     pieces = connection.execute(_PIECES, where | {"digests": sorted(wanted)})
@@ -138,15 +148,17 @@ def _whole(number: Any) -> int | None:
     return None if number is None else int(number)
 
 
+@reads("a model call")
 def _call(row: Row[Any]) -> ModelCall:
     known = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     base = None if row.base_status is None else BaseResp(status_code=row.base_status, status_msg=row.base_message or "")
-    same = ModelCall.model_fields.keys() & known.keys() - {"parameters", "error"}
+    same = ModelCall.model_fields.keys() & known.keys() - {"parameters", "error", "settings"}
     return ModelCall(
         **{name: known[name] for name in same},
         parameters=json.loads(row.parameters),
         usage=Usage(**{name: known[name] for name in Usage.model_fields}),
         sensitivity=Sensitivity(**{name: known[name] for name in Sensitivity.model_fields}),
         base_resp=base,
+        settings=settings_of(row.settings_text),
         error=None if row.error is None else json.loads(row.error),
     )

@@ -36,5 +36,13 @@ def after(cursor: str) -> tuple[ColumnElement[datetime], ColumnElement[str]]:
     return literal(at, UtcDateTime), literal(key)
 
 
+def numbered(kind: str, cursor: str) -> int:
+    """Read a cursor that is a number, such as ``turn-12``. Raises ``InvalidInputError`` when it is not one of ours."""
+    of, _, number = str(cursor).partition("-")
+    if of != kind or not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise InvalidInputError("before", "is not a cursor of a page", allowed="Page.older of another page")
+    return int(number)
+
+
 def _cursor(at: datetime, key: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([at.isoformat(), key]).encode()).decode()

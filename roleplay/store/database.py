@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,13 +23,18 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import QueuePool
 
-from roleplay.errors import InvalidInputError, SettingsError, StoreError
+from roleplay.domain.erasure import Files
+from roleplay.errors import InvalidInputError, RoleplayError, SettingsError, StoreError
+from roleplay.store.stored import unreadable
 
 T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 5.0
 LOCK_PATIENCE_S = 60.0
 SERVER_PATIENCE_S = 20.0  # below the margin of a lease, so that nobody takes over what is written at last
+REWRITE_LIMIT_BYTES = 2**30  # some seconds of work, during which writers wait
+WIPE_PATIENCE_S = 10.0
+_WIPE_LOOK_MS = 250  # how long one look for readers may keep writers waiting
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.25
 
@@ -68,6 +74,22 @@ class Database:
             except StoreError as error:
                 time.sleep(patience.pause_after(error, time.monotonic()))
 
+    def wipe(self) -> Files | None:
+        """Leave no byte of deleted rows in SQLite's files, and say what became of them; elsewhere ``None``.
+
+        Zeroes in the place of what is deleted are not enough: where SQLite balances its trees it leaves copies of rows
+        in the gaps of pages, of which a later deletion knows nothing. So the file is written anew, and then the log is
+        copied into it and emptied, for which every reader of an older state must have ended. Raises ``StoreError``.
+        """
+        if self.dialect != "sqlite":
+            return None
+        try:
+            with self.engine.connect() as connection:
+                driver: Any = connection.connection.driver_connection
+                return _wipe(driver)
+        except sqlite3.Error as error:
+            raise as_ours(error) from error
+
     def close(self) -> None:
         """Close the pooled connections, when this database opened them."""
         if self._owns_engine:
@@ -85,21 +107,18 @@ class Database:
             raise as_ours(error) from error
 
     def _run(self, work: Callable[[Connection], T], begin: str) -> T:
-        try:
-            with self.engine.connect() as connection:
-                connection.begin()
-                if self.dialect == "sqlite":
-                    driver: Any = connection.connection.driver_connection
-                    _patiently(lambda: driver.execute(begin))
-                result = work(connection)
-                try:
-                    connection.commit()
-                except BaseException:
-                    connection.invalidate()  # else it would go back to the pool with its transaction open
-                    raise
-                return result
-        except (SQLAlchemyError, sqlite3.Error, UnicodeEncodeError) as error:
-            raise as_ours(error) from error
+        with errors_as_ours(), self.engine.connect() as connection:
+            connection.begin()
+            if self.dialect == "sqlite":
+                driver: Any = connection.connection.driver_connection
+                _patiently(lambda: driver.execute(begin))
+            result = work(connection)
+            try:
+                connection.commit()
+            except BaseException:
+                connection.invalidate()  # else it would go back to the pool with its transaction open
+                raise
+            return result
 
 
 class Patience:
@@ -117,6 +136,28 @@ class Patience:
         return self._pause * (0.5 + random.random())  # noqa: S311 - spreads those who come back, guards nothing
 
 
+def _wipe(driver: sqlite3.Connection) -> Files:
+    """Rewrite the file where it is not too large for that, and empty the log, waiting a while for readers to end."""
+    [pages], [size] = (driver.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+    too_large = pages * size > REWRITE_LIMIT_BYTES
+    try:
+        if not too_large:
+            _patiently(lambda: driver.execute("VACUUM"), WIPE_PATIENCE_S)
+        driver.execute(f"PRAGMA busy_timeout = {_WIPE_LOOK_MS}")
+        give_up = time.monotonic() + WIPE_PATIENCE_S
+        while driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > give_up:
+                return "busy"
+            time.sleep(_LONGEST_PAUSE_S)
+    except sqlite3.Error as error:
+        if is_locked(error):
+            return "busy"
+        raise
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+    return "too large" if too_large else "wiped"
+
+
 def _went_away(error: BaseException | None) -> bool:
     """Whether a server could not be reached, left in mid-transaction, or undid this one for the sake of another."""
     if not isinstance(error, DBAPIError):
@@ -127,9 +168,9 @@ def _went_away(error: BaseException | None) -> bool:
     return state.startswith(("08", "57P")) or state in {"40001", "40P01"}
 
 
-def _patiently(step: Callable[[], object]) -> None:
+def _patiently(step: Callable[[], object], patience_s: float | None = None) -> None:
     """Do ``step``, waiting for SQLite's lock with jittered pauses above its own busy time-out."""
-    give_up = time.monotonic() + LOCK_PATIENCE_S
+    give_up = time.monotonic() + (LOCK_PATIENCE_S if patience_s is None else patience_s)
     pause = _FIRST_PAUSE_S
     while True:
         try:
@@ -147,6 +188,23 @@ def is_locked(error: DBAPIError | sqlite3.Error) -> bool:
     """Whether SQLite refused because another connection holds the lock."""
     code = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlite_errorcode", None) or 0
     return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+@contextmanager
+def errors_as_ours() -> Iterator[None]:
+    """Translate what the database raises, and what reading its rows raises where they hold what we never wrote.
+
+    Nothing of a caller's runs in a transaction, and what callers give was checked before; so a ``ValueError`` that is
+    none of ours is a row's: no JSON, not in an enumeration, no moment.
+    """
+    try:
+        yield
+    except RoleplayError:
+        raise
+    except (SQLAlchemyError, sqlite3.Error, UnicodeEncodeError) as error:
+        raise as_ours(error) from error
+    except ValueError as error:
+        raise unreadable("a row", error) from None
 
 
 def as_ours(error: SQLAlchemyError | sqlite3.Error | UnicodeEncodeError) -> StoreError | InvalidInputError:
@@ -202,6 +260,7 @@ def _set_up_sqlite(dbapi: sqlite3.Connection, _record: object) -> None:
     cursor = dbapi.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA secure_delete = ON")  # so that a text which is replaced leaves no copy to erase later
     cursor.close()
 
 

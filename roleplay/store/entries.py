@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
+from roleplay.domain.settings import Setting
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
+from roleplay.store.stored import reads
+
+
+@lru_cache(maxsize=256)
+@reads("the settings of a model call")
+def settings_of(text: str | None) -> Mapping[str, Setting]:
+    """Read the settings of a call from the text they are stored as; calls of older versions have none."""
+    told = {} if text is None else json.loads(text)
+    return {name: Setting(value=value, layer=layer) for name, (value, layer) in told.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,17 @@ class NewMessage:
             hidden=self.hidden,
             created_at=at,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class NewVerdict:
+    """A guard's verdict to write; field by field as ``domain.StoredVerdict``."""
+
+    side: str
+    guard: str
+    action: str
+    reason: str
+    original: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +129,11 @@ class NewTurn:
 
 @dataclass(frozen=True, slots=True)
 class Uttered:
-    """A turn that needed no model, with its one message."""
+    """A turn that needed no model, with its one message and what guards said of it."""
 
     turn: NewTurn
     message: NewMessage
+    verdicts: tuple[NewVerdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +154,11 @@ class NewCall:
     request_digest: str
     prompt_count: int
     counter: str
+    settings_digest: str
     purpose: str = "reply"
 
-    def ended(self, how: CallEnding, at: datetime) -> ModelCall:
-        """Give the call that was written ``at``, with its end."""
+    def ended(self, how: CallEnding, at: datetime, settings: str) -> ModelCall:
+        """Give the call that was written ``at``, with its end and the text of its settings."""
         return ModelCall(
             id=self.id,
             turn_seq=self.turn_seq,
@@ -145,6 +169,7 @@ class NewCall:
             host=self.host,
             dialect=self.dialect,
             streamed=self.streamed,
+            settings=settings_of(settings),
             parameters=json.loads(self.parameters),
             request_digest=self.request_digest,
             response_id=how.response_id,
@@ -165,7 +190,8 @@ class NewCall:
 class Claim:
     """Everything that one claim writes. ``version`` is what the caller saw, the counters are what they become.
 
-    ``again``: ``turn`` is stored already and gets another attempt, with a new ``reply_seq``.
+    ``again``: ``turn`` is stored already and gets another attempt, with a new ``reply_seq``. ``earlier`` is the message
+    with the text that it has from an attempt before: the reply again, should this attempt give none.
     """
 
     version: int
@@ -176,8 +202,10 @@ class Claim:
     call: NewCall
     lease: timedelta
     again: bool = False
+    earlier: int | None = None
     state: str | None = None
     pieces: dict[str, str] = field(default_factory=dict)
+    verdicts: tuple[NewVerdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

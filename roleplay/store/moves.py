@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
+from roleplay.errors import StoreError
 from roleplay.store.prepared import Prepared
 from roleplay.store.tables import HeadMoveRow, MessageRow, SessionRow, table
 
@@ -81,6 +82,8 @@ def last_standing(connection: Connection, tenant: str, session_id: str) -> Any:
         move = connection.execute(_LATEST, {"tenant": tenant, "session": session_id, "below": below}).first()
         if move is None or move.cause != "undo":
             return move
+        if move.undoes is None or move.undoes >= move.version:
+            raise StoreError(f"the undo {move.version} of session {session_id} undoes nothing; doctor() tells more")
         below = move.undoes
 
 

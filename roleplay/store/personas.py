@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,17 +15,22 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.page import Page
 from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, StoredPersona
+from roleplay.domain.settings import SessionSettings
 from roleplay.errors import ConflictError, InvalidInputError, NotFoundError
-from roleplay.store.cursors import after, page_of
+from roleplay.store.cursors import after, numbered, page_of
+from roleplay.store.stored import reads
 from roleplay.store.tables import ExampleDialogueRow, ExampleLineRow, PersonaRow, PersonaVersionRow, table
 
 _NO_VERSION = 2**31
+_KEYS_AT_ONCE = 200
+_AnyRow = Row[*tuple[Any, ...]]
 _p = table(PersonaRow).c
 _v = table(PersonaVersionRow).c
 _l = table(ExampleLineRow).c
 
-_BY_KEY = select(_p.id, _p.version).where(_p.tenant == bindparam("tenant"), _p.key == bindparam("key"))
-_BY_ID = select(_p.id, _p.version).where(_p.tenant == bindparam("tenant"), _p.id == bindparam("id"))
+_HELD = select(_p.id, _p.version, _p.archived_at, _p.synced).where(_p.tenant == bindparam("tenant"))
+_BY_KEY = _HELD.where(_p.key == bindparam("key"))
+_BY_ID = _HELD.where(_p.id == bindparam("id"))
 _INSERT = {
     "sqlite": sqlite.insert(table(PersonaRow)).on_conflict_do_nothing().returning(_p.id),
     "postgresql": postgresql.insert(table(PersonaRow)).on_conflict_do_nothing().returning(_p.id),
@@ -34,23 +41,53 @@ _INSERT_LINE = insert(table(ExampleLineRow))
 _ADVANCE = (
     update(table(PersonaRow))
     .where(_p.tenant == bindparam("of_tenant"), _p.id == bindparam("of_id"), _p.version == bindparam("was"))
-    .values(version=bindparam("now"), key=bindparam("of_key"), updated_at=bindparam("at"))
+    .values(
+        version=bindparam("now"),
+        key=bindparam("of_key"),
+        updated_at=bindparam("at"),
+        archived_at=None,
+        synced=bindparam("kept"),
+    )
 )
-_VERSION = (
-    select(table(PersonaVersionRow), _p.key)
+_WAKE = (
+    update(table(PersonaRow))
+    .where(_p.tenant == bindparam("of_tenant"), _p.id == bindparam("of_id"))
+    .values(archived_at=None, updated_at=bindparam("at"), synced=bindparam("kept"))
+)
+_ARCHIVE = (
+    update(table(PersonaRow))
+    .where(_p.tenant == bindparam("of_tenant"), _p.id == bindparam("of_id"), _p.archived_at.is_(None))
+    .values(archived_at=bindparam("at"))
+)
+_WHOLE = (
+    select(table(PersonaVersionRow), _p.key, _p.archived_at, _p.updated_at)
     .join(table(PersonaRow), (_p.id == _v.persona_id) & (_p.tenant == _v.tenant))
-    .where(_v.tenant == bindparam("tenant"), _v.persona_id == bindparam("id"), _v.version == bindparam("version"))
+    .where(_v.tenant == bindparam("tenant"))
+)
+_VERSION = _WHOLE.where(_v.persona_id == bindparam("id"), _v.version == bindparam("version"))
+_VERSIONS = (
+    _WHOLE.where(_v.persona_id == bindparam("id"), _v.version < bindparam("below"))
+    .order_by(_v.version.desc())
+    .limit(bindparam("most"))
 )
 _LINES = (
-    select(_l.dialogue, _l.speaker, _l.text)
-    .where(_l.tenant == bindparam("tenant"), _l.persona_id == bindparam("id"), _l.version == bindparam("version"))
-    .order_by(_l.dialogue, _l.ordinal)
+    select(_l.persona_id, _l.version, _l.dialogue, _l.speaker, _l.text)
+    .where(
+        _l.tenant == bindparam("tenant"),
+        tuple_(_l.persona_id, _l.version).in_(bindparam("places", expanding=True)),
+    )
+    .order_by(_l.persona_id, _l.version, _l.dialogue, _l.ordinal)
 )
-_NEWEST = (
-    select(table(PersonaVersionRow), _p.key, _p.updated_at)
-    .join(table(PersonaRow), (_p.id == _v.persona_id) & (_p.tenant == _v.tenant) & (_p.version == _v.version))
-    .where(_v.tenant == bindparam("tenant"))
-    .order_by(_p.updated_at.desc(), _p.id.desc())
+_NEWEST = _WHOLE.where(_p.version == _v.version)
+_LISTED = _NEWEST.where(_p.archived_at.is_(None)).order_by(_p.updated_at.desc(), _p.id.desc())
+_KEYED = _NEWEST.where(_p.key.in_(bindparam("keys", expanding=True)))
+_SYNCED = select(_p.id, _p.key, _p.version).where(
+    _p.tenant == bindparam("tenant"), _p.synced.is_(True), _p.key.is_not(None), _p.archived_at.is_(None)
+)
+_BY_AGE = (
+    _NEWEST.where(_p.archived_at.is_(None), _p.tenant == bindparam("tenant"), _p.id > bindparam("after"))
+    .order_by(_p.id)
+    .limit(bindparam("most"))
 )
 _IDS_FROM = (
     select(_p.id)
@@ -60,49 +97,78 @@ _IDS_FROM = (
 )
 
 
-def put(
-    connection: Connection, tenant: str, persona: Persona, *, persona_id: str | None, new_id: str, at: datetime
-) -> StoredPersona:
-    """Insert ``persona``, or add a version to the one with its key or with ``persona_id``; equal content adds nothing.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a writer says beside a persona: which one it is, the version they saw, who they are and why they write.
 
-    Raises ``NotFoundError`` for an unknown ``persona_id``, ``InvalidInputError`` when the key is another persona's, and
-    ``ConflictError`` when another writer was first.
+    ``synced``: it is kept in a file.
     """
-    where = {"tenant": tenant}
-    found = None
-    if persona_id is not None:
-        found = connection.execute(_BY_ID, where | {"id": persona_id}).first()
-        if found is None:
-            raise NotFoundError("persona", persona_id)
-        if persona.key is not None:
-            holder = connection.execute(_BY_KEY, where | {"key": persona.key}).first()
-            if holder is not None and holder.id != persona_id:
-                raise InvalidInputError("key", f"{persona.key!r} is the key of another persona")
-    elif persona.key is not None:
-        found = connection.execute(_BY_KEY, where | {"key": persona.key}).first()
+
+    persona_id: str | None = None
+    expected_version: int | None = None
+    author: str = ""
+    message: str = ""
+    synced: bool = False
+
+
+def put(
+    connection: Connection, tenant: str, persona: Persona, change: Change, *, new_id: str, at: datetime
+) -> StoredPersona:
+    """Insert ``persona``, or add a version to the one with its key or with the change's id; equal content adds none.
+
+    Raises ``NotFoundError`` for an unknown id, ``InvalidInputError`` when the key is another persona's, and
+    ``ConflictError`` when the version is not the one expected or another writer was first.
+    """
+    found = _held(connection, tenant, persona, change.persona_id)
+    if change.expected_version not in {None, found.version if found else 0}:
+        raise _conflict(change.expected_version, found)
     if found is None:
         row = {"id": new_id, "tenant": tenant, "key": persona.key, "version": 1, "created_at": at, "updated_at": at}
-        if connection.execute(_INSERT[connection.dialect.name], row).first() is None:
-            raise ConflictError("another writer made a persona with this key first", found=persona.key)
-        return _add_version(connection, tenant, persona, (new_id, 1), at)
+        made = connection.execute(_INSERT[connection.dialect.name], row | {"synced": change.synced or None}).first()
+        if made is None:
+            raise _conflict(0, _held(connection, tenant, persona, None))
+        return _add_version(connection, tenant, persona, change, (new_id, 1), at)
     current = get(connection, tenant, found.id, version=found.version)
+    kept = found.synced or change.synced or None
+    where = {"of_tenant": tenant, "of_id": found.id, "at": at, "kept": kept}
     if digest_of(current.persona) == digest_of(persona):
-        return current
+        if found.archived_at is not None or kept is not found.synced:
+            connection.execute(_WAKE, where)
+        return current.model_copy(update={"archived_at": None})
     version = found.version + 1
-    moved = connection.execute(
-        _ADVANCE,
-        {
-            "of_tenant": tenant,
-            "of_id": found.id,
-            "was": found.version,
-            "now": version,
-            "of_key": persona.key,
-            "at": at,
-        },
-    )
+    moved = connection.execute(_ADVANCE, where | {"was": found.version, "now": version, "of_key": persona.key})
     if moved.rowcount != 1:
-        raise ConflictError("the persona was changed by another writer", expected=found.version)
-    return _add_version(connection, tenant, persona, (found.id, version), at)
+        raise _conflict(found.version, connection.execute(_BY_ID, {"tenant": tenant, "id": found.id}).first())
+    return _add_version(connection, tenant, persona, change, (found.id, version), at)
+
+
+def _held(connection: Connection, tenant: str, persona: Persona, persona_id: str | None) -> _AnyRow | None:
+    """Give the stored persona that ``persona`` is a version of. Raises ``NotFoundError`` and ``InvalidInputError``."""
+    where = {"tenant": tenant}
+    holder = None
+    if persona.key is not None:
+        holder = connection.execute(_BY_KEY, where | {"key": persona.key}).first()
+    if persona_id is None:
+        return holder
+    if holder is not None and holder.id != persona_id:
+        raise InvalidInputError("key", f"{persona.key!r} is the key of another persona")
+    found = holder or connection.execute(_BY_ID, where | {"id": persona_id}).first()
+    if found is None:
+        raise NotFoundError("persona", persona_id)
+    return found
+
+
+def _conflict(expected: int | None, found: _AnyRow | None) -> ConflictError:
+    version = found.version if found else 0
+    stands = f"the persona is at version {version}" if version else "there is no such persona"
+    wanted = f"not at version {expected}" if expected else "and was expected to be new"
+    return ConflictError(f"{stands}, {wanted}", expected=expected, found=version)
+
+
+def archive(connection: Connection, tenant: str, persona_id: str, at: datetime) -> StoredPersona:
+    """Keep a persona out of lists and new sessions, and give it. Raises ``NotFoundError``."""
+    connection.execute(_ARCHIVE, {"of_tenant": tenant, "of_id": persona_id, "at": at})
+    return get(connection, tenant, persona_id)
 
 
 def get(connection: Connection, tenant: str, persona_id: str, *, version: int | None = None) -> StoredPersona:
@@ -116,13 +182,37 @@ def get(connection: Connection, tenant: str, persona_id: str, *, version: int | 
     row = connection.execute(_VERSION, where | {"version": version}).first() if version < _NO_VERSION else None
     if row is None:
         raise NotFoundError("persona version", f"{persona_id} version {version}")
-    return _stored(row, _examples(connection.execute(_LINES, where | {"version": version}).all()))
+    return _stored(connection, tenant, [row])[0]
 
 
 def find(connection: Connection, tenant: str, key: str) -> StoredPersona | None:
     """Give the newest version of the persona with this ``key``, or ``None``."""
     found = connection.execute(_BY_KEY, {"tenant": tenant, "key": key}).first()
     return None if found is None else get(connection, tenant, found.id, version=found.version)
+
+
+def with_keys(connection: Connection, tenant: str, keys: Sequence[str]) -> dict[str, StoredPersona]:
+    """Give the newest versions of the personas with these keys, by key."""
+    found: dict[str, StoredPersona] = {}
+    for first in range(0, len(keys), _KEYS_AT_ONCE):
+        some = keys[first : first + _KEYS_AT_ONCE]
+        rows = connection.execute(_KEYED, {"tenant": tenant, "keys": some}).all()
+        found |= {row.key: one for row, one in zip(rows, _stored(connection, tenant, rows), strict=True)}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """A persona that is kept in a file."""
+
+    id: str
+    version: int
+
+
+def synced(connection: Connection, tenant: str) -> dict[str, Synced]:
+    """Give all personas that are kept in files and not archived, by key."""
+    rows = connection.execute(_SYNCED, {"tenant": tenant})
+    return {row.key: Synced(row.id, row.version) for row in rows}
 
 
 def ids_with_prefix(connection: Connection, tenant: str, prefix: str) -> list[str]:
@@ -133,22 +223,34 @@ def ids_with_prefix(connection: Connection, tenant: str, prefix: str) -> list[st
 
 def list_page(connection: Connection, tenant: str, *, limit: int, before: str | None) -> Page[StoredPersona]:
     """Give a page of newest versions, lately changed first; ``before`` is the ``older`` cursor of another page."""
-    statement = _NEWEST.limit(limit + 1)
+    statement = _LISTED.limit(limit + 1)
     if before is not None:
         statement = statement.where(tuple_(_p.updated_at, _p.id) < tuple_(*after(before)))
     rows = connection.execute(statement, {"tenant": tenant}).all()
     shown = rows[:limit]
-    items = [_stored(row, _examples(_lines_of(connection, tenant, row))) for row in shown]
+    items = _stored(connection, tenant, shown)
     return page_of(items, more=len(rows) > limit, last=lambda: (shown[-1].updated_at, shown[-1].persona_id))
 
 
-def _lines_of(connection: Connection, tenant: str, row: Row[Any]) -> Sequence[Any]:
-    where = {"tenant": tenant, "id": row.persona_id, "version": row.version}
-    return connection.execute(_LINES, where).all()
+def made_after(connection: Connection, tenant: str, persona_id: str, *, limit: int) -> list[StoredPersona]:
+    """Give the newest versions of personas in the order of their ids, which is that of their making."""
+    where = {"tenant": tenant, "after": persona_id, "most": limit}
+    return _stored(connection, tenant, connection.execute(_BY_AGE, where).all())
+
+
+def versions(
+    connection: Connection, tenant: str, persona_id: str, *, limit: int, before: str | None
+) -> Page[StoredPersona]:
+    """Give a page of a persona's versions, newest first; ``before`` is the ``older`` cursor of another page."""
+    below = _NO_VERSION - 1 if before is None else numbered("version", before)
+    where = {"tenant": tenant, "id": persona_id, "below": below, "most": limit + 1}
+    rows = connection.execute(_VERSIONS, where).all()
+    older = f"version-{rows[limit - 1].version}" if len(rows) > limit else None
+    return Page(items=tuple(_stored(connection, tenant, rows[:limit])), older=older)
 
 
 def _add_version(
-    connection: Connection, tenant: str, persona: Persona, place: tuple[str, int], at: datetime
+    connection: Connection, tenant: str, persona: Persona, change: Change, place: tuple[str, int], at: datetime
 ) -> StoredPersona:
     persona_id, version = place
     plain = {"persona_id": persona_id, "version": version, "tenant": tenant}
@@ -162,8 +264,11 @@ def _add_version(
             "tags": to_json(persona.tags),
             "metadata_json": to_json(persona.metadata),
             "extensions": to_json(persona.extensions),
+            "settings": persona.settings.model_dump_json(exclude_defaults=True),
             "digest": digest_of(persona),
             "created_at": at,
+            "author": change.author or None,
+            "message": change.message or None,
         },
     )
     for number, dialogue in enumerate(persona.examples, start=1):
@@ -175,17 +280,36 @@ def _add_version(
                 for place, line in enumerate(dialogue.lines, start=1)
             ],
         )
-    return StoredPersona(id=persona_id, version=version, persona=persona, created_at=at)
+    return StoredPersona(
+        id=persona_id,
+        version=version,
+        persona=persona,
+        created_at=at,
+        author=change.author,
+        message=change.message,
+    )
 
 
-def _examples(rows: Sequence[Any]) -> tuple[ExampleDialogue, ...]:
+def _stored(connection: Connection, tenant: str, rows: Sequence[Row[Any]]) -> list[StoredPersona]:
+    """Give rows as personas, with their example dialogues in one statement more."""
+    lines: defaultdict[tuple[str, int], list[Row[*tuple[Any, ...]]]] = defaultdict(list)
+    if rows:
+        places = [(row.persona_id, row.version) for row in rows]
+        for line in connection.execute(_LINES, {"tenant": tenant, "places": places}):
+            lines[line.persona_id, line.version].append(line)
+    return [_one(row, _examples(lines[row.persona_id, row.version])) for row in rows]
+
+
+@reads("an example of a persona")
+def _examples(rows: Iterable[Row[*tuple[Any, ...]]]) -> tuple[ExampleDialogue, ...]:
     dialogues: dict[int, list[ExampleLine]] = {}
     for row in rows:
         dialogues.setdefault(row.dialogue, []).append(ExampleLine(speaker=row.speaker, text=row.text))
     return tuple(ExampleDialogue(lines=tuple(lines)) for lines in dialogues.values())
 
 
-def _stored(row: Row[Any], examples: tuple[ExampleDialogue, ...]) -> StoredPersona:
+@reads("a version of a persona")
+def _one(row: Row[Any], examples: tuple[ExampleDialogue, ...]) -> StoredPersona:
     persona = Persona(
         name=row.name,
         description=row.description,
@@ -200,9 +324,18 @@ def _stored(row: Row[Any], examples: tuple[ExampleDialogue, ...]) -> StoredPerso
         tags=tuple(json.loads(row.tags)),
         metadata=json.loads(row.metadata_json),
         extensions=json.loads(row.extensions),
+        settings=SessionSettings(**json.loads(row.settings or "{}")),
         key=row.key,
     )
-    return StoredPersona(id=row.persona_id, version=row.version, persona=persona, created_at=row.created_at)
+    return StoredPersona(
+        id=row.persona_id,
+        version=row.version,
+        persona=persona,
+        created_at=row.created_at,
+        author=row.author or "",
+        message=row.message or "",
+        archived_at=row.archived_at,
+    )
 
 
 def digest_of(persona: Persona) -> str:

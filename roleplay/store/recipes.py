@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from roleplay.domain.context import Insertion, Piece, Recipe, Span, digest
+from roleplay.store.stored import reads
 
 
 @lru_cache(maxsize=256)
@@ -21,6 +22,7 @@ def rest_text(recipe: Recipe) -> str:
     return _compact([recipe.history, recipe.insertions, recipe.tail])
 
 
+@reads("the recipe of a request")
 def read(front: str, rest: str) -> Recipe:
     """Read a recipe back from its two texts."""
     history, insertions, tail = json.loads(rest)

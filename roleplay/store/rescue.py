@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, literal, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, literal, literal_column, select, update
 
 from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store.entries import CallEnding, Hold, NewMessage
+from roleplay.store.stored import as_text, reads
 from roleplay.store.tables import MessageRow, ModelCallRow, PathStateRow, TurnRow, UtcDateTime, table
 from roleplay.store.turns import END_TURN, HELD, LIVE, OURS, add_message, end_call
 
@@ -20,11 +21,12 @@ _t = table(TurnRow).c
 _c = table(ModelCallRow).c
 _m = table(MessageRow).c
 _parent = table(TurnRow).alias("parent")
+_tip = table(MessageRow).alias("tip")
 _state = table(PathStateRow).c
 _human = table(MessageRow).alias("human")
 _reply = table(MessageRow).alias("reply")
 
-_EXPIRED: dict[str, Any] = {
+EXPIRED: dict[str, Any] = {
     "sqlite": _t.lease_until <= bindparam("at", type_=UtcDateTime),
     "postgresql": _t.lease_until <= func.now(),
 }
@@ -32,7 +34,7 @@ _HOLDERS: dict[str, Select[Any]] = {
     name: select(_t.session_id, _t.id, _t.seq, _t.attempt, _t.lease_owner, expired.label("expired")).where(
         _t.tenant == bindparam("tenant"), LIVE
     )
-    for name, expired in _EXPIRED.items()
+    for name, expired in EXPIRED.items()
 }
 _HOLDER = {
     name: holders.where(_t.session_id == bindparam("session"), _t.id == bindparam("turn"))
@@ -69,6 +71,19 @@ _ACCEPT = (
 _MESSAGE_AT = select(literal(1)).where(
     _m.tenant == bindparam("of_tenant"), _m.session_id == bindparam("of_session"), _m.seq == bindparam("of_message")
 )
+_TURN_AT = select(literal(1)).where(
+    _t.tenant == bindparam("of_tenant"), _t.session_id == bindparam("of_session"), _t.seq == bindparam("of_seq")
+)
+
+
+_TEXT_OF = select(func.max(_m.seq)).where(
+    _m.tenant == bindparam("tenant"),
+    _m.session_id == bindparam("session"),
+    _m.turn_seq == bindparam("turn"),
+    _m.role == literal_column("'assistant'"),
+)
+_EARLIER = _TEXT_OF.where(_m.parent_seq == bindparam("after"))
+_EARLIER_OPENING = _TEXT_OF.where(_m.parent_seq.is_(None))
 
 
 def _told(where: Any) -> Select[Any]:
@@ -98,10 +113,14 @@ def _told(where: Any) -> Select[Any]:
             _parent.c.state_seq,
             _state.state,
             _t.state_seq.label("left_seq"),
+            _tip.c.seq.label("tip_seq"),
+            _tip.c.human_ordinal.label("tip_humans"),
+            _tip.c.model_ordinal.label("tip_models"),
         )
         .outerjoin(_human, _beside(_human) & (_human.c.seq == _t.human_seq))
         .outerjoin(_reply, _beside(_reply) & (_reply.c.seq == _t.reply_seq))
         .outerjoin(_parent, _beside(_parent) & (_parent.c.seq == _t.parent_turn))
+        .outerjoin(_tip, _beside(_tip) & (_tip.c.seq == func.coalesce(_parent.c.reply_seq, _parent.c.human_seq)))
         .outerjoin(
             table(PathStateRow),
             (_state.session_id == _t.session_id) & (_state.tenant == _t.tenant) & (_state.seq == _parent.c.state_seq),
@@ -133,7 +152,7 @@ class Holder:
 @dataclass(frozen=True, slots=True)
 class Told:
     """A stored turn as another variant or attempt needs it: its place, its human line, its reply, what its parent
-    handed on (``state_seq``, ``state``), and what it handed on itself (``left_seq``)."""
+    handed on (``state_seq``, ``state``), what it handed on itself (``left_seq``), and its parent's last message."""
 
     id: str
     seq: int
@@ -159,6 +178,16 @@ class Told:
     state_seq: int | None
     state: str | None
     left_seq: int | None
+    tip_seq: int | None
+    tip_humans: int | None
+    tip_models: int | None
+
+    @property
+    def ordinals(self) -> tuple[int, int]:
+        """The human and the model ordinal of what the turn's reply follows."""
+        if self.human_seq is None:
+            return self.tip_humans or 0, self.tip_models or 0
+        return self.human_ordinal or 0, self.model_ordinal or 0
 
     @property
     def tip(self) -> int | None:
@@ -169,29 +198,42 @@ class Told:
 def holder(connection: Connection, tenant: str, session_id: str, turn_id: str, at: datetime) -> Holder | None:
     """Give who holds a turn in flight, or ``None`` when it is in flight no more."""
     statement = _HOLDER[connection.dialect.name]
-    where = {"tenant": tenant, "session": session_id, "turn": turn_id} | _clock(connection, at)
+    where = {"tenant": tenant, "session": session_id, "turn": turn_id} | clock(connection, at)
     row = connection.execute(statement, where).first()
     return None if row is None else Holder(*row)
 
 
 def holders(connection: Connection, tenant: str, at: datetime) -> Sequence[Holder]:
     """Give all turns of a tenant that are in flight."""
-    rows = connection.execute(_HOLDERS[connection.dialect.name], {"tenant": tenant} | _clock(connection, at))
+    rows = connection.execute(_HOLDERS[connection.dialect.name], {"tenant": tenant} | clock(connection, at))
     return [Holder(*row) for row in rows]
 
 
 def recover(connection: Connection, hold: Hold, *, at: datetime) -> bool:
-    """End a turn whose owner is gone: interrupted when some of its text was kept, else failed.
+    """End a turn whose owner is gone: interrupted when some of its text was kept, of an earlier attempt's if the last
+    one said nothing; else failed.
 
     ``False``, having changed nothing, when somebody else ended it first.
     """
     where = hold.where()
     kept = connection.execute(_REPLY_TEXT, where).scalar()
-    status = TurnStatus.INTERRUPTED if kept else TurnStatus.FAILED
-    if END_TURN.run(connection, where | {"ending": status.value, "at": at}).rowcount != 1:
+    earlier = None if kept else _earlier(connection, hold)
+    status = TurnStatus.INTERRUPTED if kept or earlier else TurnStatus.FAILED
+    if END_TURN.run(connection, where | {"ending": status.value, "at": at, "earlier": earlier}).rowcount != 1:
         return False
     connection.execute(_END_LOST_CALL, _attempt(hold) | {"new_error": LOST})
     return True
+
+
+def _earlier(connection: Connection, hold: Hold) -> int | None:
+    """Give the message that holds the text of a turn's latest attempt with some, if it had more than one."""
+    if hold.attempt == 1:
+        return None
+    turn = told(connection, hold.tenant, hold.session_id, None, hold.turn_seq)
+    where = {"tenant": hold.tenant, "session": hold.session_id, "turn": hold.turn_seq}
+    after = turn.human_seq if turn.human_seq is not None else turn.tip_seq
+    statement = _EARLIER_OPENING if after is None else _EARLIER
+    return connection.execute(statement, where | ({} if after is None else {"after": after})).scalar()
 
 
 def keep_lost(
@@ -199,7 +241,8 @@ def keep_lost(
 ) -> None:
     """Keep the text and usage of an attempt whose turn was taken over; what the turn has become stays as it is."""
     end_call(connection, hold, *ended)
-    if reply is None:
+    where = {"of_tenant": hold.tenant, "of_session": hold.session_id, "of_seq": hold.turn_seq}
+    if reply is None or connection.execute(_TURN_AT, where).first() is None:  # its session was erased
         return
     where = {"of_tenant": hold.tenant, "of_session": hold.session_id, "of_message": reply.seq}
     if connection.execute(_MESSAGE_AT, where).first() is None:
@@ -227,7 +270,16 @@ def told(connection: Connection, tenant: str, session_id: str, turn_id: str | No
     ).first()
     if row is None:
         raise NotFoundError("turn", str(turn_id or default))
-    return Told(*row)
+    return _as_told(row)
+
+
+@reads("a turn")
+def _as_told(row: Row[*tuple[Any, ...]]) -> Told:
+    found = Told(*row)
+    TurnStatus(found.status)
+    for text in (found.human_text, found.reply_text):
+        as_text(text or "")
+    return found
 
 
 def _attempt(hold: Hold) -> dict[str, Any]:
@@ -236,5 +288,6 @@ def _attempt(hold: Hold) -> dict[str, Any]:
     return where
 
 
-def _clock(connection: Connection, at: datetime) -> dict[str, Any]:
+def clock(connection: Connection, at: datetime) -> dict[str, Any]:
+    """Give what a look at leases must be told: the time, where the database's clock is not the one that counts."""
     return {} if connection.dialect.name == "postgresql" else {"at": at}

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, text, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, tuple_, update
 
 from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
 from roleplay.domain.page import Page
 from roleplay.domain.persona import StoredPersona
 from roleplay.domain.settings import SessionSettings
-from roleplay.errors import NotFoundError
+from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import personas
 from roleplay.store.cursors import after, page_of
 from roleplay.store.prepared import Prepared
+from roleplay.store.stored import absent, reads
 from roleplay.store.tables import (
     MessageRow,
     ParticipantRevisionRow,
@@ -100,9 +102,40 @@ _CAST = (
     )
     .order_by(_p.seat)
 )
-_ONE = select(table(SessionRow)).where(_HERE)
-_LIST = select(table(SessionRow)).where(_s.tenant == bindparam("tenant")).order_by(_s.last_turn_at.desc(), _s.id.desc())
-_OF_OWNER = _LIST.where(_s.owner == bindparam("owner"))
+_later = table(ParticipantRevisionRow).alias("later")
+_CASTS = (
+    select(_s.id, _p.seat, _p.played_by, _q.display_name, _q.persona_id, _q.persona_version)
+    .join(table(ParticipantRow), (_p.session_id == _s.id) & (_p.tenant == _s.tenant))
+    .join(
+        table(ParticipantRevisionRow),
+        (_q.session_id == _p.session_id) & (_q.tenant == _p.tenant) & (_q.seat == _p.seat),
+    )
+    .where(
+        _s.tenant == bindparam("tenant"),
+        _s.id.in_(bindparam("sessions", expanding=True)),
+        _q.revision
+        == select(func.max(_later.c.revision))
+        .where(
+            _later.c.tenant == _p.tenant,
+            _later.c.session_id == _p.session_id,
+            _later.c.seat == _p.seat,
+            _later.c.revision <= _s.revision,
+        )
+        .scalar_subquery(),
+    )
+    .order_by(_s.id, _p.seat)
+)
+_INFO = (
+    select(table(SessionRow), _r.scene, _r.settings)
+    .outerjoin(
+        table(SessionRevisionRow),
+        (_r.session_id == _s.id) & (_r.tenant == _s.tenant) & (_r.revision == _s.revision),
+    )
+    .where(_s.tenant == bindparam("tenant"))
+)
+_ONE = _INFO.where(_s.id == bindparam("session"))
+_LIST = _INFO.order_by(_s.last_turn_at.desc(), _s.id.desc())
+_BY_AGE = _INFO.where(_s.id > bindparam("after")).order_by(_s.id).limit(bindparam("most"))
 _IDS_FROM = (
     select(_s.id)
     .where(_s.tenant == bindparam("tenant"), _s.id >= bindparam("low"), _s.id < bindparam("high"))
@@ -126,7 +159,13 @@ _GIVE_OUT = (
     .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"))
     .values(last_seq=bindparam("seq_now"), last_turn=bindparam("turn_now"))
 )
-_LOCK = select(_s.id).where(_HERE).with_for_update()
+_NEW_REVISION = (
+    update(table(SessionRow))
+    .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"))
+    .values(revision=_s.revision + 1, version=_s.version + 1)
+)
+_IS_THERE = select(_s.id).where(_HERE)
+_LOCK = _IS_THERE.with_for_update()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +239,36 @@ def stage(connection: Connection, tenant: str, session_id: str, revision: int) -
     where = {"tenant": tenant, "session": session_id, "revision": revision}
     row = connection.execute(_REVISION, where).first()
     if row is None:
-        raise NotFoundError("session", session_id)
-    seats = []
-    for participant in _cast(connection, where):
-        pinned = participant.persona_id, participant.persona_version
-        persona = personas.get(connection, tenant, pinned[0], version=pinned[1]) if pinned[0] else None
-        seats.append(Seat(participant, persona))
-    return Stage(revision, row.scene, SessionSettings(**json.loads(row.settings)), tuple(seats))
+        raise missing(connection, tenant, session_id, f"revision {revision}")
+    cast = _cast(connection, where)
+    _check_cast(session_id, cast)
+    return _stage(row, revision, tuple([Seat(one, _persona(connection, tenant, one)) for one in cast]))
+
+
+@reads("a revision of a session")
+def _stage(row: Row[*tuple[Any, ...]], revision: int, seats: tuple[Seat, ...]) -> Stage:
+    return Stage(revision, row.scene, SessionSettings(**json.loads(row.settings)), seats)
+
+
+def _persona(connection: Connection, tenant: str, participant: Participant) -> StoredPersona | None:
+    if participant.persona_id is None:
+        return None
+    try:
+        return personas.get(connection, tenant, participant.persona_id, version=participant.persona_version)
+    except NotFoundError as error:
+        raise absent(f"{error.kind} {error.key}", f"seat {participant.seat}") from None
+
+
+def missing(connection: Connection, tenant: str, session_id: str, what: str) -> StoreError | NotFoundError:
+    """Tell a session of which ``what`` is lost from one that is not there."""
+    is_there = connection.execute(_IS_THERE, {"tenant": tenant, "session": session_id}).first()
+    return NotFoundError("session", session_id) if is_there is None else absent(what, f"session {session_id}")
+
+
+def _check_cast(session_id: str, cast: Sequence[Participant]) -> None:
+    """Raise ``StoreError`` where somebody is missing without whom nobody can speak."""
+    for played_by in set(PlayedBy) - {one.played_by for one in cast}:
+        raise absent(f"the seat of the {played_by}", f"session {session_id}")
 
 
 def create(connection: Connection, tenant: str, info: SessionInfo, *, messages: int) -> None:
@@ -255,56 +317,101 @@ def create(connection: Connection, tenant: str, info: SessionInfo, *, messages: 
     )
 
 
-def get(connection: Connection, tenant: str, session_id: str, *, owner: str | None = None) -> SessionInfo:
-    """Give a session as it stands. Raises ``NotFoundError``, also for another ``owner``'s session."""
+def add_revision(
+    connection: Connection,
+    tenant: str,
+    session_id: str,
+    revision: int,
+    *,
+    scene: str,
+    settings: SessionSettings,
+    at: datetime,
+) -> None:
+    """Add a revision of a session with another scene or other settings, under ``lock``."""
+    connection.execute(_NEW_REVISION, {"of_tenant": tenant, "of_session": session_id})
+    row = {"session_id": session_id, "tenant": tenant, "revision": revision, "scene": scene, "created_at": at}
+    connection.execute(_INSERT_REVISION, row | {"settings": settings.model_dump_json(exclude_defaults=True)})
+
+
+def get(connection: Connection, tenant: str, session_id: str) -> SessionInfo:
+    """Give a session as it stands. Raises ``NotFoundError``."""
     row = connection.execute(_ONE, {"tenant": tenant, "session": session_id}).first()
-    if row is None or (owner is not None and row.owner != owner):
+    if row is None:
         raise NotFoundError("session", session_id)
-    return _info(connection, row)
+    return _infos(connection, tenant, [row])[0]
 
 
-def ids_with_prefix(connection: Connection, tenant: str, prefix: str) -> list[str]:
-    """Give at most two ids that begin with ``prefix``, so that a caller sees whether it is unique."""
+def ids_with_prefix(connection: Connection, tenant: str, prefix: str, *, owner: str | None) -> list[str]:
+    """Give at most two ids that begin with ``prefix``, so that a caller sees whether it is unique; of ``owner`` only,
+    if one is named."""
     where = {"tenant": tenant, "low": prefix, "high": prefix + "g"}  # after every digit of an id, in any collation
-    return [row.id for row in connection.execute(_IDS_FROM, where)]
+    statement, mine = _of(_IDS_FROM, owner)
+    return [row.id for row in connection.execute(statement, where | mine)]
 
 
 def list_page(
     connection: Connection, tenant: str, *, owner: str | None, limit: int, before: str | None
 ) -> Page[SessionInfo]:
     """Give a page of sessions, lately used first; ``before`` is the ``older`` cursor of another page."""
-    statement = (_LIST if owner is None else _OF_OWNER).limit(limit + 1)
+    statement, mine = _of(_LIST, owner)
+    statement = statement.limit(limit + 1)
     if before is not None:
         statement = statement.where(tuple_(_s.last_turn_at, _s.id) < tuple_(*after(before)))
-    where = {"tenant": tenant} | ({} if owner is None else {"owner": owner})
-    rows = connection.execute(statement, where).all()
+    rows = connection.execute(statement, {"tenant": tenant} | mine).all()
     shown = rows[:limit]
-    items = [_info(connection, row) for row in shown]
+    items = _infos(connection, tenant, shown)
     return page_of(items, more=len(rows) > limit, last=lambda: (shown[-1].last_turn_at, shown[-1].id))
 
 
+def made_after(
+    connection: Connection, tenant: str, session_id: str, *, owner: str | None, limit: int
+) -> list[SessionInfo]:
+    """Give sessions in the order of their ids, which is that of their making."""
+    statement, mine = _of(_BY_AGE, owner)
+    where = {"tenant": tenant, "after": session_id, "most": limit} | mine
+    return _infos(connection, tenant, connection.execute(statement, where).all())
+
+
+def _of(statement: Select[*tuple[Any, ...]], owner: str | None) -> tuple[Select[*tuple[Any, ...]], dict[str, str]]:
+    """Give a statement for one owner's sessions, or for all, with the value that it takes for that."""
+    return (statement, {}) if owner is None else (statement.where(_s.owner == bindparam("owner")), {"owner": owner})
+
+
 def _cast(connection: Connection, where: dict[str, Any]) -> Sequence[Participant]:
-    return [
-        Participant(
-            seat=row.seat,
-            played_by=PlayedBy(row.played_by),
-            display_name=row.display_name,
-            persona_id=row.persona_id,
-            persona_version=row.persona_version,
-        )
-        for row in connection.execute(_CAST, where)
-    ]
+    return [_participant(row) for row in connection.execute(_CAST, where)]
 
 
-def _info(connection: Connection, row: Row[Any]) -> SessionInfo:
-    where = {"tenant": row.tenant, "session": row.id, "revision": row.revision}
-    revision = connection.execute(_REVISION, where).one()
+@reads("a seat")
+def _participant(row: Row[*tuple[Any, ...]]) -> Participant:
+    return Participant(
+        seat=row.seat,
+        played_by=PlayedBy(row.played_by),
+        display_name=row.display_name,
+        persona_id=row.persona_id,
+        persona_version=row.persona_version,
+    )
+
+
+def _infos(connection: Connection, tenant: str, rows: Sequence[Row[Any]]) -> list[SessionInfo]:
+    """Give rows as sessions, with their casts in one statement more."""
+    casts: dict[str, list[Participant]] = {row.id: [] for row in rows}
+    if rows:
+        for seat in connection.execute(_CASTS, {"tenant": tenant, "sessions": list(casts)}):
+            casts[seat.id].append(_participant(seat))
+    return [_info(row, tuple(casts[row.id])) for row in rows]
+
+
+@reads("a session")
+def _info(row: Row[Any], cast: tuple[Participant, ...]) -> SessionInfo:
+    if row.settings is None:
+        raise absent(f"revision {row.revision}", f"session {row.id}")
+    _check_cast(row.id, cast)
     return SessionInfo(
         id=row.id,
         owner=row.owner,
-        scene=revision.scene,
-        settings=SessionSettings(**json.loads(revision.settings)),
-        cast=tuple(_cast(connection, where)),
+        scene=row.scene,
+        settings=SessionSettings(**json.loads(row.settings)),
+        cast=cast,
         metadata=json.loads(row.metadata_json),
         version=row.version,
         head_seq=row.head_seq,

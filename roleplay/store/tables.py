@@ -100,12 +100,15 @@ def _in_session(table: str, columns: str, target: str, **options: Any) -> Foreig
 
 
 class PersonaRow(Base):
+    """``synced``: kept in a file, so that it may be archived when the file is gone."""
+
     __tablename__ = "roleplay_personas"
     __table_args__ = (
         UniqueConstraint("tenant", "key"),
         UniqueConstraint("id", "tenant"),
         CheckConstraint("version >= 1", "version_counts_from_1"),
         Index("ix_roleplay_personas_listing", "tenant", "updated_at", "id"),
+        Index("ix_roleplay_personas_made", "tenant", "id"),
     )
     id: Mapped[Id] = mapped_column(primary_key=True)
     tenant: Mapped[Tenant]
@@ -113,6 +116,8 @@ class PersonaRow(Base):
     version: Mapped[Number]
     created_at: Mapped[Moment]
     updated_at: Mapped[Moment]
+    archived_at: Mapped[Moment | None]
+    synced: Mapped[Flag | None]
 
 
 class PersonaVersionRow(Base):
@@ -141,6 +146,9 @@ class PersonaVersionRow(Base):
     extensions: Mapped[Long]
     digest: Mapped[Digest]
     created_at: Mapped[Moment]
+    settings: Mapped[Long | None]
+    author: Mapped[Label | None]
+    message: Mapped[Long | None]
 
 
 class ExampleDialogueRow(Base):
@@ -188,6 +196,7 @@ class SessionRow(Base):
         CheckConstraint("last_seq >= 0 AND last_turn >= 0", "counters_not_negative"),
         CheckConstraint("head_seq IS NULL OR head_seq <= last_seq", "head_was_given_out"),
         Index("ix_roleplay_sessions_listing", "tenant", "last_turn_at", "id"),
+        Index("ix_roleplay_sessions_made", "tenant", "id"),
         Index("ix_roleplay_sessions_of_owner", "tenant", "owner", "last_turn_at", "id"),
     )
     id: Mapped[Id] = mapped_column(primary_key=True)
@@ -454,3 +463,27 @@ class ModelCallRow(Base):
     error: Mapped[Long | None]
     first_token_s: Mapped[Seconds | None]
     total_s: Mapped[Seconds | None]
+    settings_digest: Mapped[Word | None]
+
+
+class VerdictRow(Base):
+    """What a guard said of a turn's human line or reply, when it did not simply allow it."""
+
+    __tablename__ = "roleplay_verdicts"
+    __table_args__ = _of_session(
+        _in_session("turns", "turn_seq", "seq", ondelete="CASCADE"),
+        CheckConstraint("side IN ('human', 'reply')", "side"),
+        CheckConstraint("action IN ('replace', 'refuse')", "action"),
+        CheckConstraint("attempt >= 1 AND ordinal >= 1", "counts_from_1"),
+    )
+    session_id: Mapped[Id] = mapped_column(primary_key=True)
+    turn_seq: Mapped[Number] = mapped_column(primary_key=True)
+    attempt: Mapped[Number] = mapped_column(primary_key=True)
+    side: Mapped[Word] = mapped_column(primary_key=True)
+    ordinal: Mapped[Number] = mapped_column(primary_key=True)
+    tenant: Mapped[Tenant]
+    guard: Mapped[Label]
+    action: Mapped[Word]
+    reason: Mapped[Long]
+    original: Mapped[Long | None]
+    created_at: Mapped[Moment]

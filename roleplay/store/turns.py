@@ -10,11 +10,21 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Interval, bindparam, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Integer, Interval, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.conversation import TurnStatus
-from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage, NewTurn, columns
+from roleplay.store import verdicts
+from roleplay.store.entries import (
+    CallEnding,
+    Claim,
+    Hold,
+    NewCall,
+    NewMessage,
+    NewTurn,
+    Uttered,
+    columns,
+)
 from roleplay.store.moves import move_head
 from roleplay.store.prepared import Prepared
 from roleplay.store.sessions import ADVANCE
@@ -84,6 +94,9 @@ _STREAMING = {
     name: Prepared(update(table(TurnRow)).where(HELD).values(status="streaming", lease_until=until))
     for name, until in _UNTIL.items()
 }
+_RENEWED = {
+    name: Prepared(update(table(TurnRow)).where(HELD).values(lease_until=until)) for name, until in _UNTIL.items()
+}
 _IS_HELD = select(_t.seq).where(HELD)
 _HAS_CALL = select(_c.turn_seq).where(
     _c.tenant == bindparam("of_tenant"), _c.session_id == bindparam("of_session"), _c.id == bindparam("of_call")
@@ -95,7 +108,14 @@ _WAS_ENDED = select(_t.seq).where(
     _t.ended_at == bindparam("at"),
 )
 END_TURN = Prepared(
-    update(table(TurnRow)).where(HELD).values(status=bindparam("ending"), ended_at=bindparam("at"), lease_until=None)
+    update(table(TurnRow))
+    .where(HELD)
+    .values(
+        status=bindparam("ending"),
+        ended_at=bindparam("at"),
+        lease_until=None,
+        reply_seq=func.coalesce(bindparam("earlier", type_=Integer), _t.reply_seq),
+    )
 )
 _END_CALL = Prepared(
     update(table(ModelCallRow))
@@ -117,8 +137,11 @@ _RETEXT = Prepared(
 )
 
 
-def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: datetime) -> bool:
-    """Write a turn before its model call. Gives ``False``, having written nothing, when the session moved on."""
+def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: datetime, *, now: datetime) -> bool:
+    """Write a turn before its model call. Gives ``False``, having written nothing, when the session moved on.
+
+    ``at`` is when the turn began, ``now`` when the lease does: between them the lock was waited for.
+    """
     advance = {"was": new.version, "seq_now": new.last_seq, "turn_now": new.last_turn, "at": at}
     if ADVANCE.run(connection, advance | {"of_tenant": tenant, "of_session": session_id}).rowcount != 1:
         return False
@@ -129,14 +152,30 @@ def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: 
     if new.state is not None:
         _INSERT_STATE.run(connection, plain | {"seq": new.turn.seq, "state": new.state})
     if new.again:
-        _claim_again(connection, tenant, session_id, new, at)
+        _claim_again(connection, tenant, session_id, new, now)
     else:
         row = columns(new.turn) | plain | {"created_at": at, "ended_at": None}
         leased = _INSERT_LEASED[connection.dialect.name]
-        leased.run(connection, row | _until(connection, at, new.lease))
+        leased.run(connection, row | _until(connection, now, new.lease))
     if new.human is not None:
         add_message(connection, tenant, session_id, new.turn.seq, new.human, at)
     add_call(connection, tenant, session_id, new.call, at)
+    verdicts.add(connection, tenant, session_id, (new.turn.seq, new.turn.attempt), new.verdicts, at)
+    return True
+
+
+def utter(connection: Connection, tenant: str, session_id: str, version: int, new: Uttered, at: datetime) -> bool:
+    """Write a turn that needs no model, and stand on it where it moves the head. Gives ``False``, having written
+    nothing, when the session moved on."""
+    turn, message = new.turn, new.message
+    advance = {"was": version, "seq_now": message.seq, "turn_now": turn.seq, "at": at}
+    if ADVANCE.run(connection, advance | {"of_tenant": tenant, "of_session": session_id}).rowcount != 1:
+        return False
+    add_turn(connection, tenant, session_id, turn, at)
+    add_message(connection, tenant, session_id, turn.seq, message, at)
+    verdicts.add(connection, tenant, session_id, (turn.seq, turn.attempt), new.verdicts, at)
+    if turn.moves_head:
+        move_head(connection, tenant, session_id, (turn.from_head, message.seq), cause="reply", at=at)
     return True
 
 
@@ -151,10 +190,21 @@ def abandon(
     if connection.execute(_HAS_CALL, where).first() is not None:
         hold = Hold(tenant, session_id, made.turn.seq, made.turn.attempt, made.turn.lease_owner or "")
         ended = made.call.id, ending
-        finish(connection, hold, TurnStatus.INTERRUPTED, ended, reply=None, flushed=False, head=None, at=at)
+        earlier = made.earlier
+        finish(
+            connection,
+            hold,
+            TurnStatus.INTERRUPTED,
+            ended,
+            reply=None,
+            flushed=False,
+            earlier=earlier,
+            head=None,
+            at=at,
+        )
 
 
-def _claim_again(connection: Connection, tenant: str, session_id: str, new: Claim, at: datetime) -> None:
+def _claim_again(connection: Connection, tenant: str, session_id: str, new: Claim, now: datetime) -> None:
     """Put a turn that failed or was interrupted in flight again. The version that moved with it guards the rest."""
     turn = new.turn
     connection.execute(
@@ -169,7 +219,7 @@ def _claim_again(connection: Connection, tenant: str, session_id: str, new: Clai
             "new_moves": turn.moves_head,
             "new_owner": turn.lease_owner,
         }
-        | _until(connection, at, new.lease),
+        | _until(connection, now, new.lease),
     )
 
 
@@ -193,24 +243,43 @@ def add_call(connection: Connection, tenant: str, session_id: str, call: NewCall
 
 
 def next_attempt(
-    connection: Connection, hold: Hold, ended: tuple[str, CallEnding], call: NewCall, *, lease: timedelta, at: datetime
+    connection: Connection,
+    hold: Hold,
+    ended: tuple[str, CallEnding],
+    call: NewCall,
+    *,
+    lease: timedelta,
+    at: datetime,
+    now: datetime,
 ) -> bool:
     """End one call of a turn and begin the next. ``False``, having changed nothing, when the turn is not held.
 
     Again with the same values, it changes nothing and says what it said.
     """
-    if not _still_held(connection, _NEXT_ATTEMPT, hold, lease, at):
+    if not _still_held(connection, _NEXT_ATTEMPT, hold, lease, now):
         return is_held(connection, replace(hold, attempt=call.attempt))
     end_call(connection, hold, *ended)
     add_call(connection, hold.tenant, hold.session_id, call, at)
     return True
 
 
+def renew(connection: Connection, hold: Hold, *, lease: timedelta, now: datetime) -> bool:
+    """Begin the lease anew. ``False`` when the turn is not held."""
+    return _still_held(connection, _RENEWED, hold, lease, now)
+
+
 def flush(
-    connection: Connection, hold: Hold, reply: NewMessage, *, first: bool, lease: timedelta, at: datetime
+    connection: Connection,
+    hold: Hold,
+    reply: NewMessage,
+    *,
+    first: bool,
+    lease: timedelta,
+    at: datetime,
+    now: datetime,
 ) -> bool:
     """Keep the text of a stream so far and renew the lease. ``False`` when the turn is not held."""
-    if not _still_held(connection, _STREAMING, hold, lease, at):
+    if not _still_held(connection, _STREAMING, hold, lease, now):
         return False
     write_reply(connection, hold, reply, first=first, at=at)
     return True
@@ -224,15 +293,18 @@ def finish(
     *,
     reply: NewMessage | None,
     flushed: bool,
+    earlier: int | None = None,
     head: tuple[int | None, int] | None,
     at: datetime,
 ) -> bool:
     """End a turn: status, reply, call and, for ``head`` = (from, to), the session's head, together.
 
-    The head moves only when it still stands where the claim saw it. ``False``, having changed nothing, when the turn is
+    ``earlier`` is the message that is its reply again when there is no new one. The head moves only when it still
+    stands where the claim saw it. ``False``, having changed nothing, when the turn is
     not held any more. Again with the same values, it changes nothing and says what it said.
     """
-    if END_TURN.run(connection, hold.where() | {"ending": status.value, "at": at}).rowcount != 1:
+    ended_as = {"ending": status.value, "at": at, "earlier": earlier}
+    if END_TURN.run(connection, hold.where() | ended_as).rowcount != 1:
         return connection.execute(_WAS_ENDED, hold.where() | {"ending": status.value, "at": at}).first() is not None
     if reply is not None:
         write_reply(connection, hold, reply, first=not flushed, at=at)
@@ -275,11 +347,11 @@ def end_call(connection: Connection, hold: Hold, call_id: str, ending: CallEndin
 
 
 def _still_held(
-    connection: Connection, statements: dict[str, Prepared], hold: Hold, lease: timedelta, at: datetime
+    connection: Connection, statements: dict[str, Prepared], hold: Hold, lease: timedelta, now: datetime
 ) -> bool:
-    done = statements[connection.dialect.name].run(connection, hold.where() | _until(connection, at, lease))
+    done = statements[connection.dialect.name].run(connection, hold.where() | _until(connection, now, lease))
     return done.rowcount == 1
 
 
-def _until(connection: Connection, at: datetime, lease: timedelta) -> dict[str, Any]:
-    return {"lease": lease} if connection.dialect.name == "postgresql" else {"until": at + lease}
+def _until(connection: Connection, now: datetime, lease: timedelta) -> dict[str, Any]:
+    return {"lease": lease} if connection.dialect.name == "postgresql" else {"until": now + lease}

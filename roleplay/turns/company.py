@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from roleplay.context.counting import Counter
+from roleplay.context.languages import LANGUAGES, Words, language_of
 from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
 from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import SessionSettings
-from roleplay.domain.values import KEY_LIMIT, TEXT_LIMIT, Metadata, metadata_of, text_problem
+from roleplay.domain.values import KEY_LIMIT, Metadata, metadata_of, text_problem
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store import Connection, calls, moves, personas, rescue, sessions
 from roleplay.store import turns as stored_turns
 from roleplay.store.doctor import Finding, examine, mend
 from roleplay.store.entries import Hold
+from roleplay.store.personas import Change
 from roleplay.turns.effects import Ports, Steps, read, write
+from roleplay.turns.layers import Layer
 from roleplay.turns.opening import greetings
+from roleplay.turns.plan import check, words_of
 from roleplay.turns.reading import check_limit
-from roleplay.turns.scene import Rehearsed, Scene
+from roleplay.turns.scene import Rehearsed, Scene, Watch, check_label, spoken_in
 
 REHEARSED_LIMIT = 1024
 TENANT_LIMIT = 64
+MESSAGE_LIMIT = 10_000
+ITER_PAGE = 100
 
 
 K = TypeVar("K")
@@ -46,25 +52,42 @@ class Company:
     """What the doors of one engine share."""
 
     tenant: str
-    endpoint: Endpoint
-    settings: SessionSettings
+    endpoints: tuple[Endpoint, ...]
+    outer: tuple[Layer, ...]
     counter: Counter
     ports: Ports
+    languages: Mapping[str, Words] = field(default_factory=lambda: LANGUAGES)
+    watch: Watch = Watch()
     rehearsed: dict[tuple[Any, ...], Rehearsed] = field(default_factory=_Latest[tuple[Any, ...], Rehearsed])
     learned: dict[tuple[str, str], Dialect] = field(default_factory=dict)
     spoke: dict[str, float] = field(default_factory=_Latest[str, float])
 
     def __post_init__(self) -> None:
         label("tenant", self.tenant, TENANT_LIMIT)
+        for _, settings in self.outer:
+            check(self.scene(""), settings)
+
+    def of_tenant(self, tenant: str, endpoints: tuple[Endpoint, ...] | None, settings: SessionSettings) -> Company:
+        """Give the same company for another tenant: nothing is opened, and memory of sessions is its own."""
+        outer = (("tenant", settings), *(layer for layer in self.outer if layer[0] == "engine"))
+        return replace(
+            self,
+            tenant=tenant,
+            endpoints=endpoints or self.endpoints,
+            outer=outer,
+            rehearsed=_Latest[tuple[Any, ...], Rehearsed](),
+            spoke=_Latest[str, float](),
+        )
 
     def scene(self, session_id: str) -> Scene:
         """Give the scene of a session."""
         return Scene(
             tenant=self.tenant,
             session_id=session_id,
-            endpoint=self.endpoint,
-            sampling=self.settings.sampling,
-            budget_tokens=self.settings.budget_tokens,
+            endpoints=self.endpoints,
+            outer=self.outer,
+            languages=self.languages,
+            watch=self.watch,
             counter=self.counter,
             ports=self.ports,
             rehearsed=self.rehearsed,
@@ -85,14 +108,23 @@ class Opening:
     metadata: Metadata
 
 
-def put_persona(company: Company, persona: Persona, persona_id: str | None) -> Steps[StoredPersona]:
+def put_persona(company: Company, persona: Persona, change: Change) -> Steps[StoredPersona]:
     """Store a persona."""
+    check_change(change)
+    check(company.scene(""), persona.settings)
     at, fresh = company.ports.now(), company.ports.new_id()
-    return (
-        yield from write(
-            lambda db: personas.put(db, company.tenant, persona, persona_id=persona_id, new_id=fresh, at=at)
-        )
-    )
+    return (yield from write(lambda db: personas.put(db, company.tenant, persona, change, new_id=fresh, at=at)))
+
+
+def check_change(change: Change) -> None:
+    """Raise ``InvalidInputError`` for what cannot be noted beside a version."""
+    expected: object = change.expected_version
+    if expected is not None and (not isinstance(expected, int) or isinstance(expected, bool) or expected < 0):
+        raise InvalidInputError("expected_version", f"is {expected!r}", allowed="a version, 0 for one yet to be made")
+    if change.author != "":
+        label("author", change.author, KEY_LIMIT)
+    if change.message != "":
+        label("message", change.message, MESSAGE_LIMIT)
 
 
 def get_persona(company: Company, name: str, version: int | None) -> Steps[StoredPersona]:
@@ -116,6 +148,31 @@ def list_personas(company: Company, limit: int, before: str | None) -> Steps[Pag
     return (yield from read(lambda db: personas.list_page(db, company.tenant, limit=limit, before=before)))
 
 
+def next_personas(company: Company, last: StoredPersona | None) -> Steps[Sequence[StoredPersona]]:
+    """Read the personas that were made after ``last``, the oldest first."""
+    after = last.id if last else ""
+    return (yield from read(lambda db: personas.made_after(db, company.tenant, after, limit=ITER_PAGE)))
+
+
+def persona_versions(company: Company, name: str, limit: int, before: str | None) -> Steps[Page[StoredPersona]]:
+    """Read a page of a persona's versions."""
+    check_limit(limit)
+    label("name", name, KEY_LIMIT)
+    tenant = company.tenant
+
+    def work(db: Connection) -> Page[StoredPersona]:
+        return personas.versions(db, tenant, _persona_id(db, tenant, name), limit=limit, before=before)
+
+    return (yield from read(work))
+
+
+def archive_persona(company: Company, name: str) -> Steps[StoredPersona]:
+    """Keep a persona out of lists and new sessions."""
+    label("name", name, KEY_LIMIT)
+    at, tenant = company.ports.now(), company.tenant
+    return (yield from write(lambda db: personas.archive(db, tenant, _persona_id(db, tenant, name), at)))
+
+
 def create_session(company: Company, opening: Opening) -> Steps[Scene]:
     """Write a session with its greetings and give its scene."""
     cast, scene = opening.cast, opening.scene
@@ -123,10 +180,12 @@ def create_session(company: Company, opening: Opening) -> Steps[Scene]:
         raise InvalidInputError("cast", f"is a {type(cast).__name__}", allowed="a list of personas")
     if len(cast) != 1:
         raise InvalidInputError("cast", f"has {len(cast)} personas", allowed="one, played by the model")
-    if problem := "is too long" if len(scene) > TEXT_LIMIT else text_problem(scene):
-        raise InvalidInputError("scene", problem, allowed=f"at most {TEXT_LIMIT} characters")
-    model = yield from _persona(company, cast[0])
-    human = None if opening.user is None else (yield from _persona(company, opening.user))
+    check_label(scene)
+    model = yield from _persona(company, "cast", cast[0])
+    human = None if opening.user is None else (yield from _persona(company, "user", opening.user))
+    check(company.scene(""), opening.settings)
+    language = opening.settings.language or language_of(spoken_in(model.persona, scene))
+    nobody = words_of(company.scene(""), language).user
     now = company.ports.now()
     info = SessionInfo(
         id=company.ports.new_id(),
@@ -135,7 +194,7 @@ def create_session(company: Company, opening: Opening) -> Steps[Scene]:
         settings=opening.settings,
         cast=(
             _seat(1, PlayedBy.MODEL, model, model.persona.called),
-            _seat(2, PlayedBy.HUMAN, human, human.persona.called if human else "User"),
+            _seat(2, PlayedBy.HUMAN, human, human.persona.called if human else nobody),
         ),
         metadata=metadata_of(opening.metadata),
         version=1,
@@ -159,13 +218,13 @@ def create_session(company: Company, opening: Opening) -> Steps[Scene]:
 
 
 def get_session(company: Company, session_id: str, owner: str | None) -> Steps[Scene]:
-    """Find a session by id or unique beginning of an id and give its scene."""
+    """Find a session by id or unique beginning of an id and give its scene. Another owner's is as if it were not."""
     label("session_id", session_id, KEY_LIMIT)
+    check_owner(owner)
     tenant = company.tenant
 
     def work(db: Connection) -> str:
-        whole = _only("session", session_id, sessions.ids_with_prefix(db, tenant, session_id))
-        return sessions.get(db, tenant, whole, owner=owner).id
+        return _only("session", session_id, sessions.ids_with_prefix(db, tenant, session_id, owner=owner))
 
     found: str = yield from read(work)
     return company.scene(found)
@@ -174,7 +233,21 @@ def get_session(company: Company, session_id: str, owner: str | None) -> Steps[S
 def list_sessions(company: Company, owner: str | None, limit: int, before: str | None) -> Steps[Page[SessionInfo]]:
     """Read a page of sessions."""
     check_limit(limit)
+    check_owner(owner)
     return (yield from read(lambda db: sessions.list_page(db, company.tenant, owner=owner, limit=limit, before=before)))
+
+
+def next_sessions(company: Company, owner: str | None, last: SessionInfo | None) -> Steps[Sequence[SessionInfo]]:
+    """Read the sessions that were made after ``last``, the oldest first."""
+    check_owner(owner)
+    tenant, after = company.tenant, last.id if last else ""
+    return (yield from read(lambda db: sessions.made_after(db, tenant, after, owner=owner, limit=ITER_PAGE)))
+
+
+def check_owner(owner: object) -> None:
+    """Raise ``InvalidInputError`` for what can be no owner. One that is blank or too long is merely nobody's."""
+    if owner is not None and (not isinstance(owner, str) or text_problem(owner)):
+        raise InvalidInputError("owner", f"is {owner!r:.50}", allowed="a str, your own id of the end user")
 
 
 def usage_report(company: Company, by: calls.UsageKey) -> Steps[Sequence[calls.UsageTotal]]:
@@ -190,7 +263,7 @@ def recover(company: Company) -> Steps[Sequence[str]]:
     held: Sequence[rescue.Holder] = yield from read(lambda db: rescue.holders(db, tenant, at))
     ended = []
     for one in held:
-        if one.expired or company.ports.is_left(one.owner, one.turn_id):
+        if company.ports.is_left(one.owner, one.turn_id, expired=one.expired):
             hold = Hold(tenant, one.session_id, one.turn_seq, one.attempt, one.owner)
             if (yield from write(partial(rescue.recover, hold=hold, at=at))):
                 ended.append(one.turn_id)
@@ -202,7 +275,7 @@ def doctor(company: Company, *, repair: bool) -> Steps[Sequence[Finding]]:
     at, tenant = company.ports.now(), company.tenant
 
     def is_lost(one: rescue.Holder) -> bool:
-        return one.expired or company.ports.is_left(one.owner, one.turn_id)
+        return company.ports.is_left(one.owner, one.turn_id, expired=one.expired)
 
     found: Sequence[Finding] = yield from read(lambda db: examine(db, tenant, at=at, is_lost=is_lost))
     if not (repair and found):
@@ -220,10 +293,22 @@ def label(field_name: str, text: str, limit: int) -> str:
     return text
 
 
-def _persona(company: Company, who: StoredPersona | str) -> Steps[StoredPersona]:
-    if not isinstance(who, StoredPersona):
-        return (yield from get_persona(company, who, None))
-    return (yield from read(lambda db: personas.get(db, company.tenant, who.id, version=who.version)))
+def _persona(company: Company, field_name: str, who: StoredPersona | str) -> Steps[StoredPersona]:
+    if isinstance(who, StoredPersona):
+        place = who.id, who.version
+        found = yield from read(lambda db: personas.get(db, company.tenant, place[0], version=place[1]))
+    else:
+        found = yield from get_persona(company, who, None)
+    if found.archived_at is not None:
+        problem = f"the persona {found.key or found.id!r} is archived"
+        raise InvalidInputError(field_name, problem, allowed="another one, or this one once it was put again")
+    return found
+
+
+def _persona_id(db: Connection, tenant: str, name: str) -> str:
+    """Give the id of the persona with this key, id or unique beginning of an id. Raises ``NotFoundError``."""
+    found = personas.find(db, tenant, name)
+    return found.id if found else _only("persona", name, personas.ids_with_prefix(db, tenant, name))
 
 
 def _seat(seat: int, played_by: PlayedBy, persona: StoredPersona | None, name: str) -> Participant:

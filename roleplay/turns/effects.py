@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any, NamedTuple, TypeVar
 
 from roleplay.domain.conversation import Delta, Turn
 from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.events import TurnEvent
+from roleplay.domain.guards import Checked, Guard
 from roleplay.store import Connection
 from roleplay.wire.request import WireRequest
 
@@ -31,6 +33,10 @@ class Write(NamedTuple):
     patient: bool = False
 
 
+class Wipe(NamedTuple):
+    """Leave nothing of deleted rows in the files of the database; what became of them is sent back."""
+
+
 class Open(NamedTuple):
     """Send a request and wait for the head of its answer; ``(status, content type)`` is sent back."""
 
@@ -44,6 +50,21 @@ class Receive(NamedTuple):
 
 class Release(NamedTuple):
     """Let go of the answer, of which nothing more is wanted."""
+
+
+class Ask(NamedTuple):
+    """Ask a guard about a text, for ``timeout_s`` seconds at most (``TimeoutError``); its verdict is sent back."""
+
+    guard: Guard
+    what: Checked
+    timeout_s: float
+
+
+class Notify(NamedTuple):
+    """Tell observers and the log what happened, which nothing can undo any more; ``event`` is made if they want it."""
+
+    kind: str
+    event: Callable[[], TurnEvent]
 
 
 class Pause(NamedTuple):
@@ -64,7 +85,13 @@ class Emit(NamedTuple):
     what: Delta | Claimed
 
 
-Effect = Read | Write | Open | Receive | Release | Pause | Emit
+class Ended(NamedTuple):
+    """Tell how the turn stands that ended with the error which the course is about to raise."""
+
+    turn: Turn
+
+
+Effect = Read | Write | Wipe | Open | Receive | Release | Ask | Notify | Pause | Emit | Ended
 Steps = Generator[Effect, Any, T]
 Course = Steps[Turn]
 
@@ -89,20 +116,25 @@ class Interrupt(BaseException):
 class Ports:
     """What a course may not do itself: tell the time, draw, name things, say who it is and who is gone.
 
-    ``now`` gives aware UTC, ``monotonic`` seconds, ``draw`` a number from [0, 1). ``driven`` holds the turns that a
-    course of this process drives, by the id of the claim's call: one that is ``owner``'s and not there is nobody's.
+    ``now`` gives aware UTC, ``zone`` a time zone by its IANA name (``None``: there is none), ``monotonic`` seconds,
+    ``draw`` a number from [0, 1). ``driven`` holds the turns that a course of this process drives, by the id of the
+    claim's call: one that is ``owner``'s and not there is nobody's.
     """
 
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     draw: Callable[[], float]
     new_id: Callable[[], str]
+    zone: Callable[[str], tzinfo | None]
     owner: str
     is_gone: Callable[[str], bool]
     driven: dict[str, str] = field(default_factory=dict)
 
-    def is_left(self, owner: str, turn_id: str) -> bool:
-        """Whether nobody drives this turn in flight: its process has gone, or it is this one, whose course ended."""
+    def is_left(self, owner: str, turn_id: str, *, expired: bool) -> bool:
+        """Whether nobody drives this turn in flight: its process has gone, or it is this one, whose course ended.
+
+        A lease that has ``expired`` tells of other processes; what is driven in this one is known to be.
+        """
         if owner == self.owner:
             return turn_id not in list(self.driven.values())  # a copy: other threads begin and end turns meanwhile
-        return self.is_gone(owner)
+        return expired or self.is_gone(owner)

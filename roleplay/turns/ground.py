@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from roleplay.domain.context import Line
-from roleplay.domain.conversation import Turn
+from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.errors import ConflictError, InvalidInputError
 from roleplay.store import Connection, entries, rescue, sessions, transcript
+from roleplay.store.stored import reads
+from roleplay.turns.asked import turn_key
 from roleplay.turns.effects import Pause, Steps, read, write
 from roleplay.turns.scene import Rehearsed, Scene
 
@@ -26,14 +28,14 @@ CLAIM_TRIES = 20
 class Ground:
     """What a reply stands on.
 
-    ``line`` is the human line to answer, ``human`` the message to write for it (``None``: it is stored already),
-    ``before`` the message before it. ``state`` is what the path hands on. ``again`` is the stored turn that gets
-    another attempt (``None``: the reply is a turn of its own), ``so_far`` the text of its reply that this attempt goes
-    on from (empty: the attempt begins anew).
+    ``line`` is the human line to answer (``None``: the model speaks unasked), ``human`` the message to write for it
+    (``None``: it is stored already, or there is none), ``before`` the message before it. ``state`` is what the path
+    hands on. ``again`` is the stored turn that gets another attempt (``None``: the reply is a turn of its own),
+    ``so_far`` the text of its reply that this attempt goes on from (empty: the attempt begins anew).
     """
 
     stand: sessions.Stand
-    line: Line
+    line: Line | None
     human: entries.NewMessage | None
     before: int | None
     parent_turn: int | None
@@ -43,11 +45,18 @@ class Ground:
     revision: int
     again: rescue.Told | None = None
     so_far: str = ""
+    verdicts: tuple[entries.NewVerdict, ...] = ()
 
+    @reads("what a path hands on")
     def inherited(self, seat: int) -> tuple[int, str]:
         """What the path hands on for a seat: where its window starts (0: at the beginning), its front's digest."""
-        start, front = json.loads(self.state).get(str(seat), (0, "")) if self.state else (0, "")
+        start, front, *_ = json.loads(self.state).get(str(seat), (0, "")) if self.state else (0, "")
         return start, front
+
+    @reads("what a path hands on")
+    def left_as(self, seat: int, epoch: tuple[int, str, str]) -> bool:
+        """Whether the path hands on just this epoch for a seat: window start, digests of front and settings."""
+        return self.state is not None and json.loads(self.state).get(str(seat)) == list(epoch)
 
 
 def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str) -> Ground:
@@ -82,27 +91,44 @@ def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str
     )
 
 
+def of_no_line(stand: sessions.Stand) -> Ground:
+    """Stand on the session's head, with nothing to answer."""
+    return Ground(
+        stand=stand,
+        line=None,
+        human=None,
+        before=stand.head_seq,
+        parent_turn=stand.head_turn,
+        state_seq=stand.state_seq,
+        state=stand.state,
+        ordinals=(stand.human_ordinal, stand.model_ordinal),
+        revision=stand.revision,
+    )
+
+
 def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: str = "") -> Ground:
     """Stand on the human line of a turn that is stored, for another variant of its reply or another attempt at it.
 
-    Raises ``InvalidInputError`` for a turn that answers nobody, such as a greeting.
+    Raises ``InvalidInputError`` for a turn that no model spoke and that has no human line, such as a greeting.
     """
-    if told.human_seq is None or told.human_text is None:
+    line, before = None, told.tip_seq
+    if told.human_seq is not None and told.human_text is not None:
+        seat, name = told.human_seat or 0, told.human_name or ""
+        line = Line(told.human_seq, told.seq, seat, name, told.human_text, told.human_tokens or 0)
+        before = told.human_parent
+    elif told.kind != TurnKind.REPLY:
         raise InvalidInputError(
             "turn_id", f"is a {told.kind}, which answers no line", allowed="a turn with a human line"
         )
-    line = Line(
-        told.human_seq, told.seq, told.human_seat or 0, told.human_name or "", told.human_text, told.human_tokens or 0
-    )
     return Ground(
         stand=stand,
         line=line,
         human=None,
-        before=told.human_parent,
+        before=before,
         parent_turn=told.parent_turn,
         state_seq=told.state_seq,
         state=told.state,
-        ordinals=(told.human_ordinal or 0, told.model_ordinal or 0),
+        ordinals=told.ordinals,
         revision=told.revision if again else stand.revision,
         again=told if again else None,
         so_far=so_far,
@@ -160,7 +186,7 @@ class Queue:
         A turn that nobody drives any more is ended first. ``key``: the turn is the one that the caller asks for.
         Raises ``ConflictError``.
         """
-        if (yield from _end_if_left(self._scene, live)):
+        if (yield from end_if_left(self._scene, live)):
             return False
         if self._on_conflict == "fork" and key is None:
             return True
@@ -214,14 +240,15 @@ def look(scene: Scene, key: str | None) -> Steps[Seen]:
 
 
 def end_if_lost(scene: Scene, turn_id: str) -> Steps[bool]:
-    """End a turn in flight that nobody drives or whose lease has run out; says whether it is in flight no more."""
+    """End a turn in flight that nobody drives; says whether it is in flight no more."""
     tenant, session_id, now = scene.tenant, scene.session_id, scene.ports.now()
     held: rescue.Holder | None = yield from read(lambda db: rescue.holder(db, tenant, session_id, turn_id, now))
-    return held is None or (yield from _end_if_left(scene, held))
+    return held is None or (yield from end_if_left(scene, held))
 
 
-def _end_if_left(scene: Scene, held: rescue.Holder) -> Steps[bool]:
-    if not (held.expired or scene.ports.is_left(held.owner, held.turn_id)):
+def end_if_left(scene: Scene, held: rescue.Holder) -> Steps[bool]:
+    """End a turn in flight if nobody drives it; says whether it did."""
+    if not scene.ports.is_left(held.owner, held.turn_id, expired=held.expired):
         return False
     hold = entries.Hold(scene.tenant, scene.session_id, held.turn_seq, held.attempt, held.owner)
     now = scene.ports.now()
@@ -234,4 +261,5 @@ def told(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[resc
 
     Raises ``NotFoundError``, and ``InvalidInputError`` when nothing was said yet.
     """
-    return (yield from read(lambda db: rescue.told(db, scene.tenant, scene.session_id, turn_id, stand.head_turn)))
+    key = None if turn_id is None else turn_key(turn_id)
+    return (yield from read(lambda db: rescue.told(db, scene.tenant, scene.session_id, key, stand.head_turn)))

@@ -5,44 +5,56 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from roleplay.context.builder import Draft, build
-from roleplay.context.language import words_for
-from roleplay.domain.context import Line
+from roleplay.context.builder import Draft, PlacedFact, build
+from roleplay.context.languages import Words, language_of
+from roleplay.context.macros import expand, expand_moment
+from roleplay.context.sheet import Sheet, Wanted, rendered
+from roleplay.domain.context import DialectDemands, Line, Role, Section
 from roleplay.domain.conversation import TurnKind, TurnStatus
 from roleplay.domain.endpoint import Dialect, Endpoint
-from roleplay.domain.settings import Sampling
+from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
+from roleplay.errors import InvalidInputError
 from roleplay.store import history, recipes, sessions
 from roleplay.store.entries import Claim, NewCall, NewTurn
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
-from roleplay.turns.scene import Rehearsed, Scene, merge
+from roleplay.turns.layers import InForce, Told, in_force, of_turn
+from roleplay.turns.scene import Rehearsed, Scene
 from roleplay.wire.dialects import demands
 from roleplay.wire.request import RECIPE_VERSION, encode_request, parameters, parameters_json
 
 MARGIN_SHARE = 0.05
 LEASE_MARGIN_S = 30.0
+UTC_NAME = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A reply that could be claimed: what it stands on and what would be sent."""
+    """A reply that could be claimed: what it stands on, what would be sent to whom, and the settings in force as JSON.
+
+    ``others``: who is asked, in this order, when ``endpoint`` is unavailable.
+    """
 
     ground: Ground
     stage: sessions.Stage
     draft: Draft
+    endpoint: Endpoint
+    others: tuple[Endpoint, ...]
+    sampling: Sampling
     parameters: dict[str, object]
     dialect: Dialect
     body: bytes
     stream: bool
+    settings: Told
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is asked of one reply beside its line: sampling of the turn, and a hint for this reply alone."""
+    """What is asked of one reply beside its line: the turn's own options, and a hint for this reply alone."""
 
-    sampling: Sampling = Sampling()
+    options: TurnOptions = DEFAULT_OPTIONS
     hint: str = ""
 
 
@@ -51,13 +63,19 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
 
     Raises ``BudgetError`` and ``InvalidInputError``.
     """
-    counter, endpoint = scene.counter, scene.endpoint
-    settings = known.stage.settings
-    asked = parameters(endpoint, merge((wish.sampling, settings.sampling, scene.sampling)), stream=stream)
-    budget = settings.budget_tokens or scene.budget_tokens or _budget(endpoint, asked)
-    dialect = scene.dialect
+    counter = scene.counter
+    own = of_turn(wish.options)
+    force = known.in_force if own is None else in_force((("turn", own), *known.layers))
+    model = wish.options.model if isinstance(wish.options.model, Endpoint) else force.model
+    endpoint, *others = scene.asked_of(model)
+    asked = parameters(endpoint, force.sampling, stream=stream)
+    budget = force.budget_tokens or min(_budget(one, asked) for one in (endpoint, *others))
+    dialect = scene.dialect_of(endpoint)
     needs = demands(dialect)
-    start, _ = ground.inherited(known.sheet.seat)
+    language = force.language or (language_of(ground.so_far) if ground.so_far else known.language)
+    words = words_of(scene, language)
+    sheet = known.sheet(dialect, counter)
+    start, _ = ground.inherited(sheet.seat)
     past = history.Path((), ())
     if ground.before is not None:
         before = ground.before
@@ -72,13 +90,66 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
                 per_message=needs.per_message_tokens,
             )
         )
-    lines: list[Line] = [*past.lines, ground.line]
-    sheet = known.sheet.with_wish(wish.hint, ground.so_far, words_for(ground.so_far), counter, needs)
+    lines: list[Line] = [*past.lines] if ground.line is None else [*past.lines, ground.line]
+    unasked = not lines or lines[-1].seat == sheet.seat
     draft = build(
-        sheet, lines, hidden=past.hidden, budget_tokens=budget, window_start=start, counter=counter, demands=needs
+        sheet.with_wish(Wanted(unasked, ground.so_far, wish.hint), words, counter, needs),
+        lines,
+        hidden=past.hidden,
+        facts=_placed(scene, force, sheet, needs),
+        budget_tokens=budget,
+        window_start=start,
+        counter=counter,
+        demands=needs,
     )
     body = encode_request(dialect, draft.messages, asked)
-    return Plan(ground, known.stage, draft, asked, dialect, body, stream)
+    settings = force.told(
+        model=(endpoint.model, force.origins.get("model", "engine")),
+        budget_tokens=(budget, force.origins.get("budget_tokens", "profile")),
+        language=(language, force.origins.get("language", "detected")),
+        time_zone=(force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
+    )
+    return Plan(
+        ground, known.stage, draft, endpoint, tuple(others), force.sampling, asked, dialect, body, stream, settings
+    )
+
+
+def check(scene: Scene, settings: SessionSettings) -> None:
+    """Raise ``InvalidInputError`` for settings that no turn could be spoken with."""
+    if settings.language is not None:
+        words_of(scene, settings.language)
+    if settings.time_zone is not None:
+        moment(scene, settings.time_zone)
+    if settings.model is not None:
+        scene.asked_of(settings.model)
+
+
+def words_of(scene: Scene, language: str) -> Words:
+    """Give the engine's own words in a language. Raises ``InvalidInputError``."""
+    words = scene.languages.get(language)
+    if words is None:
+        raise InvalidInputError("language", f"is {language!r}", allowed=", ".join(scene.languages))
+    return words
+
+
+def moment(scene: Scene, time_zone: str | None) -> datetime:
+    """Give the time of day in a time zone. Raises ``InvalidInputError``."""
+    zone = scene.ports.zone(time_zone or UTC_NAME)
+    if zone is None:
+        raise InvalidInputError("time_zone", f"is {time_zone!r}", allowed="an IANA name such as Asia/Shanghai")
+    return scene.ports.now().astimezone(zone)
+
+
+def _placed(scene: Scene, force: InForce, sheet: Sheet, needs: DialectDemands) -> list[PlacedFact]:
+    if not force.facts:
+        return []
+    now = moment(scene, force.time_zone)
+    placed = []
+    for fact in force.facts:
+        text = expand_moment(expand(fact.text, char=sheet.char, user=sheet.user), now).strip()
+        one = rendered(Section.FACT, Role.SYSTEM, fact.name, text, scene.counter, needs)
+        placed.append(PlacedFact(one, fact.name, fact.depth, fact.priority))
+    return placed
 
 
 def _budget(endpoint: Endpoint, asked: dict[str, object]) -> int:
@@ -104,8 +175,8 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
     stand, again = ground.stand, ground.again
     speaker = made.stage.model.participant
     front, front_digest = recipes.front_of(draft.recipe.front)
-    epoch = (draft.window_start, front_digest)
-    same_epoch = ground.state is not None and epoch == ground.inherited(speaker.seat)
+    epoch = (draft.window_start, front_digest, made.settings.digest)
+    same_epoch = ground.left_as(speaker.seat, epoch)
     volatile = {p.digest for p in draft.recipe.tail} | {one.piece.digest for one in draft.recipe.insertions}
     pieces = {name: text for name, text in draft.texts.items() if not same_epoch or name in volatile}
     goes_on = again is not None and bool(ground.so_far)  # in the message that holds the text so far
@@ -124,7 +195,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         revision=ground.revision,
         state_seq=ground.state_seq if same_epoch or again else seq,
         status=TurnStatus.PENDING.value,
-        human_seq=ground.line.seq,
+        human_seq=ground.line.seq if ground.line else None,
         reply_seq=again.reply_seq if again and goes_on else stand.last_seq + new_messages,
         lease_owner=ports.owner,
         idempotency_key=terms.key,
@@ -143,8 +214,8 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
             id=ports.new_id(),
             turn_seq=seq,
             attempt=attempt,
-            model_asked=scene.endpoint.model,
-            host=scene.endpoint.host[:200],
+            model_asked=made.endpoint.model,
+            host=made.endpoint.host[:200],
             dialect=made.dialect.value,
             streamed=made.stream,
             parameters=parameters_json(made.parameters),
@@ -154,11 +225,14 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
             request_digest=hashlib.sha256(made.body).hexdigest(),
             prompt_count=draft.prompt_tokens,
             counter=scene.counter.name,
+            settings_digest=made.settings.digest,
         ),
-        lease=lease_of(scene),
+        lease=lease_of(made),
+        verdicts=ground.verdicts,
         again=again is not None,
+        earlier=again.reply_seq if again and again.reply_text and not goes_on else None,
         state=None if same_epoch or again else json.dumps({str(speaker.seat): epoch}, separators=(",", ":")),
-        pieces=pieces if same_epoch else pieces | {front_digest: front},
+        pieces=pieces if same_epoch else pieces | {front_digest: front, made.settings.digest: made.settings.text},
     )
 
 
@@ -168,6 +242,15 @@ def folded(made: Plan) -> Plan:
     return replace(made, dialect=Dialect.OPENAI, body=body)
 
 
-def lease_of(scene: Scene) -> timedelta:
-    """How long a turn in flight is its owner's without a sign of life."""
-    return timedelta(seconds=scene.endpoint.timeout_s + LEASE_MARGIN_S)
+def turned_to(made: Plan, scene: Scene) -> Plan:
+    """Give the same context for the next of ``others``."""
+    endpoint, *others = made.others
+    asked = parameters(endpoint, made.sampling, stream=made.stream)
+    dialect = scene.dialect_of(endpoint)
+    body = encode_request(dialect, made.draft.messages, asked)
+    return replace(made, endpoint=endpoint, others=tuple(others), parameters=asked, dialect=dialect, body=body)
+
+
+def lease_of(made: Plan, pause_s: float = 0.0) -> timedelta:
+    """How long a turn in flight is its owner's without a sign of life, when its call begins after a pause."""
+    return timedelta(seconds=pause_s + made.endpoint.timeout_s + LEASE_MARGIN_S)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from roleplay.domain.conversation import SessionInfo, Turn
+from roleplay.domain.guards import StoredVerdict
 from roleplay.domain.page import PAGE_LIMIT, Page
-from roleplay.errors import InvalidInputError, NotFoundError
-from roleplay.store import sessions, transcript
+from roleplay.errors import NotFoundError
+from roleplay.store import Connection, sessions, transcript
+from roleplay.store import verdicts as stored_verdicts
+from roleplay.turns.asked import number, turn_key
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.scene import Scene
 
@@ -21,12 +26,27 @@ def turns(scene: Scene, before: str | None, limit: int) -> Steps[Page[Turn]]:
     return (yield from read(lambda db: transcript.page(db, scene.tenant, scene.session_id, before=before, limit=limit)))
 
 
+def verdicts(scene: Scene, turn_id: str) -> Steps[Sequence[StoredVerdict]]:
+    """Read what guards said of a turn."""
+    key, place = turn_key(turn_id), (scene.tenant, scene.session_id)
+
+    def work(db: Connection) -> Sequence[StoredVerdict]:
+        found = stored_verdicts.of_turn(db, *place, key)
+        if not found:
+            transcript.by_id(db, *place, key)  # nothing was said of a turn that is there
+        return found
+
+    return (yield from read(work))
+
+
 def turn(scene: Scene, turn_id: str | int) -> Steps[Turn]:
     """Read one turn, by its id or its number."""
     place = scene.tenant, scene.session_id
-    if isinstance(turn_id, str):
-        return (yield from read(lambda db: transcript.by_id(db, *place, turn_id)))
-    found = yield from read(lambda db: transcript.path(db, *place, from_turn=turn_id, limit=1))
+    if not isinstance(turn_id, int):
+        key = turn_key(turn_id)
+        return (yield from read(lambda db: transcript.by_id(db, *place, key)))
+    seq = number("turn_id", turn_id, 0)
+    found = yield from read(lambda db: transcript.path(db, *place, from_turn=seq, limit=1))
     if not found:
         raise NotFoundError("turn", str(turn_id))
     return found[0]
@@ -34,5 +54,4 @@ def turn(scene: Scene, turn_id: str | int) -> Steps[Turn]:
 
 def check_limit(limit: object) -> None:
     """Raise ``InvalidInputError`` for a page of no size or a page too large."""
-    if not isinstance(limit, int) or not 1 <= limit <= PAGE_LIMIT:
-        raise InvalidInputError("limit", f"is {limit!r}", allowed=f"1 to {PAGE_LIMIT}")
+    number("limit", limit, 1, PAGE_LIMIT)

@@ -6,27 +6,52 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from roleplay.chat.retry import pause_before_next
 from roleplay.domain.context import Role
 from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, Turn, TurnStatus
 from roleplay.domain.endpoint import Dialect
-from roleplay.errors import ChatError, ChatRequestError, ChatUnavailableError, ConflictError, RoleplayError, StoreError
-from roleplay.store import Connection, rescue, transcript
+from roleplay.domain.events import TurnEvent
+from roleplay.domain.guards import Checked
+from roleplay.errors import (
+    ChatError,
+    ChatRequestError,
+    ChatUnavailableError,
+    ConflictError,
+    RefusedError,
+    RoleplayError,
+    StoreError,
+)
+from roleplay.store import Connection, rescue, transcript, verdicts
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
-from roleplay.turns.effects import Claimed, Course, Emit, Interrupt, Open, Pause, Receive, Release, Steps, read, write
-from roleplay.turns.plan import Plan, folded, lease_of
+from roleplay.turns.effects import (
+    Claimed,
+    Course,
+    Emit,
+    Ended,
+    Interrupt,
+    Notify,
+    Open,
+    Pause,
+    Receive,
+    Release,
+    Steps,
+    read,
+    write,
+)
+from roleplay.turns.guarding import Sieve, judge
+from roleplay.turns.plan import Plan, folded, lease_of, turned_to
 from roleplay.turns.scene import Scene
 from roleplay.wire.codes import may_refuse_roles
 from roleplay.wire.reply import ReplyDecoder, Said
-from roleplay.wire.request import WireRequest
+from roleplay.wire.request import WireRequest, parameters_json
 
 FLUSH_CHARS = 256
 FOLDED_ROLES = frozenset({Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI})
 FLUSH_S = 2.0
-FLUSH_GROWTH = 1.125
+FLUSH_GROWTH = 1.5
 
 
 @dataclass(slots=True)
@@ -49,29 +74,30 @@ class Reply:
     kept_chars: int = field(init=False, default=0)
     kept: bool = field(init=False, default=False)
     kept_at: float = field(init=False, default=0.0)
+    asked_from: tuple[int, float] = field(init=False, default=(0, 0.0))
+    sieve: Sieve | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.call, self.call_at = self.claim.call, self.claimed_at
-        self.kept = bool(self.plan.ground.so_far)
+        self.kept, self.kept_chars = bool(self.plan.ground.so_far), len(self.plan.ground.so_far)
 
     def course(self) -> Course:
         """Make attempts until one gives the reply, the policy is used up, or the caller wants no more."""
-        started = self.scene.ports.monotonic()
+        self.asked_from = self.claim.turn.attempt, self.scene.ports.monotonic()
         try:
             yield Emit(Claimed(self.claim.turn.id))
+            yield Notify("claimed", self._event)
             while True:
                 try:
                     yield from self._converse()
                 except ChatError as error:
                     yield Release()
-                    fold = self._may_fold(error)
-                    pause = 0.0 if fold else self._pause(error, started)
+                    pause = self._another_way(error)
                     if pause is None:
                         raise
-                    if fold:
-                        self.refused, self.plan = error, folded(self.plan)
-                    yield from self._next_attempt(error)
+                    yield from self._next_attempt(error, pause)
                     yield Pause(pause)
+                    yield from self._hold_on(pause)
                 else:
                     self._learn()
                     break
@@ -83,15 +109,17 @@ class Reply:
                 return turn
             if isinstance(error, RoleplayError):
                 error.turn_id = self.claim.turn.id
+            yield Ended(turn)
             raise
         return (yield from self._finish(None))
 
     def _converse(self) -> Steps[None]:
-        ports, endpoint = self.scene.ports, self.scene.endpoint
+        ports, endpoint = self.scene.ports, self.plan.endpoint
         self.began = self.kept_at = ports.monotonic()
         self.decoder = None
         self.first_token_s = None
         self.speech_chars = 0
+        self.sieve = Sieve() if self.scene.watch.guards else None
         request = WireRequest(endpoint.path.value, self.plan.body, self.plan.stream)
         status, content_type = yield Open(endpoint, request)
         so_far = self.plan.ground.so_far
@@ -103,13 +131,15 @@ class Reply:
         except ChatUnavailableError:
             if not decoder.whole:
                 raise
-        yield from self._hand_on(decoder.finish())
+        yield from self._hand_on(decoder.finish(), last=True)
 
-    def _hand_on(self, said: Sequence[Said]) -> Steps[None]:
+    def _hand_on(self, said: Sequence[Said], *, last: bool = False) -> Steps[None]:
+        if said and self.first_token_s is None:
+            self.first_token_s = self.scene.ports.monotonic() - self.began
+        if self.sieve is not None:
+            said = yield from self._guarded(self.sieve, said, last=last)
         if not said:
             return
-        if self.first_token_s is None:
-            self.first_token_s = self.scene.ports.monotonic() - self.began
         self.speech_chars += sum(len(text) for kind, text in said if kind is DeltaKind.SPEECH)
         if not self.plan.stream:
             return
@@ -118,18 +148,86 @@ class Reply:
         for kind, text in said:
             yield Emit(Delta(text=text, kind=kind, speaker=speaker))
 
+    def _guarded(self, sieve: Sieve, said: Sequence[Said], *, last: bool) -> Steps[list[Said]]:
+        """Give what the guards pass of the speech: sentence by sentence where it is shown as it comes, else at the end.
+
+        Reasoning is not shown, since no guard sees it. Raises ``RefusedError``.
+        """
+        text = "".join(text for kind, text in said if kind is DeltaKind.SPEECH)
+        if not self.plan.stream:
+            sieve.held += text
+            asked, sieve.held = ([sieve.held], "") if last and sieve.held else ([], sieve.held)
+        else:
+            asked = list(sieve.sentences(text, last=last))
+        passed = []
+        for sentence in asked:
+            judged = yield from judge(self.scene, self._checked(sentence))
+            sieve.verdicts += judged.verdicts
+            if judged.refused is not None:
+                raise judged.refused
+            sieve.passed += judged.text
+            passed.append(Said(DeltaKind.SPEECH, judged.text))
+        if last and not sieve.passed.strip():
+            raise RefusedError("guards", "reply", "nothing is left of it")
+        return [one for one in passed if one.text]
+
+    def _checked(self, text: str) -> Checked:
+        return Checked(
+            side="reply",
+            text=text,
+            before=self.plan.ground.so_far + self._speech,
+            speaker=self.plan.stage.model.participant.display_name,
+            tenant=self.scene.tenant,
+            session_id=self.scene.session_id,
+            turn_id=self.claim.turn.id,
+        )
+
+    @property
+    def _speech(self) -> str:
+        """What the model said in this attempt, as far as it may be shown and stored."""
+        if self.sieve is not None:
+            return self.sieve.passed
+        return self.decoder.speech if self.decoder else ""
+
+    def _event(self) -> TurnEvent:
+        return TurnEvent(
+            kind="claimed",
+            tenant=self.scene.tenant,
+            session_id=self.scene.session_id,
+            turn_id=self.claim.turn.id,
+            model=self.plan.endpoint.model,
+            host=self.plan.endpoint.host,
+            at=self.scene.ports.now(),
+        )
+
+    def _ended_event(self, turn: Turn) -> TurnEvent:
+        call, error = turn.calls[-1], turn.error
+        return self._event().model_copy(
+            update={
+                "kind": turn.status.value,
+                "attempts": len(turn.calls),
+                "usage": turn.usage,
+                "seconds": call.total_s,
+                "error": error["slug"] if error else None,
+            }
+        )
+
     def _keep(self) -> Steps[None]:
-        """Store the text so far when it doubled, or grew and some seconds passed: never quadratic in its length."""
-        length, now = self.speech_chars, self.scene.ports.monotonic()
+        """Store the text so far when it doubled, or grew by half and some seconds passed.
+
+        So all that is stored on the way stays below three times the text, and with its end below four times.
+        """
+        length, now = len(self.plan.ground.so_far) + self.speech_chars, self.scene.ports.monotonic()
         doubled = length >= max(2 * self.kept_chars, FLUSH_CHARS)
         late = now - self.kept_at >= FLUSH_S and length > self.kept_chars * FLUSH_GROWTH
         if not (doubled or late):
             return
-        reply, lease, at = self._message(), lease_of(self.scene), self.scene.ports.now()
+        reply, lease, at = self._message(), lease_of(self.plan), self.scene.ports.now()
 
         def work(db: Connection) -> bool:
             first, self.kept = not self.kept, True  # from here on it may be there, whatever becomes of this step
-            return store.flush(db, self._hold, reply, first=first, lease=lease, at=at)
+            now = self.scene.ports.now()
+            return store.flush(db, self._hold, reply, first=first, lease=lease, at=at, now=now)
 
         if not (yield from write(work, patient=True)):
             raise self._taken_over()
@@ -148,35 +246,63 @@ class Reply:
     def _learn(self) -> None:
         """Remember that the folded form was taken where the roles were refused in words; a bare 1000 may also pass."""
         if self.refused is not None and isinstance(self.refused, ChatRequestError):
-            self.scene.learned[self.scene.spoken_to] = Dialect.OPENAI
+            endpoint = self.plan.endpoint
+            self.scene.learned[endpoint.host, endpoint.model] = Dialect.OPENAI
 
-    def _pause(self, error: ChatError, started: float) -> float | None:
-        if self.decoder is not None and (self.decoder.speech or (self.plan.stream and self.decoder.reasoning)):
+    def _another_way(self, error: ChatError) -> float | None:
+        """Plan the next attempt after ``error``, if there is to be one; gives the seconds until then."""
+        pause = self._pause(error)
+        if self._may_fold(error):
+            self.refused, self.plan = error, folded(self.plan)
+            return 0.0
+        if pause is None and self._may_turn(error):
+            self.refused, self.plan = None, turned_to(self.plan, self.scene)
+            self.asked_from = self.call.attempt + 1, self.scene.ports.monotonic()
+            return 0.0
+        return pause
+
+    def _may_turn(self, error: ChatError) -> bool:
+        """Whether another endpoint may be asked: this one is unavailable, and nothing it said was shown."""
+        return bool(self.plan.others) and isinstance(error, ChatUnavailableError) and not self._has_shown
+
+    @property
+    def _has_shown(self) -> bool:
+        said = self.decoder
+        return said is not None and bool(said.speech or (self.plan.stream and said.reasoning))
+
+    def _pause(self, error: ChatError) -> float | None:
+        if self._has_shown:
             return None
         ports = self.scene.ports
+        first, started = self.asked_from
         return pause_before_next(
-            self.scene.endpoint.retry,
+            self.plan.endpoint.retry,
             error,
-            attempt=self.call.attempt - self.claim.turn.attempt + 1,
+            attempt=self.call.attempt - first + 1,
             elapsed_s=ports.monotonic() - started,
             draw=ports.draw(),
         )
 
-    def _next_attempt(self, error: ChatError) -> Steps[None]:
+    def _next_attempt(self, error: ChatError, pause_s: float) -> Steps[None]:
         ended = self.call.id, self._ending(error)
         call = replace(
             self.call,
             id=self.scene.ports.new_id(),
             attempt=self.call.attempt + 1,
+            model_asked=self.plan.endpoint.model,
+            host=self.plan.endpoint.host[:200],
+            parameters=parameters_json(self.plan.parameters),
             dialect=self.plan.dialect.value,
             request_digest=hashlib.sha256(self.plan.body).hexdigest(),
         )
-        lease, at = lease_of(self.scene), self.scene.ports.now()
+        lease, at = lease_of(self.plan, pause_s), self.scene.ports.now()
         hold = self._hold
+
+        def work(db: Connection) -> bool:
+            return store.next_attempt(db, hold, ended, call, lease=lease, at=at, now=self.scene.ports.now())
+
         try:
-            held = yield from write(
-                lambda db: store.next_attempt(db, hold, ended, call, lease=lease, at=at), patient=True
-            )
+            held = yield from write(work, patient=True)
         except GeneratorExit:
             raise
         except BaseException:
@@ -185,21 +311,41 @@ class Reply:
             raise
         if not held:
             raise self._taken_over()
-        self.past_calls.append(self.call.ended(ended[1], self.call_at))
+        self.past_calls.append(self.call.ended(ended[1], self.call_at, self.plan.settings.text))
         self.call, self.call_at = call, at
 
+    def _hold_on(self, pause_s: float) -> Steps[None]:
+        """After a pause that took so long that the lease may not last for the call, begin the lease anew.
+
+        Raises ``ConflictError`` where another process has taken the turn over: then nothing more is asked.
+        """
+        left = lease_of(self.plan, pause_s) - (self.scene.ports.now() - self.call_at)
+        if left >= timedelta(seconds=self.plan.endpoint.timeout_s):
+            return
+        hold, lease = self._hold, lease_of(self.plan)
+
+        def work(db: Connection) -> bool:
+            return store.renew(db, hold, lease=lease, now=self.scene.ports.now())
+
+        if not (yield from write(work, patient=True)):
+            raise self._taken_over()
+
     def _finish(self, error: BaseException | None) -> Course:
+        """End the turn, and tell who watches."""
+        turn = yield from self._end(error)
+        if not turn.status.in_flight:
+            yield Notify(turn.status.value, lambda: self._ended_event(turn))
+        return turn
+
+    def _end(self, error: BaseException | None) -> Course:
         """End the turn in the database and give it as a later read does.
 
         Where another process took it over, only the text and usage of this attempt are kept, and ``ConflictError`` is
         raised.
         """
-        speech = self.decoder.speech if self.decoder else ""
-        reply = self._message() if speech or self.plan.ground.so_far else None
-        if error is None:
-            status = TurnStatus.COMPLETED
-        else:
-            status = TurnStatus.INTERRUPTED if reply or not isinstance(error, ChatError) else TurnStatus.FAILED
+        reply = self._message() if self._speech or self.plan.ground.so_far else None
+        earlier = self.claim.earlier if reply is None else None
+        status = _status(error, has_text=reply is not None or earlier is not None)
         ending = self._ending(error)
         ended = self.call.id, ending
         turn, hold, at = self.claim.turn, self._hold, self.scene.ports.now()
@@ -208,10 +354,14 @@ class Reply:
         alone = self.claim.human is not None
 
         def work(db: Connection) -> Turn | bool:
-            held = store.finish(db, hold, status, ended, reply=reply, flushed=self.kept, head=head, at=at)
+            held = store.finish(
+                db, hold, status, ended, reply=reply, flushed=self.kept, earlier=earlier, head=head, at=at
+            )
             if not held:
                 rescue.keep_lost(db, hold, ended, reply, at=at)
-            return held and (alone or transcript.by_id(db, self.scene.tenant, self.scene.session_id, turn.id))
+            elif self.sieve is not None:
+                verdicts.add(db, *self._place, (turn.seq, hold.attempt), self.sieve.verdicts, at)
+            return held and (alone or transcript.by_id(db, *self._place, turn.id))
 
         try:
             if error is None:
@@ -224,16 +374,21 @@ class Reply:
             if not isinstance(leaving, Interrupt):
                 raise
         if finished is False:
+            yield Ended((yield from read(lambda db: transcript.by_id(db, *self._place, turn.id))))
             raise self._taken_over()
         if isinstance(finished, Turn):
             return finished
         human = self.claim.human.written(turn.seq, self.claimed_at) if self.claim.human else None
         said = reply.written(turn.seq, self.reply_at or at) if reply else None
-        calls = [*self.past_calls, self.call.ended(ending, self.call_at)]
+        calls = [*self.past_calls, self.call.ended(ending, self.call_at, self.plan.settings.text)]
         return turn.ended(self.scene.session_id, status, (human, said), calls, (self.claimed_at, at))
 
     def _taken_over(self) -> ConflictError:
         return ConflictError("another process took over this turn", turn_id=self.claim.turn.id)
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        return self.scene.tenant, self.scene.session_id
 
     @property
     def _hold(self) -> Hold:
@@ -244,11 +399,11 @@ class Reply:
     def _message(self) -> NewMessage:
         turn, ground = self.claim.turn, self.plan.ground
         assert turn.reply_seq is not None
-        text = ground.so_far + (self.decoder.speech if self.decoder else "")
+        text = ground.so_far + self._speech
         humans, models = ground.ordinals
         return NewMessage(
             seq=turn.reply_seq,
-            parent_seq=ground.line.seq,
+            parent_seq=ground.line.seq if ground.line else ground.before,
             role="assistant",
             seat=turn.speaker,
             name=self.plan.stage.model.participant.display_name,
@@ -280,6 +435,13 @@ class Reply:
             first_token_s=self.first_token_s,
             total_s=total_s,
         )
+
+
+def _status(error: BaseException | None, *, has_text: bool) -> TurnStatus:
+    if error is None:
+        return TurnStatus.COMPLETED
+    failed = isinstance(error, ChatError | RefusedError) and not has_text
+    return TurnStatus.FAILED if failed else TurnStatus.INTERRUPTED
 
 
 def error_json(error: BaseException | None) -> str | None:

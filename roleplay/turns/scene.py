@@ -2,67 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from roleplay.context.counting import Counter
+from roleplay.context.languages import Words, language_of
 from roleplay.context.sheet import Casting, Sheet, render
-from roleplay.domain.endpoint import Dialect, Endpoint
+from roleplay.domain.endpoint import PROFILES, Dialect, Endpoint
+from roleplay.domain.guards import Guard
 from roleplay.domain.persona import Persona
-from roleplay.domain.settings import Sampling
+from roleplay.domain.values import TEXT_LIMIT, text_problem
+from roleplay.errors import InvalidInputError
 from roleplay.store import sessions
 from roleplay.turns.effects import Ports, Steps, read
+from roleplay.turns.layers import InForce, Layer, in_force
 from roleplay.wire.dialects import demands
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """A revision of a session with its sheet rendered. Immutable, so shells keep the latest ones in memory."""
+    """A revision of a session: what it says, the settings in force without a turn's own, its sheet in each dialect.
+
+    Shells keep the latest ones in memory; what is added to ``sheets`` is the same whoever adds it.
+    """
 
     stage: sessions.Stage
-    sheet: Sheet
+    layers: tuple[Layer, ...]
+    in_force: InForce
+    language: str
+    sheets: dict[Dialect, Sheet]
+
+    def sheet(self, dialect: Dialect, counter: Counter) -> Sheet:
+        """Give the sheet as it is written in a dialect."""
+        found = self.sheets.get(dialect)
+        if found is None:
+            found = self.sheets[dialect] = render(casting(self.stage), counter, demands(dialect))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A product's own checks of what is said. ``guard_timeout_s``: how long one may take; ``keep_originals``: whether a
+    text that a guard did not allow is kept."""
+
+    guards: tuple[Guard, ...] = ()
+    guard_timeout_s: float = 10.0
+    keep_originals: bool = False
+
+
+NO_WATCH = Watch()
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
     """Which session is spoken in, with what: everything that its turns have in common.
 
-    ``spoke``: when this engine last ended a turn that was ready to wait, by session.
+    ``endpoints``: the engine's own, and those that are asked when it is unavailable. ``outer`` are the layers of
+    settings beyond the session's and the persona's. ``spoke``: when this engine last ended a turn that was ready to
+    wait, by session.
     """
 
     tenant: str
     session_id: str
-    endpoint: Endpoint
-    sampling: Sampling
-    budget_tokens: int | None
+    endpoints: tuple[Endpoint, ...]
+    outer: tuple[Layer, ...]
+    languages: Mapping[str, Words]
+    watch: Watch
     counter: Counter
     ports: Ports
     rehearsed: MutableMapping[tuple[Any, ...], Rehearsed]
     learned: MutableMapping[tuple[str, str], Dialect]
     spoke: MutableMapping[str, float]
 
-    @property
-    def dialect(self) -> Dialect:
-        """The dialect that this host takes for this model, as far as it is known."""
-        return self.learned.get(self.spoken_to, self.endpoint.dialect)
+    def dialect_of(self, endpoint: Endpoint) -> Dialect:
+        """The dialect that a host takes for a model, as far as it is known."""
+        return self.learned.get((endpoint.host, endpoint.model), endpoint.dialect)
 
-    @property
-    def spoken_to(self) -> tuple[str, str]:
-        """Host and model, which a learned dialect belongs to."""
-        return self.endpoint.host, self.endpoint.model
+    def asked_of(self, model: str | Endpoint | None) -> tuple[Endpoint, ...]:
+        """Give who is asked for a reply by ``model``, in this order. Raises ``InvalidInputError``."""
+        first = self.endpoints[0]
+        if model is None or model == first.model:
+            return self.endpoints
+        if isinstance(model, Endpoint):
+            return (model,)
+        named = next((one for one in self.endpoints if one.model == model), None)
+        if named is not None:
+            return (named,)
+        if model not in PROFILES and first.model in PROFILES:
+            known = ", ".join(dict.fromkeys((*(one.model for one in self.endpoints), *PROFILES)))
+            raise InvalidInputError(
+                "model", f"nothing is known of {model!r}", allowed=f"an Endpoint, or one of {known}"
+            )
+        return (first.evolve(model=model),)
 
 
 def rehearse(scene: Scene, revision: int) -> Steps[Rehearsed]:
-    """Give a revision of the session with its sheet, read and rendered when it is not in memory."""
-    key = (scene.tenant, scene.session_id, revision, scene.dialect, scene.counter.name)
+    """Give a revision of the session, read when it is not in memory."""
+    key = (scene.tenant, scene.session_id, revision, scene.counter.name)
     known = scene.rehearsed.get(key)
     if known is None:
         stage: sessions.Stage = yield from read(lambda db: sessions.stage(db, scene.tenant, scene.session_id, revision))
-        sheet = render(casting(stage), scene.counter, demands(scene.dialect))
-        known = scene.rehearsed[key] = Rehearsed(stage, sheet)
+        persona = stage.model.persona.persona if stage.model.persona else None
+        layers = (("session", stage.settings), *((("persona", persona.settings),) if persona else ()), *scene.outer)
+        language = language_of(spoken_in(persona, stage.scene))
+        known = scene.rehearsed[key] = Rehearsed(stage, layers, in_force(layers), language, {})
     return known
+
+
+def spoken_in(persona: Persona | None, scene: str) -> str:
+    """Give the text that tells a session's language, where no layer of settings does."""
+    return f"{persona.name}{persona.description}{scene}" if persona else scene
+
+
+def check_label(scene: str) -> None:
+    """Raise ``InvalidInputError`` for a scene that cannot be stored and sent."""
+    if not isinstance(scene, str):
+        raise InvalidInputError("scene", f"is a {type(scene).__name__}", allowed="a str")
+    if problem := "is too long" if len(scene) > TEXT_LIMIT else text_problem(scene):
+        raise InvalidInputError("scene", problem, allowed=f"at most {TEXT_LIMIT} characters")
 
 
 def casting(stage: sessions.Stage) -> Casting:
@@ -77,14 +135,3 @@ def casting(stage: sessions.Stage) -> Casting:
         user_persona=human.persona.persona if human.persona else None,
         scene=stage.scene,
     )
-
-
-@lru_cache(maxsize=256)
-def merge(layers: tuple[Sampling, ...]) -> Sampling:
-    """Give for each parameter the first layer's value that is not ``None``; nearest layer first."""
-    chosen: dict[str, Any] = {}
-    for layer in layers:
-        for name, value in layer:
-            if value is not None:
-                chosen.setdefault(name, value)
-    return Sampling(**chosen)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from roleplay.domain.conversation import Delta, Turn, TurnStatus
+from roleplay.domain.endpoint import Endpoint
+from roleplay.domain.guards import Checked
 from roleplay.domain.settings import TurnOptions
 from roleplay.domain.values import TEXT_LIMIT, text_problem
 from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, StoreError
-from roleplay.store import rescue, sessions, transcript
+from roleplay.store import Connection, rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim
+from roleplay.turns.asked import options_of, turn_key
 from roleplay.turns.effects import Claimed, Course, Emit, Steps, read, write
-from roleplay.turns.ground import Ground, Queue, end_if_lost, look, of_new_line, of_told, read_stand, told
+from roleplay.turns.ground import Ground, Queue, end_if_lost, look, of_new_line, of_no_line, of_told, read_stand, told
+from roleplay.turns.guarding import Judged, judge
 from roleplay.turns.plan import Plan, Terms, Wish, claim_of, plan
 from roleplay.turns.reply import Reply, error_json
 from roleplay.turns.scene import Rehearsed, Scene, rehearse
@@ -31,37 +37,67 @@ def send(scene: Scene, text: str, options: TurnOptions, *, stream: bool) -> Cour
     """
     words = checked(text)
     asked: dict[str, str | None] = {"do": "send", "text": words}
+    judged: list[Judged] = []
 
     def ground(stand: sessions.Stand, known: Rehearsed) -> Steps[Ground]:
-        yield from ()
-        return of_new_line(scene, stand, known, words)
+        if not judged:
+            judged.append((yield from judged_line(scene, known, words)))
+        [passed] = judged
+        if passed.refused is not None:
+            raise passed.refused
+        return replace(of_new_line(scene, stand, known, checked(passed.text)), verdicts=passed.verdicts)
 
-    return (yield from _speak(scene, ground, Wish(options.sampling), options, asked, stream=stream))
+    return (yield from _speak(scene, ground, Wish(options), options, asked, stream=stream))
+
+
+def judged_line(scene: Scene, known: Rehearsed, words: str) -> Steps[Judged]:
+    """Ask the guards about a human line."""
+    speaker = known.stage.human.participant.display_name
+    asked = Checked(side="human", text=words, speaker=speaker, tenant=scene.tenant, session_id=scene.session_id)
+    return (yield from judge(scene, asked)) if scene.watch.guards else Judged(words)
 
 
 def regenerate(scene: Scene, turn_id: str | None, hint: str, options: TurnOptions, *, stream: bool) -> Course:
     """Give another variant of a turn's reply, as a turn of its own beside it; the head moves to it."""
     if hint:
         checked(hint, "hint")
-    asked = {"do": "regenerate", "turn": turn_id, "hint": hint}
+    asked = {"do": "regenerate", "turn": None if turn_id is None else turn_key(turn_id), "hint": hint}
 
     def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
         return of_told(stand, (yield from told(scene, turn_id, stand)), again=False)
 
-    return (yield from _speak(scene, ground, Wish(options.sampling, hint=hint), options, asked, stream=stream))
+    return (yield from _speak(scene, ground, Wish(options, hint=hint), options, asked, stream=stream))
+
+
+def speak(scene: Scene, hint: str, options: TurnOptions, *, stream: bool) -> Course:
+    """Let the model speak after what was said last, without a line to answer."""
+    if hint:
+        checked(hint, "hint")
+
+    def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
+        yield from ()
+        return of_no_line(stand)
+
+    return (
+        yield from _speak(
+            scene, ground, Wish(options, hint=hint), options, {"do": "speak", "hint": hint}, stream=stream
+        )
+    )
 
 
 def retry(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Course:
     """Make another attempt at a turn that failed or was interrupted; its human line is reused."""
+    _of_an_attempt(options)
 
     def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
         return of_told(stand, (yield from _unresolved(scene, turn_id, stand)), again=True)
 
-    return (yield from _speak(scene, ground, Wish(options.sampling), options, None, stream=stream))
+    return (yield from _speak(scene, ground, Wish(options), options, None, stream=stream))
 
 
 def resume(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Course:
     """Let the model go on from the text of an interrupted turn; the reply is that text and what follows."""
+    _of_an_attempt(options)
 
     def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
         found = yield from _unresolved(scene, turn_id, stand)
@@ -69,16 +105,23 @@ def resume(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: b
             raise InvalidInputError("turn_id", "has no text to go on from", allowed="an interrupted turn with text")
         return of_told(stand, found, again=True, so_far=found.reply_text)
 
-    return (yield from _speak(scene, ground, Wish(options.sampling), options, None, stream=stream))
+    return (yield from _speak(scene, ground, Wish(options), options, None, stream=stream))
+
+
+def _of_an_attempt(options: TurnOptions) -> None:
+    """Raise ``InvalidInputError`` for options that a turn has from its first attempt on."""
+    for name in ("idempotency_key", "metadata"):
+        if getattr(options, name):
+            raise InvalidInputError(name, "is the turn's since its first attempt", allowed="none for another attempt")
 
 
 def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Plan]:
     """Plan a reply to ``text`` from where the session stands. Writes nothing, whoever else is speaking."""
-    words = checked(text)
+    words, wish = checked(text), Wish(options_of(options))
     stand = yield from read_stand(scene)
     known = yield from rehearse(scene, stand.revision)
     ground = of_new_line(scene, stand, known, words)
-    return (yield from plan(scene, ground, known, Wish(options.sampling), stream=False))
+    return (yield from plan(scene, ground, known, wish, stream=False))
 
 
 def checked(text: str, field: str = "text") -> str:
@@ -104,13 +147,13 @@ def _speak(
     stream: bool,
 ) -> Course:
     """Claim a turn on the ground that ``grounding`` gives and drive it to its end, once per idempotency key."""
-    key = options.idempotency_key if asked is not None else None
-    digest = None if asked is None or key is None else _body_digest(asked, options)
+    key = options_of(options).idempotency_key if asked is not None else None
+    digest = None if asked is None or key is None else body_digest(asked, options)
     queue = Queue(scene, options.on_conflict, options.wait_s)
     yield from queue.let_others()
     while True:
         stand, found, live, gone = yield from look(scene, key)
-        mine = None if found is None else _of_same_body(*found, digest, key)
+        mine = None if found is None else of_same_body(*found, digest, key)
         if mine is not None and _is_answered(mine):
             return (yield from _told_again(mine, stream=stream))
         running = key if mine is not None and mine.status.in_flight else None
@@ -138,8 +181,12 @@ def _speak(
 
 def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
     """Write a claim; says whether it stands. A caller who leaves meanwhile leaves no turn in flight behind."""
+
+    def work(db: Connection) -> bool:
+        return store.claim(db, scene.tenant, scene.session_id, claim, at, now=scene.ports.now())
+
     try:
-        return (yield from write(lambda db: store.claim(db, scene.tenant, scene.session_id, claim, at)))
+        return (yield from write(work))
     except (GeneratorExit, StoreError):
         raise
     except BaseException as error:
@@ -148,13 +195,17 @@ def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
         raise
 
 
-def _body_digest(asked: dict[str, str | None], options: TurnOptions) -> str:
+def body_digest(asked: dict[str, str | None], options: TurnOptions) -> str:
     """SHA-256 of what a caller asked for, as canonical JSON."""
-    body = {**asked, "sampling": options.sampling.model_dump(), "metadata": dict(options.metadata)}
+    body: dict[str, Any] = {**asked, "sampling": options.sampling.model_dump(), "metadata": dict(options.metadata)}
+    if options.model is not None:
+        body["model"] = options.model.model if isinstance(options.model, Endpoint) else options.model
+    if options.facts:
+        body["facts"] = [fact.model_dump() for fact in options.facts]
     return hashlib.sha256(json.dumps(body, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-def _of_same_body(turn: Turn, first_digest: str, digest: str | None, key: str | None) -> Turn:
+def of_same_body(turn: Turn, first_digest: str, digest: str | None, key: str | None) -> Turn:
     """Give the turn that a key began. Raises ``IdempotencyError`` where it was for something else."""
     if digest != first_digest:
         raise IdempotencyError(f"the idempotency key {key!r} was used for another request", found=turn.id)

@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
-from roleplay.domain.conversation import Turn, TurnStatus
+from roleplay.domain.conversation import SessionInfo, Turn, TurnStatus
+from roleplay.domain.settings import SessionSettings
 from roleplay.errors import ConflictError, InvalidInputError
 from roleplay.store import Connection, moves, rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import NewMessage, NewTurn
+from roleplay.turns.asked import number, turn_key
 from roleplay.turns.effects import Steps, read, write
 from roleplay.turns.ground import end_if_lost
-from roleplay.turns.scene import Scene
+from roleplay.turns.plan import check
+from roleplay.turns.scene import Scene, check_label
 from roleplay.turns.speaking import checked
 
 T = TypeVar("T")
@@ -36,7 +39,7 @@ class _Now(NamedTuple):
 
     def told(self, turn_id: str) -> rescue.Told:
         """Read a turn, which must not be in flight."""
-        found = rescue.told(*self.place, turn_id, None)
+        found = rescue.told(*self.place, turn_key(turn_id), None)
         if TurnStatus(found.status).in_flight:
             raise ConflictError("this turn is still running", found=found.id, turn_id=found.id)
         return found
@@ -81,8 +84,7 @@ def _stand_on(scene: Scene, turn_id: str, cause: str) -> Steps[Turn]:
 
 def rewind(scene: Scene, turns: int) -> Steps[Turn | None]:
     """Step back over the last ``turns`` turns; gives the turn the session stands on then, ``None`` before the first."""
-    if turns < 1:
-        raise InvalidInputError("turns", f"is {turns}", allowed="at least 1")
+    number("turns", turns, 1)
 
     def work(now: _Now) -> Turn | None:
         head, limit = now.stand.head_turn, min(turns, now.stand.last_turn) + 1
@@ -162,7 +164,7 @@ def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
 
 def _reworded(scene: Scene, found: rescue.Told, old: Turn, seq: int, text: str) -> NewMessage:
     assert old.reply is not None
-    humans, models = found.human_ordinal or 0, found.model_ordinal or 0
+    humans, models = found.ordinals
     return NewMessage(
         seq=seq,
         parent_seq=old.reply.parent_seq,
@@ -183,9 +185,26 @@ def hide(scene: Scene, turn_id: str, *, hidden: bool) -> Steps[Turn]:
 
     def work(now: _Now) -> Turn:
         found = now.complete(turn_id)
-        messages = [seq for seq in (found.human_seq, found.reply_seq) if seq is not None]
-        moves.hide(*now.place, messages, hidden=hidden)
+        # The reply says it for its line too, which may be other variants' as well.
+        moves.hide(*now.place, [found.tip] if found.tip is not None else [], hidden=hidden)
         return transcript.by_id(*now.place, turn_id)
+
+    return (yield from _write(scene, work))
+
+
+def update(scene: Scene, label: str | None, settings: SessionSettings | None) -> Steps[SessionInfo]:
+    """Give the session another scene label or other settings, as a new revision; earlier turns keep theirs."""
+    if settings is not None:
+        check(scene, settings)
+    if label is not None:
+        check_label(label)
+
+    def work(now: _Now) -> SessionInfo:
+        old = sessions.get(*now.place)
+        new = old.scene if label is None else label.strip(), old.settings if settings is None else settings
+        if new != (old.scene, old.settings):
+            sessions.add_revision(*now.place, now.stand.revision + 1, scene=new[0], settings=new[1], at=now.at)
+        return sessions.get(*now.place)
 
     return (yield from _write(scene, work))
 
@@ -197,7 +216,8 @@ def branches(scene: Scene) -> Steps[Sequence[Turn]]:
 
 def variants(scene: Scene, turn_id: str) -> Steps[Sequence[Turn]]:
     """Give all complete variants of a turn's reply, oldest first, and the turn itself among them."""
-    return (yield from read(lambda db: transcript.variants(db, scene.tenant, scene.session_id, turn_id)))
+    key = turn_key(turn_id)
+    return (yield from read(lambda db: transcript.variants(db, scene.tenant, scene.session_id, key)))
 
 
 def _write(scene: Scene, work: Callable[[_Now], T]) -> Steps[T]:

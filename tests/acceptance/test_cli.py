@@ -269,10 +269,10 @@ def test_going_on_at_a_terminal_shows_the_last_turns_without_colours_where_unwan
     screen = terminal(NO_COLOR="1")
     assert "1  go on: 诸葛亮" in screen.until(r"number \[1\]: ")
     screen.type("\n")
-    recalled = screen.until("User: d\r\n诸葛亮: D\\.\r\n")
+    recalled = screen.until("用户: d\r\n诸葛亮: D\\.\r\n")
     assert "诸葛亮: B." in recalled
     assert "诸葛亮: A." not in recalled
-    screen.until("User: ")
+    screen.until("用户: ")
     screen.type("/quit\n")
     assert screen.end() == 0
     assert "\x1b" not in screen.seen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 
 import roleplay
-from roleplay import ConflictError, Endpoint, Persona, TurnOptions, TurnStatus
+from roleplay import ChatUnavailableError, ConflictError, Endpoint, Persona, StoreError, TurnOptions, TurnStatus
+from roleplay.store import turns
 from roleplay.testing import ScriptedModel, Simulator
 from roleplay.testing.simulator import EndlessStream, Fault, SlowDrip, SlowFirstByte
 from tests.support.shells import Roleplay
@@ -105,15 +108,18 @@ def test_closing_interrupts_a_wait_for_the_network(
     with Roleplay.open(database_url, model=endpoint) as rp:
         session = talk(rp)
 
-        def read() -> roleplay.Turn:
+        def read() -> None:
             if door == "send":
-                turn: roleplay.Turn = session.send("Well?")
-                return turn
+                with pytest.raises(ConflictError, match="closed") as refused:
+                    session.send("Well?")
+                ended.append(refused.value.turn_id)
+                return
             with session.stream("Well?") as reply:
                 for _ in reply:
                     pass
-            return reply.turn
+            ended.append(reply.turn.id)
 
+        ended: list[str | None] = []
         running = pool.submit(read)
         while not simulator.requests:
             time.sleep(0.01)
@@ -121,8 +127,9 @@ def test_closing_interrupts_a_wait_for_the_network(
         began = time.monotonic()
         rp.close(grace_s=0.1)
         assert time.monotonic() - began < 3
-        assert running.result(timeout=5).status is TurnStatus.INTERRUPTED
-    assert stored(database_url, session.id).status is TurnStatus.INTERRUPTED
+        running.result(timeout=5)
+    turn = stored(database_url, session.id)
+    assert (turn.status, [turn.id]) == (TurnStatus.INTERRUPTED, ended)
 
 
 def test_closing_ends_a_wait_for_another_turn(database_url: str, scripted: Scripted, pool: ThreadPoolExecutor) -> None:
@@ -138,3 +145,90 @@ def test_closing_ends_a_wait_for_another_turn(database_url: str, scripted: Scrip
             with pytest.raises(ConflictError, match="closed"):
                 waiting.result(timeout=5)
     assert stored(database_url, session.id).human.text == "First."
+
+
+def test_closing_ends_a_pause_before_the_next_attempt(
+    database_url: str, scripted: Scripted, pool: ThreadPoolExecutor
+) -> None:
+    """A turn that waits for a reset time is interrupted at once."""
+    model = scripted(ChatUnavailableError("limit", code=1002, retry_after_s=40.0))
+    with Roleplay.open(database_url, model=MODEL, chat=model) as rp:
+        session = talk(rp)
+        running = pool.submit(session.send, "Well?")
+        while not model.bodies:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        began = time.monotonic()
+        rp.close(grace_s=0.1)
+        assert time.monotonic() - began < 3
+        with pytest.raises(ConflictError, match="closed") as refused:
+            running.result(timeout=5)
+    turn = stored(database_url, session.id)
+    assert (turn.id, turn.status) == (refused.value.turn_id, TurnStatus.INTERRUPTED)
+    assert len(model.bodies) == 1
+
+
+def test_closing_ends_every_turn_though_one_cannot_be_told(
+    database_url: str, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the end of one turn cannot be written, the others are ended all the same, all is closed, and it is said."""
+    with Roleplay.open(database_url, model=MODEL, chat=scripted(WORDS, WORDS, WORDS)) as rp:
+        sessions = [talk(rp) for _ in range(3)]
+        streams = [session.stream("Well?") for session in sessions]
+        finish, refused = turns.finish, []
+
+        def fails(db: Any, hold: Any, *rest: Any, **more: Any) -> bool:
+            if not refused or refused == [hold.session_id]:
+                refused.append(hold.session_id)
+                raise StoreError("the disk is full")
+            return finish(db, hold, *rest, **more)
+
+        monkeypatch.setattr(turns, "finish", fails)
+        with pytest.raises(StoreError, match="disk is full"):
+            rp.close(grace_s=0.05)
+        monkeypatch.undo()
+        assert not rp._backstage._on
+        assert not [one.name for one in threading.enumerate() if one.name.startswith("roleplay-")]
+        del streams
+    with roleplay.Roleplay.open(database_url, model=MODEL, chat=scripted()) as rp:
+        states = {session.id: next(iter(rp.sessions.get(session.id).turns())).status for session in sessions}
+        assert len(rp.recover()) == 1
+    assert sorted(states.values()) == [TurnStatus.INTERRUPTED, TurnStatus.INTERRUPTED, TurnStatus.PENDING]
+    assert states[refused[0]] is TurnStatus.PENDING
+
+
+@pytest.mark.parametrize("shell", ["asyncio"], indirect=True)
+def test_a_cancelled_close_closes_all_the_same(database_url: str, scripted: Scripted) -> None:
+    """A time-out around ``close`` ends its grace: the turns are ended and the threads too, then it is raised."""
+
+    async def meet() -> str:
+        rp = await roleplay.AsyncRoleplay.open(database_url, model=MODEL, chat=scripted(WORDS).aio)
+        session = await rp.sessions.create(cast=[await rp.personas.put(Persona("Huang"))])
+        stream = await session.stream("Well?")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await rp.close(grace_s=30)
+        assert stream.turn.status is TurnStatus.INTERRUPTED
+        assert not rp._backstage._on
+        return session.id
+
+    began = time.monotonic()
+    session_id = asyncio.run(meet())
+    assert time.monotonic() - began < 20
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("roleplay-")]
+    assert stored(database_url, session_id).status is TurnStatus.INTERRUPTED
+
+
+@pytest.mark.parametrize("shell", ["sync"], indirect=True)
+def test_ctrl_c_ends_the_grace(database_url: str, scripted: Scripted) -> None:
+    """Ctrl-C while ``close`` waits: the turns are ended, then it is raised."""
+    rp = roleplay.Roleplay.open(database_url, model=MODEL, chat=scripted(WORDS))
+    session = talk(rp)
+    stream = session.stream("Well?")
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        rp.close(grace_s=30)
+    timer.join()
+    assert stream.turn.status is TurnStatus.INTERRUPTED
+    assert stored(database_url, session.id).status is TurnStatus.INTERRUPTED

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -233,6 +237,56 @@ def test_threads_that_reject_wait_or_fork(
     assert after.human.parent_seq == first.reply.seq
     assert [turn.human.text for turn in session.turns()] == ["Before.", "First.", "After."]
     assert {turn.human.text for turn in session.tree.branches()} == {"Beside.", "After."}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_key_is_asked_for_once_through_a_long_pause(
+    database_url: str,
+    scripted: Scripted,
+    pool: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    elsewhere: bool,
+) -> None:
+    """While its owner pauses before the next attempt, a turn stays his: for other threads as for other machines."""
+    monkeypatch.setattr("roleplay.turns.plan.LEASE_MARGIN_S", 0.7)
+    times = {"timeout_s": 1.0, "read_timeout_s": 1.0, "connect_timeout_s": 1.0}
+    patient = Endpoint("MiniMax-M2.7", retry={"first_pause_s": 0, "total_s": 60.0}, **times)
+    model = scripted(ChatUnavailableError("busy", code=1002, retry_after_s=2.5), "Here.", "Here again.")
+    with Roleplay.open(database_url, model=patient, chat=model) as rp:
+        session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
+        first = pool.submit(session.send, "Well?", options=KEYED)
+        while not model.bodies:
+            time.sleep(0.01)
+        if elsewhere:
+            monkeypatch.setattr("roleplay.session.ports.this_owner", lambda: "elsewhere:1:1/1/1")
+            monkeypatch.setattr("roleplay.session.ports._driven", {})
+        with Roleplay.open(database_url, model=patient, chat=model) as other:
+            second = other.sessions.get(session.id).send("Well?", options=WAITING)
+        assert second == first.result()
+    assert (second.status, second.reply.text, second.attempt) == (TurnStatus.COMPLETED, "Here.", 2)
+    assert len(model.bodies) == 2
+
+
+def test_a_lease_begins_when_the_lock_is_held(
+    sqlite_url: str, scripted: Scripted, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for SQLite's lock loses nothing of the lease by that."""
+    monkeypatch.setattr("roleplay.turns.plan.LEASE_MARGIN_S", 30.0)
+    gate = Gate(WORDS)
+    with Roleplay.open(sqlite_url, model=MODEL, chat=scripted(gate)) as rp:
+        session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
+        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as other:
+            other.execute("BEGIN IMMEDIATE")
+            running = pool.submit(session.send, "Well?")
+            time.sleep(1)
+            other.rollback()
+            freed = datetime.now(UTC)
+            assert gate.reached.wait(30)
+            [until] = other.execute("SELECT lease_until FROM roleplay_turns WHERE status = 'pending'").fetchone()
+        gate.open()
+        running.result()
+    lasts = datetime.fromisoformat(until).replace(tzinfo=UTC) - freed
+    assert lasts.total_seconds() > MODEL.timeout_s + 30 - 0.1
 
 
 OTHER = """

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from roleplay import Endpoint, Persona, Roleplay, StoreError
+from roleplay import Checked, Endpoint, Persona, Roleplay, StoreError, Verdict
 from roleplay.store.database import Database
 from roleplay.store.tables import (
     Base,
@@ -29,6 +29,7 @@ from roleplay.store.tables import (
     SessionRevisionRow,
     SessionRow,
     TurnRow,
+    VerdictRow,
     table,
 )
 from roleplay.testing import ScriptedModel
@@ -91,7 +92,12 @@ class House:
 @pytest.fixture
 def house(database_url: str, scripted: Callable[..., ScriptedModel]) -> Iterator[House]:
     """Two sessions on each database in turn."""
-    with Roleplay.open(database_url, model=Endpoint("MiniMax-M2.7"), chat=scripted()) as rp:
+
+    def guard(what: Checked) -> Verdict | None:
+        return Verdict.replace("Where?") if what.side == "human" else None
+
+    model = Endpoint("MiniMax-M2.7")
+    with Roleplay.open(database_url, model=model, chat=scripted(), guards=[guard]) as rp:
         yield House(rp)
 
 
@@ -169,6 +175,9 @@ BAD: list[tuple[str, Row, dict[str, Any]]] = [
     ("an unknown kind", TurnRow, TURN | {"kind": "joke"}),
     ("an unknown role", MessageRow, MESSAGE | {"role": "system"}),
     ("an unknown player", ParticipantRow, {"seat": 3, "played_by": "ghost"}),
+    ("a verdict of nobody's turn", VerdictRow, {"turn_seq": 77}),
+    ("a verdict on an unknown side", VerdictRow, {"ordinal": 2, "side": "other"}),
+    ("a verdict to allow", VerdictRow, {"ordinal": 2, "action": "allow"}),
     ("an unknown purpose", ModelCallRow, CALL | {"purpose": "fun"}),
     ("an unknown cause", HeadMoveRow, {"version": 99, "cause": "boredom"}),
     # numbers
@@ -222,6 +231,7 @@ def test_good_rows_are_taken(house: House) -> None:
     house.add(TurnRow, **TURN)
     house.add(MessageRow, **MESSAGE)
     house.add(ModelCallRow, **CALL)
+    house.add(VerdictRow, ordinal=2)
     house.add(HeadMoveRow, version=99)
     house.add(PieceRow, digest="d" * 32)
     house.add(PersonaVersionRow, version=2)

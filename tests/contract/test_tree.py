@@ -20,9 +20,11 @@ from roleplay import (
     NotFoundError,
     Persona,
     SessionSettings,
+    StoreError,
+    TurnOptions,
     TurnStatus,
 )
-from roleplay.context.language import EN, JA, ZH
+from roleplay.context.languages import LANGUAGES
 from roleplay.store.database import Database
 from roleplay.store.tables import Base, HeadMoveRow, MessageRow, SessionRow, TurnRow, table
 from roleplay.testing import ScriptedModel
@@ -337,11 +339,56 @@ def test_hide_and_show(opened: Callable[..., Stage]) -> None:
     assert one.rebuilt() == one.model.bodies
 
 
+def test_a_hidden_variant_leaves_the_others_whole(opened: Callable[..., Stage]) -> None:
+    """What is hidden is a turn: another variant, old or new, keeps the line that they share."""
+    one = opened("a", "b", "b again", "c", "b at last", "d", "e", "f")
+    one.session.send("A")
+    old = one.session.send("B")
+    again = through(one.session.regenerate())
+    one.tree.hide(old.id)
+    for turn in one.tree.variants(old.id):
+        assert turn.human.hidden is turn.reply.hidden is (turn.id == old.id)
+    one.session.send("C")
+    assert one.asked() == ["A", "a", "B", "b again", "C"]
+    last = through(one.session.regenerate(old.id))
+    one.session.send("D")
+    assert one.asked() == ["A", "a", "B", "b at last", "D"]
+    one.tree.edit(old.id, "edited")
+    one.session.send("E")
+    assert one.asked() == ["A", "a", "B", "edited", "E"]
+    one.tree.choose(old.id)
+    one.session.send("F")
+    assert one.asked() == ["A", "a", "F"]
+    one.tree.show(old.id)
+    one.tree.hide(last.id)
+    assert one.session.turn(again.id).human.hidden is one.session.turn(old.id).human.hidden is False
+    assert one.session.turn(last.id).human.hidden is True
+    assert one.rebuilt() == one.model.bodies
+
+
+def test_lines_that_were_hidden_by_themselves_are_their_replies(opened: Callable[..., Stage]) -> None:
+    """In a database of before, a hidden turn's line is marked too; its other variants keep it all the same."""
+    one = opened("a", "a again", "b", "c")
+    old = one.session.send("A")
+    through(one.session.regenerate())
+    one.tree.hide(old.id)
+    sql = "UPDATE roleplay_messages SET hidden = true WHERE role = 'user' AND tenant = 'default'"
+    database = Database.open(one.url)
+    database.write(lambda db: db.exec_driver_sql(sql))
+    database.close()
+    one.session.send("B")
+    assert one.asked() == ["A", "a again", "B"]
+    one.tree.choose(old.id)
+    one.session.send("C")
+    assert one.asked() == ["C"]
+    assert one.rebuilt() == one.model.bodies
+
+
 def test_what_is_hidden_takes_no_room(opened: Callable[..., Stage]) -> None:
-    """A hidden turn, however long, takes no budget from the lines before it."""
-    one = opened("One.", "Long. " * 30, "Three.", budget_tokens=200)
+    """A hidden turn, however long its line and its reply, takes no budget from the lines before it."""
+    one = opened("One.", "Long. " * 15, "Three.", budget_tokens=200)
     one.session.send("First?")
-    one.tree.hide(one.session.send("Second?").id)
+    one.tree.hide(one.session.send("Second? " * 15).id)
     one.session.send("Third?")
     assert one.asked() == ["First?", "One.", "Third?"]
 
@@ -416,6 +463,41 @@ def test_the_last_attempt_is_shown(opened: Callable[..., Stage]) -> None:
     assert one.said() == ["Well?", "One.", "Now?", "Four."]
 
 
+def test_a_fork_hides_no_attempt(opened: Callable[..., Stage]) -> None:
+    """A turn that was cut off is still the last attempt when another was spoken beside it, on a branch."""
+    one = opened("One.", "Two is a longer reply.", "Beside.", "Two.")
+    one.session.send("Well?")
+    with one.session.stream("And?") as reply:
+        one.session.send("So?", options=TurnOptions(on_conflict="fork"))
+    cut_off = reply.turn
+    assert cut_off.status is TurnStatus.INTERRUPTED
+    assert one.session.turns().items[-1].id == cut_off.id
+    assert through(one.session.retry()).id == cut_off.id
+    assert one.said() == ["Well?", "One.", "And?", "Two."]
+
+
+@pytest.mark.parametrize("greetings", [(), ("Hello.",)])
+def test_a_variant_that_failed_is_the_last_attempt(opened: Callable[..., Stage], greetings: tuple[str, ...]) -> None:
+    """A failed ``regenerate`` is shown and found like a failed line, until something newer was said."""
+    one = opened("One.", REFUSED, "One again.", REFUSED, "Two.", greetings=greetings)
+    first = one.session.send("Well?")
+    with pytest.raises(ChatRequestError) as failure:
+        through(one.session.regenerate())
+    assert [turn.id for turn in one.session.turns()][-2:] == [first.id, failure.value.turn_id]
+    turn = through(one.session.retry())
+    assert (turn.id, turn.reply.text) == (failure.value.turn_id, "One again.")
+    one.tree.choose(first.id)
+    assert one.session.turns().items[-1].id == first.id
+    with pytest.raises(ChatRequestError) as failure:
+        through(one.session.regenerate())
+    assert one.session.turns().items[-1].id == failure.value.turn_id
+    one.session.send("And?")
+    one.tree.rewind()
+    assert one.session.turns().items[-1].id == first.id
+    with pytest.raises(InvalidInputError, match="complete"):
+        one.session.retry()
+
+
 def test_retry_reuses_the_line(opened: Callable[..., Stage]) -> None:
     """Another attempt at a turn is the same turn with the same line; the partial text before it is no variant."""
     one = opened("One is a longer reply.", ChatUnavailableError("busy", code=1002), "Two.", "Three.")
@@ -429,6 +511,38 @@ def test_retry_reuses_the_line(opened: Callable[..., Stage]) -> None:
     other = through(one.session.regenerate())
     assert (other.variant, other.variants) == (2, 2)
     assert one.said() == ["Well?", "Three."]
+
+
+@pytest.mark.parametrize("how", ["refused", "lost"])
+def test_a_retry_that_says_nothing_takes_nothing_away(opened: Callable[..., Stage], how: str) -> None:
+    """An interrupted turn is what it was when another attempt gave no text: it can be resumed, accepted, retried."""
+
+    def dies(_messages: object) -> str:
+        raise StoreError("gone")
+
+    one = opened("One is a longer reply.", REFUSED if how == "refused" else dies, " And more.", "Two.")
+    part = cut(one.session.stream("Well?"))
+    with pytest.raises((ChatRequestError, StoreError)):
+        one.session.retry()
+    assert list(one.rp.recover()) == ([part.id] if how == "lost" else [])
+    [again] = one.session.turns()
+    assert (again.status, again.reply) == (TurnStatus.INTERRUPTED, part.reply)
+    assert len(again.calls) == 2
+    assert list(one.rp.doctor()) == []
+    whole = through(one.session.resume())
+    assert (whole.id, whole.reply.text) == (part.id, part.reply.text + " And more.")
+    assert one.rebuilt() == one.model.bodies
+
+
+@pytest.mark.parametrize("door", ["retry", "resume"])
+@pytest.mark.parametrize("refused", [{"idempotency_key": "order-1"}, {"metadata": {"a": 1}}])
+def test_an_attempt_has_no_key_of_its_own(opened: Callable[..., Stage], door: str, refused: dict[str, Any]) -> None:
+    """What a turn has from its first attempt on is not given again: it would be dropped."""
+    one = opened("One is a longer reply.")
+    cut(one.session.stream("Well?"))
+    with pytest.raises(InvalidInputError, match=next(iter(refused))):
+        getattr(one.session, door)(options=TurnOptions(**refused))
+    assert len(one.model.bodies) == 1
 
 
 def test_a_retry_that_fails_is_retried(opened: Callable[..., Stage]) -> None:
@@ -449,9 +563,9 @@ def test_a_retry_that_fails_is_retried(opened: Callable[..., Stage]) -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ("Once, on a big river there was a ferry.", EN),
-        ("从前有一个摆渡的人，住在大江的岸边上，每天都很忙。", ZH),
-        ("むかしむかし、大きな川のほとりに渡し守が住んでいました。", JA),
+        ("Once, on a big river there was a ferry.", LANGUAGES["en"]),
+        ("从前有一个摆渡的人，住在大江的岸边上，每天都很忙。", LANGUAGES["zh"]),
+        ("むかしむかし、大きな川のほとりに渡し守が住んでいました。", LANGUAGES["ja"]),
     ],
     ids=["en", "zh", "ja"],
 )

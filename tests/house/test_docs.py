@@ -19,7 +19,7 @@ def test_there_are_pages() -> None:
     """The pages that promise to run are found."""
     names = {path.name for path in PAGES}
     assert {"README.md", "tutorial.md", "test-your-bot.md", "choose-a-model.md"} <= names
-    assert {"branches-and-retries.md", "asyncio.md"} <= names
+    assert {"branches-and-retries.md", "asyncio.md", "personas-in-git.md"} <= names
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

@@ -247,6 +247,20 @@ def test_a_turn_costs_the_same(crowd: Crowd) -> None:
     assert sum(rows[10]) <= sum(rows[1_000])
 
 
+def test_a_page_costs_the_same(crowd: Crowd) -> None:
+    """Two statements at every length, the same ones, for the newest page and for one before it; so many rows."""
+    pages = {size: [one for one in crowd.page(size) if "roleplay_" in one.sql] for size in SIZES}
+    assert len({tuple(one.sql for one in seen) for seen in pages.values()}) == 1
+    assert all(len(seen) == 2 for seen in pages.values())
+    session = crowd.sessions[100_000]
+    with watched() as seen:
+        older = session.turns(before="turn-40000", limit=5)
+    assert [turn.seq for turn in older] == list(range(39_996, 40_001))
+    older_page = [one for one in seen if "roleplay_" in one.sql]
+    assert len(older_page) == 2
+    assert sum(fetched(crowd.database, one) for one in older_page) <= 2 * 6
+
+
 @pytest.mark.parametrize("door", WRITES)
 @pytest.mark.parametrize("size", [10, 1_000])
 def test_the_rows_written_are_few_and_known(crowd: Crowd, door: str, size: int) -> None:
@@ -280,7 +294,8 @@ def postgres_plans(url: str, statements: list[Seen], *, analyze: bool = False) -
     todo, nodes = [], []
     with psycopg.connect(**address, cursor_factory=psycopg.ClientCursor) as connection:
         for seen in statements:
-            if "set_config" in seen.sql:
+            if "set_config" in seen.sql:  # what it is asked under
+                connection.execute(seen.sql)  # type: ignore[arg-type]
                 continue
             how = "ANALYZE, FORMAT JSON" if analyze and not seen.sql.startswith("INSERT") else "FORMAT JSON"
             found = connection.execute(f"EXPLAIN ({how}) {seen.sql}", seen.values).fetchone()  # type: ignore[arg-type]

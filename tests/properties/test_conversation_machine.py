@@ -37,7 +37,7 @@ from roleplay import (
     StoreError,
     TurnOptions,
 )
-from roleplay.context.language import EN
+from roleplay.context.languages import LANGUAGES
 from roleplay.store.database import Database
 from roleplay.store.tables import Base, TurnRow, table
 from roleplay.testing import ScriptedModel
@@ -76,12 +76,13 @@ class Line:
     """What the human said."""
 
     text: str
-    hidden: bool = False
 
 
 @dataclass(eq=False)
 class Known:
-    """What the model knows of a turn. ``order`` grows with each attempt that begins a reply anew."""
+    """What the model knows of a turn. ``order`` grows with each attempt that begins a reply anew; ``aside``: it was
+    spoken beside a turn that ran, and moved no head. ``earlier``: the text and order that the turn had before its last
+    attempt, and has again when that gives none."""
 
     parent: Known | None
     line: Line | None
@@ -90,11 +91,18 @@ class Known:
     status: str = "pending"
     reply: str | None = None
     hidden: bool = False
+    aside: bool = False
+    earlier: tuple[str, int] | None = None
     requests: list[int] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
         return self.status == "completed"
+
+    def remember(self) -> None:
+        """What failed is what it was, as far as it had a text."""
+        if self.status == "failed" and self.earlier is not None:
+            (self.reply, self.order), self.status = self.earlier, "interrupted"
 
 
 class World(NamedTuple):
@@ -194,8 +202,9 @@ class Conversation(RuleBasedStateMachine):
 
     def ended(self) -> None:
         """Know that the lost turn is ended now."""
-        if self.lost is not None:
-            self.lost.status = "interrupted" if self.lost.reply else "failed"
+        if (lost := self.lost) is not None:
+            lost.status = "interrupted" if lost.reply else "failed"
+            lost.remember()
 
     def path(self, tip: Known | None) -> list[Known]:
         found = []
@@ -205,8 +214,15 @@ class Conversation(RuleBasedStateMachine):
         return found[::-1]
 
     def unresolved(self) -> Known | None:
-        """The newest attempt after the head, if it has not become a reply."""
-        after = [one for one in self.turns if one.parent is self.head]
+        """The newest attempt after the head, or at the head's own line since then, if it has not become a reply.
+
+        What was spoken beside another turn is no answer to what failed here.
+        """
+        head = self.head
+        since = [] if head is None else self.turns[self.turns.index(head) + 1 :]
+        again = [one for one in since if head and (one.parent, one.line) == (head.parent, head.line)]
+        after = [one for one in self.turns if one.parent is head or one in again]
+        after = [one for one in after if not (one.complete and one.aside)]
         return after[-1] if after and not after[-1].complete else None
 
     def family(self, one: Known) -> list[Known]:
@@ -253,7 +269,8 @@ class Conversation(RuleBasedStateMachine):
         turn.reply = stored.reply.text if stored.reply else None
         kept = turn.reply or ""
         assert (so_far + text).startswith(kept)
-        assert flushed(min(taken, -(-len(text) // PIECE_CHARS))) <= len(kept) - len(so_far) <= taken * PIECE_CHARS
+        least = flushed(min(taken, -(-len(text) // PIECE_CHARS)), len(so_far))
+        assert least <= len(kept) - len(so_far) <= taken * PIECE_CHARS
 
     def attempt(self, door: Callable[[], Any], end: str, after: int) -> Went:
         """Go through a door and, where it gives a stream, take that as far as the attempt goes."""
@@ -373,10 +390,12 @@ class Conversation(RuleBasedStateMachine):
 
     def again(self, turn: Known, how: tuple[str, int], door: Callable[[], Any]) -> None:
         """Another attempt at a turn, anew."""
-        was = len(turn.requests), turn.reply, turn.order
         self.ended()
+        turn.earlier = (turn.reply, turn.order) if turn.reply else None
+        was = len(turn.requests), turn.reply, turn.order
         turn.reply, turn.order = None, next(self.numbers)
         self.speak(turn, door, how, self.words(40))
+        turn.remember()
         if len(turn.requests) == was[0]:
             turn.reply, turn.order = was[1:]
         else:
@@ -413,7 +432,7 @@ class Conversation(RuleBasedStateMachine):
         was = len(turn.requests)
         self.speak(turn, lambda: self.session.resume(turn.id), how, self.words(length), so_far)
         if len(turn.requests) > was:
-            self.asked_as(turn, ("assistant", so_far), ("user", EN.go_on))
+            self.asked_as(turn, ("assistant", so_far), ("user", LANGUAGES["en"].go_on))
 
     @precondition(lambda self: self.pick(0, complete=False))
     @rule(number=picks)
@@ -456,6 +475,7 @@ class Conversation(RuleBasedStateMachine):
         lines = Line(f"Line {next(self.numbers)}?"), Line(f"Line {next(self.numbers)}?")
         first, second = (Known(self.head, line, next(self.numbers), status="completed") for line in lines)
         first.reply, second.reply = self.words(length), self.words(40)
+        second.aside = True
         was = len(self.model.bodies)
         self.model.say(first.reply, second.reply)
         with self.session.stream(lines[0].text) as reply:
@@ -543,8 +563,6 @@ class Conversation(RuleBasedStateMachine):
         tree = self.session.tree
         (tree.hide if hidden else tree.show)(turn.id)
         turn.hidden = hidden
-        if turn.line is not None:
-            turn.line.hidden = hidden
 
     @rule()
     def open_again(self) -> None:
@@ -566,7 +584,7 @@ class Conversation(RuleBasedStateMachine):
             (
                 one.id,
                 one.status,
-                one.line and (one.line.text, one.line.hidden),
+                one.line and (one.line.text, one.hidden),
                 None if one.reply is None else (one.reply, one.hidden),
                 (self.family(one).index(one) + 1, len(self.family(one))),
                 len(one.requests),
@@ -642,18 +660,20 @@ def abandon(stream: Any) -> None:
     drive._backstage.leave(drive)
 
 
-def flushed(pieces: int) -> int:
-    """How many characters are kept at least when so many pieces have come."""
-    kept = 0
-    for length in range(PIECE_CHARS, pieces * PIECE_CHARS, PIECE_CHARS):  # the last piece may be short
+def flushed(pieces: int, before: int) -> int:
+    """How many characters are kept at least when so many pieces have come after ``before`` of them."""
+    kept = before
+    for length in range(before + PIECE_CHARS, before + pieces * PIECE_CHARS, PIECE_CHARS):  # the last may be short
         kept = length if length >= max(2 * kept, FLUSH_CHARS) else kept
-    return kept
+    return kept - before
 
 
 def visible(one: Known) -> list[tuple[str, str]]:
-    """The lines of a turn that contexts hold."""
-    said = [] if one.line is None or one.line.hidden else [("user", one.line.text)]
-    return said if one.hidden or one.reply is None else [*said, ("assistant", one.reply)]
+    """The lines of a turn that contexts hold: both or, where it is hidden, neither, whatever its variants are."""
+    if one.hidden:
+        return []
+    said = [] if one.line is None else [("user", one.line.text)]
+    return said if one.reply is None else [*said, ("assistant", one.reply)]
 
 
 def merged(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:

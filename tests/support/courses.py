@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from roleplay import Endpoint, EstimatingCounter, Participant, Persona, PlayedBy, RoleplayError, SessionSettings
+from roleplay.context.languages import LANGUAGES
 from roleplay.domain.persona import StoredPersona
-from roleplay.domain.settings import Sampling
 from roleplay.store.sessions import Seat, Stage, Stand
 from roleplay.turns.effects import Effect, Open, Pause, Ports, Read, Receive, Write
 from roleplay.turns.ground import Seen
-from roleplay.turns.scene import Scene
+from roleplay.turns.scene import Scene, Watch
 
 E = TypeVar("E")
 OWNER = "us"
@@ -52,10 +52,13 @@ class Hand:
     """Answers effects. ``told`` holds what reads and writes give, by the function that asks; what is not told is true.
 
     ``answers`` are the model's: for each call an error, or pieces of a stream, an error among them where it breaks.
-    ``pace_s`` is how long each piece takes. Time passes with pieces and pauses alone, and chance is always a half.
+    ``pace_s`` is how long each piece takes, ``late_s`` how much longer each pause than it should. Time passes with
+    pieces and pauses alone, and chance is always a half.
     """
 
-    def __init__(self, *answers: RoleplayError | Iterable[bytes | RoleplayError], pace_s: float = 0.0) -> None:
+    def __init__(
+        self, *answers: RoleplayError | Iterable[bytes | RoleplayError], pace_s: float = 0.0, late_s: float = 0.0
+    ) -> None:
         self.effects: list[Effect] = []
         self.told: dict[str, deque[Any]] = {"look": deque([FREE]), "rehearse": deque([stage(Persona("Nova"))])}
         self.now_s = 0.0
@@ -63,22 +66,25 @@ class Hand:
         self._answers = deque(answers)
         self._pieces: deque[bytes | RoleplayError] = deque()
         self._pace_s = pace_s
+        self._late_s = late_s
         self.counter = CountedTexts()
 
-    def scene(self, endpoint: Endpoint) -> Scene:
+    def scene(self, endpoint: Endpoint, *others: Endpoint) -> Scene:
         """The scene of a session that nobody spoke in yet."""
         return Scene(
             tenant="default",
             session_id="session",
-            endpoint=endpoint,
-            sampling=Sampling(),
-            budget_tokens=None,
+            endpoints=(endpoint, *others),
+            outer=(),
+            languages=LANGUAGES,
+            watch=Watch(),
             counter=self.counter,
             ports=Ports(
                 now=lambda: BEGAN + timedelta(seconds=self.now_s),
                 monotonic=lambda: self.now_s,
                 draw=lambda: 0.5,
                 new_id=self._name,
+                zone=lambda _name: UTC,
                 owner=OWNER,
                 is_gone=lambda owner: owner == "gone",
             ),
@@ -123,7 +129,7 @@ class Hand:
 
     def _answer(self, effect: Effect) -> Any:
         if isinstance(effect, Pause):
-            self.now_s += effect.seconds
+            self.now_s += effect.seconds + self._late_s
         if isinstance(effect, Open):
             answer = self._answers.popleft()
             if isinstance(answer, RoleplayError):

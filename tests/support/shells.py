@@ -64,6 +64,8 @@ class Face:
             return lambda *args, **options: self._walk(value(*args, **options))
         if inspect.iscoroutinefunction(value):
             return lambda *args, **options: self._dress(self._loop.wait(value(*args, **options)))
+        if inspect.ismethod(value):
+            return lambda *args, **options: self._dress(value(*args, **options))
         return self._dress(value)
 
     def __iter__(self) -> Iterator[Any]:

@@ -42,6 +42,24 @@ def test_the_whole_pause_is_drawn(draw: float) -> None:
     assert pause(draw=draw) == draw
 
 
+@pytest.mark.parametrize(
+    ("code", "attempt", "least", "most"),
+    [(1002, 1, 4, 8), (1002, 2, 8, 16), (1002, 3, 10, 20), (1039, 1, 4, 8), (1041, 1, 2, 4), (2045, 2, 4, 8)],
+)
+def test_who_comes_too_fast_waits_longer(code: int, attempt: int, least: float, most: float) -> None:
+    """By the default policy: no rate limit is met again at once, whatever is drawn, unless a time was named."""
+    error, policy = ChatUnavailableError("too fast", code=code), Retry(attempts=4)
+    assert pause(error, policy=policy, attempt=attempt, draw=0.0) == least
+    assert pause(error, policy=policy, attempt=attempt, draw=math.nextafter(1, 0)) == pytest.approx(most)
+    named = ChatUnavailableError("too fast", code=code, retry_after_s=1.0)
+    assert pause(named, policy=policy, attempt=attempt, draw=0.0) == 1.0
+
+
+def test_who_wants_no_pause_has_none() -> None:
+    policy = Retry(first_pause_s=0, longest_pause_s=20)
+    assert pause(ChatUnavailableError("too fast", code=1002), policy=policy, draw=0.9) == 0
+
+
 @pytest.mark.parametrize(("elapsed_s", "goes_on"), [(0, True), (99.5, True), (99.6, False), (1000, False)])
 def test_the_total_is_a_limit(elapsed_s: float, goes_on: bool) -> None:
     """No attempt begins later than the total after the first, its pause counted."""

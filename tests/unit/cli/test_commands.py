@@ -42,6 +42,32 @@ def test_of_several_files_one_bad_one_stops_all(command: Command, persona_file: 
     assert not (tmp_path / "chats.db").exists()
 
 
+def test_a_folder_is_synced(command: Command, persona_file: Path) -> None:
+    """A line for each persona, a sum on standard error, a report as JSON; a bad file leaves all as it was."""
+    folder = persona_file.parent / "personas"
+    folder.mkdir()
+    persona_file.rename(folder / persona_file.name)
+    options = ("persona", "sync", folder, "--author", "ada", "--message", "c0ffee")
+    ended = command(*options)
+    assert (ended.out, ended.err) == ("added\tzhuge-liang\t1\tzhuge_liang.yaml\n", "1 added\n")
+    shown = json.loads(command("persona", "show", "zhuge-liang", "--json").out)
+    assert (shown["author"], shown["message"]) == ("ada", "c0ffee")
+    (folder / "ann.yml").write_text("name: Ann\n", encoding="utf-8")
+    (folder / "zhuge_liang.yaml").unlink()
+    planned = command(*options, "--prune", "--dry-run")
+    assert planned.out == "added\tann\t1\tann.yml\narchived\tzhuge-liang\t1\t\n"
+    assert planned.err == "nothing was written; it would be: 1 added, 1 archived\n"
+    report = json.loads(command(*options, "--prune", "--json").out)
+    assert report["dry_run"] is False
+    assert [one["change"] for one in report["personas"]] == ["added", "archived"]
+    assert command("persona", "list").out.split("\t")[0] == "ann"
+    (folder / "bad.yaml").write_text("mood: gay\n", encoding="utf-8")
+    bad = command(*options)
+    assert (bad.code, bad.err.count("\n")) == (2, 1)
+    assert "bad.yaml: mood: unknown field" in bad.err
+    assert command("persona", "sync", folder / "nowhere").code == 4
+
+
 def test_lists_are_for_people_and_for_scripts(command: Command, persona_file: Path) -> None:
     """A pipe gets tab-separated lines; JSON is a page; an empty list says how to begin."""
     empty = command("db", "upgrade")

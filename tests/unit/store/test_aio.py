@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from sqlalchemy import Connection, event
 from roleplay import Database, InvalidInputError, StoreError
 from roleplay.store import aio, database
 from roleplay.store.aio import AsyncSqlite, open_async
+from roleplay.store.calls import UsageTotal
 
 Work = Callable[[Connection], Any]
 
@@ -132,11 +135,35 @@ def test_one_that_fails_fails_alone(file: File) -> None:
     async def run() -> None:
         db, gate = file.open(), Gate()
         tasks = await behind(gate, db, note(1), fails, note(2), note(1), note(3))
+        before = file.count("COMMIT")
         gate.open()
         _, one, mine, two, again, three = await asyncio.gather(*tasks, return_exceptions=True)
         assert (one, two, three) == (1, 2, 3)
         assert isinstance(mine, LookupError)
         assert isinstance(again, StoreError)
+        assert file.count("COMMIT") == before + 2  # the gate's, and one for them all
+        assert file.count("INSERT INTO notes VALUES (3)") == 1
+        await db.close()
+
+    asyncio.run(run())
+    assert file.notes() == [1, 2, 3]
+
+
+def test_a_transaction_that_is_lost_is_done_one_by_one(file: File) -> None:
+    """Where SQLite undoes the whole transaction, as when the disk is full, whoever was in it is done alone."""
+
+    def loses_all(connection: Connection) -> None:
+        connection.exec_driver_sql("INSERT OR ROLLBACK INTO notes VALUES (0), (0)")
+
+    async def run() -> None:
+        db, gate = file.open(), Gate()
+        tasks = await behind(gate, db, note(1), loses_all, note(2))
+        gate.open()
+        _, one, lost, two = await asyncio.gather(*tasks, return_exceptions=True)
+        assert (one, two) == (1, 2)
+        assert isinstance(lost, StoreError)
+        assert "UNIQUE" in str(lost)
+        assert await db.write(note(3)) == 3
         await db.close()
 
     asyncio.run(run())
@@ -321,6 +348,12 @@ def test_errors_are_ours(database_url: str, door: str) -> None:
         assert secret not in str(failure.value)
         with pytest.raises(InvalidInputError, match="lone surrogate"):
             await getattr(db, door)(half)
+        for unreadable in (lambda _: json.loads(secret), lambda _: UsageTotal.model_validate({"key": [secret]})):
+            with pytest.raises(StoreError, match="a row is stored that cannot be read") as failure:
+                await getattr(db, door)(unreadable)
+            assert secret not in "".join(traceback.format_exception(failure.value))
+        with pytest.raises(TypeError):
+            await getattr(db, door)(lambda _: len(5))
         assert await getattr(db, door)(lambda connection: connection.exec_driver_sql("SELECT 1").scalar()) == 1
         await db.close()
 

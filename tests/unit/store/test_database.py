@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from roleplay import Database, Endpoint, InvalidInputError, Persona, Roleplay, SettingsError, StoreError
 from roleplay.store import personas
 from roleplay.store.ids import new_id
+from roleplay.store.personas import Change
 from roleplay.testing import ScriptedModel
 
 SECRET = "pa55-w0rd"
@@ -83,7 +84,7 @@ def test_all_or_nothing(database_url: str) -> None:
         database = rp._backstage.database
 
         def work(db: Connection) -> None:
-            personas.put(db, "default", Persona("Nova"), persona_id=None, new_id=new_id(), at=datetime.now(UTC))
+            personas.put(db, "default", Persona("Nova"), Change(), new_id=new_id(), at=datetime.now(UTC))
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):

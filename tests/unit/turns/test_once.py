@@ -11,12 +11,12 @@ from roleplay import ChatAuthError, ConflictError, Delta, Endpoint, IdempotencyE
 from roleplay.store.rescue import Holder, Told
 from roleplay.turns.effects import Claimed, Emit, Open
 from roleplay.turns.ground import Seen
-from roleplay.turns.speaking import _body_digest, send
+from roleplay.turns.speaking import body_digest, send
 from tests.support.courses import END, FREE, STAND, Hand, said
 
 MODEL = Endpoint("MiniMax-M2.7")
 KEYED = TurnOptions(idempotency_key="order-1")
-DIGEST = _body_digest({"do": "send", "text": "Where to?"}, KEYED)
+DIGEST = body_digest({"do": "send", "text": "Where to?"}, KEYED)
 LIVE = Holder(session_id="session", turn_id="id-1", turn_seq=1, attempt=1, owner="them", expired=False)
 
 

@@ -10,7 +10,7 @@ from roleplay import ConflictError, Endpoint
 from roleplay.store.rescue import Holder
 from roleplay.turns.effects import Write
 from roleplay.turns.ground import CLAIM_TRIES, FIRST_LOOK_S, LONGEST_LOOK_S, Queue
-from tests.support.courses import STAND, Hand
+from tests.support.courses import OWNER, STAND, Hand
 
 MODEL = Endpoint("MiniMax-M2.7")
 LIVE = Holder(session_id="session", turn_id="other", turn_seq=1, attempt=1, owner="them", expired=False)
@@ -44,6 +44,16 @@ def test_a_turn_that_nobody_drives_is_ended_first(lost: Holder) -> None:
     hand = Hand()
     assert hand.play(queue(hand, "reject").may_pass(lost, None)) is False
     assert len(hand.of(Write)) == len(hand.effects) == 1
+
+
+def test_what_this_process_drives_is_nobody_elses_to_end() -> None:
+    """Whatever its lease says: nothing is written, and it is in the way as before."""
+    hand = Hand()
+    waiting = queue(hand, "reject")
+    waiting._scene.ports.driven["call"] = "other"
+    with pytest.raises(ConflictError):
+        hand.play(waiting.may_pass(replace(LIVE, owner=OWNER, expired=True), None))
+    assert hand.effects == []
 
 
 def test_looks_become_rarer_and_end_when_the_time_is_up() -> None:

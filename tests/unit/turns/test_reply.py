@@ -27,6 +27,7 @@ from tests.support.courses import END, Hand, said, stage
 
 MODEL = Endpoint("MiniMax-M2.7", retry={"attempts": 3, "first_pause_s": 4.0, "longest_pause_s": 6.0, "total_s": 60.0})
 ROLES_REFUSED = ChatRequestError("role group is not allowed", code=2013)
+BUSY = ChatUnavailableError("busy")
 BARE_1000 = ChatUnavailableError("unknown error", code=1000)
 ANSWER = [said("Sit."), END]
 PLAIN = ["system", "user"]
@@ -45,7 +46,7 @@ def test_a_call_is_made_again_as_often_as_the_policy_says() -> None:
     assert len(hand.of(Open)) == 3
     assert hand.pauses() == [2.0, 3.0]  # half of 4 and of 6, which 8 is cut to
     assert hand.done("Reply._next_attempt") == 2
-    assert hand.done("Reply._finish") == 1
+    assert hand.done("Reply._end") == 1
 
 
 def test_no_attempt_begins_after_the_last_second() -> None:
@@ -54,6 +55,23 @@ def test_no_attempt_begins_after_the_last_second() -> None:
     with pytest.raises(ChatUnavailableError):
         play(hand)
     assert hand.pauses() == [52.0]  # another pause would end at 62 s
+
+
+@pytest.mark.parametrize(("late_s", "looks"), [(20.0, 0), (40.0, 1)])
+def test_a_pause_that_took_too_long_is_followed_by_another_look(late_s: float, looks: int) -> None:
+    """Where the lease may end before the call can, it begins anew before the call is made."""
+    hand = Hand(BUSY, ANSWER, late_s=late_s)
+    assert play(hand).status is TurnStatus.COMPLETED
+    assert hand.done("Reply._hold_on") == looks
+
+
+def test_a_turn_that_was_lost_in_a_pause_is_not_asked_for_again() -> None:
+    hand = Hand(BUSY, ANSWER, late_s=40.0)
+    hand.told["Reply._hold_on"] = deque([False])
+    hand.told["Reply._end"] = deque([False, True])
+    with pytest.raises(ConflictError, match="took over"):
+        play(hand)
+    assert len(hand.of(Open)) == 1
 
 
 def test_what_will_not_pass_is_not_tried_again() -> None:
@@ -83,7 +101,7 @@ def test_refused_roles_are_folded_at_once_and_remembered() -> None:
     assert hand.sent() == [["system", "group", "user"], PLAIN]
     assert hand.pauses() == [0.0]
     assert [call.dialect for call in turn.calls] == ["minimax", "openai"]
-    assert dict(scene.learned) == {scene.spoken_to: Dialect.OPENAI}
+    assert dict(scene.learned) == {(MODEL.host, MODEL.model): Dialect.OPENAI}
 
 
 def test_a_bare_1000_is_folded_and_not_remembered() -> None:
@@ -115,19 +133,33 @@ def test_what_has_no_such_roles_is_not_folded() -> None:
 
 def kept(pieces: int, pace_s: float = 0.0) -> list[int]:
     """The lengths of the text each time that it is stored while so many pieces of twelve characters come."""
+    return stored(pieces, pace_s)[:-1]
+
+
+def stored(pieces: int, pace_s: float) -> list[int]:
+    """The same, and at last the whole text."""
     hand = Hand([*[said("twelve chars")] * pieces, END], pace_s=pace_s)
     assert play(hand).status is TurnStatus.COMPLETED
-    flushes = hand.done("Reply._keep")
-    return [len(text) for text in hand.counter.texts if text.startswith("twelve")][:flushes]
+    lengths = [len(text) for text in hand.counter.texts if text.startswith("twelve")]
+    assert len(lengths) == hand.done("Reply._keep") + hand.done("Reply._end")
+    assert lengths[-1] == 12 * pieces
+    return lengths
 
 
-@pytest.mark.parametrize("pace_s", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("pace_s", [0.0, 0.02, 0.25, 0.5, 3.0])
 def test_text_is_kept_in_time_and_never_quadratically(pace_s: float) -> None:
-    """However slowly a reply comes, the characters that are stored grow with its length, and not with its square."""
-    for pieces in (500, 4_000):
-        lengths = kept(pieces, pace_s)
-        assert lengths == sorted(lengths)
-        assert sum(lengths) < 12 * (12 * pieces)  # each time a ninth more, at least
+    """However slowly a reply comes, fewer than four times its characters are stored, its last storing among them."""
+    for pieces in (12, 500, 4_000):
+        lengths = stored(pieces, pace_s)
+        assert all(later > 1.5 * earlier for earlier, later in pairwise(lengths[:-1]))
+        assert sum(lengths) < 4 * (12 * pieces)
+
+
+def test_little_is_lost_of_words_that_come_steadily() -> None:
+    """Wherever it breaks off, two thirds of what was said two seconds before are stored."""
+    for pieces in range(1, 300):
+        steps = [0, *kept(pieces, pace_s=0.25)]
+        assert steps[-1] >= (12 * (pieces - 8)) / 1.5
 
 
 def test_text_is_kept_each_time_that_it_doubled() -> None:
@@ -147,7 +179,7 @@ def test_slow_text_is_kept_after_some_seconds() -> None:
 def test_who_lost_the_turn_says_nothing_more() -> None:
     """Another process took the turn over: no piece after that is handed on, and the caller is told."""
     hand = Hand([said("x" * FLUSH_CHARS), said("more"), END])
-    hand.told["Reply._keep"] = hand.told["Reply._finish"] = deque([False] * 2)
+    hand.told["Reply._keep"] = hand.told["Reply._end"] = deque([False] * 2)
     with pytest.raises(ConflictError, match="took over"):
         play(hand)
     assert not any("more" in str(effect) for effect in hand.effects)

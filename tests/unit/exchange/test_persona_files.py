@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from roleplay import ExampleDialogue, ExampleLine, InvalidInputError, NotFoundError, Persona
-from roleplay.cli import files
 from roleplay.cli.examples import examples
-from roleplay.cli.files import names_file, persona_yaml, read_persona, slug
+from roleplay.exchange import persona_files as files
+from roleplay.exchange.persona_files import names_file, persona_yaml, read_persona, slug
 
 
 def write(folder: Path, text: str | bytes, name: str = "someone.yaml") -> Path:

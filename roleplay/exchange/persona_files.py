@@ -8,15 +8,25 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from roleplay.domain.persona import CHAR, USER, ExampleLine, Persona
+from roleplay.domain.values import text_problem
 from roleplay.errors import InvalidInputError, NotFoundError
 
 SIZE_LIMIT = 1_000_000
 DEPTH_LIMIT = 20
 NODE_LIMIT = 20_000
+FILES_LIMIT = 2_000
 SUFFIXES = (".yaml", ".yml", ".json")
+
+
+class PersonaFile(NamedTuple):
+    """A persona with the name of its file and its key."""
+
+    name: str
+    key: str
+    persona: Persona
 
 
 def names_file(text: str) -> bool:
@@ -39,6 +49,44 @@ def read_persona(path: Path) -> Persona:
     except InvalidInputError as error:
         field = f"{path}: {error.field}" if error.field else str(path)
         raise InvalidInputError(field, error.problem, allowed=error.allowed) from error
+
+
+def read_folder(folder: Path) -> list[PersonaFile]:
+    """Read all persona files of a folder, by name; what is in folders inside it, or hidden, is not read.
+
+    Raises ``NotFoundError`` without the folder, and ``InvalidInputError`` for the first file that cannot be read, that
+    is none or lies elsewhere, or whose key another one has.
+    """
+    found: dict[str, PersonaFile] = {}
+    for name in _names(folder):
+        path = folder / name
+        if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+            raise InvalidInputError(str(path), "is no file of this folder", allowed="files, no links to elsewhere")
+        persona = read_persona(path)
+        if persona.key is None:
+            raise InvalidInputError(f"{path}: key", "is required; the file's name gives none")
+        if persona.key in found:
+            raise InvalidInputError(f"{path}: key", f"{persona.key!r} is the key of {found[persona.key].name}, too")
+        found[persona.key] = PersonaFile(name, persona.key, persona)
+    return list(found.values())
+
+
+def _names(folder: Path) -> list[str]:
+    names = []
+    try:
+        for path in folder.iterdir():
+            if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            if problem := text_problem(path.name):
+                raise InvalidInputError("folder", f"the file name {path.name!r} {problem}")
+            names.append(path.name)
+            if len(names) > FILES_LIMIT:
+                raise InvalidInputError("folder", "holds too many files", allowed=f"at most {FILES_LIMIT:,}")
+    except FileNotFoundError:
+        raise NotFoundError("folder", str(folder)) from None
+    except OSError as error:
+        raise InvalidInputError("folder", f"{folder} cannot be read ({error.strerror})") from error
+    return sorted(names)
 
 
 def _persona(fields: Any, path: Path) -> Persona:

@@ -1,0 +1,89 @@
+"""A chat service: DATABASE_URL=sqlite:///chats.db uvicorn fastapi_app:app. Needs fastapi, uvicorn, the async extra."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, FastAPI, Header, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel
+
+from roleplay import AsyncChatSession, AsyncReplyStream, AsyncRoleplay, Persona, RoleplayError, TurnOptions
+
+FERRYMAN = Persona("Ferryman", "{{char}} rows people over at night and asks no names.", key="ferryman")
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Have the engine open as long as the service runs."""
+    async with await AsyncRoleplay.open(os.environ["DATABASE_URL"]) as app.state.rp:
+        await app.state.rp.recover()
+        await app.state.rp.personas.put(FERRYMAN)
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+User = Annotated[str, Header(alias="X-User")]  # yours comes from a token
+
+
+async def own_session(request: Request, session_id: str, user: User) -> AsyncChatSession:
+    """Give the user's session; another user's is not found."""
+    found: AsyncChatSession = await request.app.state.rp.sessions.get(session_id, owner=user)
+    return found
+
+
+Session = Annotated[AsyncChatSession, Depends(own_session)]
+
+
+class Line(BaseModel):
+    """What the user says. The same key is the same line, however often it is sent."""
+
+    text: str
+    key: str
+    on_disconnect: Literal["interrupt", "finish"] = "finish"
+
+
+@app.exception_handler(RoleplayError)
+async def tell(_: Request, error: RoleplayError) -> JSONResponse:
+    """Answer with the error as data, under the status that fits it."""
+    return JSONResponse(error.to_dict(), error.http_status)
+
+
+@app.post("/sessions", status_code=201)
+async def begin(request: Request, user: User) -> dict[str, str]:
+    """Begin a session."""
+    session = await request.app.state.rp.sessions.create(cast=["ferryman"], owner=user)
+    return {"id": session.id}
+
+
+@app.post("/sessions/{session_id}/lines")
+async def say(session: Session, line: Line) -> StreamingResponse:
+    """Say a line and stream the reply."""
+    options = TurnOptions(idempotency_key=line.key, on_disconnect=line.on_disconnect)
+    return streaming(await session.stream(line.text, options=options))
+
+
+@app.get("/sessions/{session_id}/turns/{turn_id}/text")
+async def follow(session: Session, turn_id: str, offset: int = 0) -> StreamingResponse:
+    """Stream a reply from a character on, while it comes or later."""
+    return streaming(await session.follow(turn_id, offset=offset))
+
+
+@app.get("/sessions/{session_id}/turns")
+async def turns(session: Session, before: str | None = None) -> dict[str, Any]:
+    """Give a page of what was said."""
+    page = await session.turns(before=before)
+    return {"items": [turn.model_dump(mode="json") for turn in page], "older": page.older}
+
+
+def streaming(reply: AsyncReplyStream) -> StreamingResponse:
+    """Give a reply as plain text, and which turn it is."""
+
+    async def words() -> AsyncIterator[str]:
+        async with reply:
+            async for delta in reply:
+                if delta.kind == "speech":
+                    yield delta.text
+
+    return StreamingResponse(words(), media_type="text/plain", headers={"X-Turn": reply.turn_id})

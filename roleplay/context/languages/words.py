@@ -1,0 +1,15 @@
+"""What a language file says."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Words(NamedTuple):
+    """``go_on`` asks for the rest of a reply that was cut off, ``speak`` for the next words where no line does;
+    ``user`` and ``narrator`` name who has no other name."""
+
+    go_on: str
+    speak: str
+    user: str
+    narrator: str

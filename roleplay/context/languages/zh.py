@@ -1,0 +1,12 @@
+"""Chinese."""
+
+from __future__ import annotations
+
+from roleplay.context.languages.words import Words
+
+ZH = Words(
+    go_on="[请从你上一条消息中断的地方接着说，不要重复已经说过的内容。]",
+    speak="[请说出或做出接下来的内容。]",
+    user="用户",
+    narrator="旁白",
+)

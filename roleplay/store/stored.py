@@ -1,0 +1,41 @@
+"""Reading what is stored: a row that holds what was never written is an error of the database, whatever it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+
+from roleplay.errors import StoreError
+
+
+@contextmanager
+def reads(what: str) -> Iterator[None]:
+    """Around, or as a decorator of, what makes a value of a row and nothing else. Raises ``StoreError``."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise unreadable(what, error) from None  # some of them hold the text that was stored
+
+
+def as_text(text: object) -> str:
+    """Give a text, which SQLite may hold as something else. Raises ``TypeError``."""
+    if not isinstance(text, str):
+        raise TypeError(type(text).__name__)
+    return text
+
+
+def unreadable(what: str, error: Exception) -> StoreError:
+    """Say that something stored cannot be read, and why, without what it holds."""
+    why = type(error).__name__
+    if isinstance(error, ValidationError):
+        why = ", ".join(f"{error.title}.{'.'.join(map(str, one['loc']))}" for one in error.errors(include_input=False))
+    return StoreError(f"{what} is stored that cannot be read ({why[:300]}); doctor() tells more")
+
+
+def absent(what: str, of: str) -> StoreError:
+    """Say that something is missing of what is stored."""
+    return StoreError(f"{what} of {of} is not in the database; doctor() tells more")

@@ -1,0 +1,113 @@
+"""The course of a line that needs no model: narration, what was said elsewhere, what a product says for somebody."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal, NamedTuple
+
+from roleplay.domain.conversation import Turn, TurnKind, TurnStatus
+from roleplay.domain.settings import TurnOptions
+from roleplay.errors import InvalidInputError
+from roleplay.store import Connection, sessions, transcript
+from roleplay.store import turns as store
+from roleplay.store.entries import NewMessage, NewTurn, NewVerdict, Uttered
+from roleplay.turns.asked import options_of
+from roleplay.turns.effects import Course, write
+from roleplay.turns.ground import Queue, look
+from roleplay.turns.plan import Terms, words_of
+from roleplay.turns.scene import Rehearsed, Scene, rehearse
+from roleplay.turns.speaking import body_digest, checked, judged_line, of_same_body
+
+Speaker = Literal["user", "model", "narrator"]
+SPEAKERS = ("user", "model", "narrator")
+
+
+class Said(NamedTuple):
+    """A line, whose it is, and what guards said of it."""
+
+    text: str
+    speaker: Speaker
+    verdicts: tuple[NewVerdict, ...]
+
+
+def add(scene: Scene, text: str, speaker: Speaker, options: TurnOptions) -> Course:
+    """Write a line after what was said last, and stand on it; no model is called.
+
+    Raises ``InvalidInputError``, ``NotFoundError``, ``ConflictError`` and ``IdempotencyError`` with nothing written.
+    """
+    words = checked(text)
+    if speaker not in SPEAKERS:
+        raise InvalidInputError("speaker", f"is {speaker!r}", allowed=", ".join(SPEAKERS))
+    key = options_of(options).idempotency_key
+    digest = None if key is None else body_digest({"do": "add", "text": words, "speaker": speaker}, options)
+    metadata = json.dumps(dict(options.metadata), ensure_ascii=False) if options.metadata else None
+    queue = Queue(scene, options.on_conflict, options.wait_s)
+    verdicts: tuple[NewVerdict, ...] | None = None
+    while True:
+        stand, found, live, gone = yield from look(scene, key)
+        mine = None if found is None else of_same_body(*found, digest, key)
+        if mine is not None:
+            return mine
+        if gone or (live is not None and not (yield from queue.may_pass(live, None))):
+            continue
+        queue.check(stand)
+        known = yield from rehearse(scene, stand.revision)
+        if verdicts is None and speaker == "user":
+            judged = yield from judged_line(scene, known, words)
+            if judged.refused is not None:
+                raise judged.refused
+            words, verdicts = checked(judged.text), judged.verdicts
+        terms = Terms(key, digest, metadata, moves_head=live is None)
+        new, at = _uttered(scene, stand, known, Said(words, speaker, verdicts or ()), terms), scene.ports.now()
+
+        def work(db: Connection) -> Turn | None:
+            place = db, scene.tenant, scene.session_id
+            if not store.utter(*place, stand.version, new, at):  # noqa: B023 - written at once
+                return None
+            return transcript.by_id(*place, new.turn.id)  # noqa: B023 - likewise
+
+        if (turn := (yield from write(work))) is not None:
+            return turn
+        yield from queue.lost_claim(stand)
+
+
+def _uttered(scene: Scene, stand: sessions.Stand, known: Rehearsed, said: Said, terms: Terms) -> Uttered:
+    text, speaker, verdicts = said
+    stage, seq = known.stage, stand.last_seq + 1
+    who = stage.model.participant if speaker == "model" else stage.human.participant
+    narrator = words_of(scene, known.in_force.language or known.language).narrator
+    by_model = int(speaker == "model")
+    ordinals = stand.human_ordinal + 1 - by_model, stand.model_ordinal + by_model
+    message = NewMessage(
+        seq=seq,
+        parent_seq=stand.head_seq,
+        role="assistant" if by_model else "user",
+        seat=who.seat,
+        name=narrator if speaker == "narrator" else who.display_name,
+        text=text,
+        tokens=scene.counter.count(text),
+        counter=scene.counter.name,
+        depth=sum(ordinals),
+        human_ordinal=ordinals[0],
+        model_ordinal=ordinals[1],
+    )
+    turn = NewTurn(
+        seq=stand.last_turn + 1,
+        id=scene.ports.new_id(),
+        parent_turn=stand.head_turn,
+        from_head=stand.head_seq,
+        kind=(TurnKind.NARRATION if speaker == "narrator" else TurnKind.IMPORTED).value,
+        round=stand.last_turn + 1,
+        ordinal=1,
+        speaker=who.seat,
+        revision=stand.revision,
+        state_seq=stand.state_seq,
+        status=TurnStatus.COMPLETED.value,
+        human_seq=None if by_model else seq,
+        reply_seq=seq if by_model else None,
+        idempotency_key=terms.key,
+        body_digest=terms.body_digest,
+        metadata_json=terms.metadata_json,
+        moves_head=terms.moves_head,
+    )
+    return Uttered(turn, message, verdicts)

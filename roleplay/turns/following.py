@@ -1,0 +1,56 @@
+"""The course of somebody who follows a turn that others drive: its text as it is kept, until the turn has ended."""
+
+from __future__ import annotations
+
+from roleplay.domain.conversation import Delta, Turn
+from roleplay.errors import ConflictError
+from roleplay.store import Connection, following, transcript
+from roleplay.turns.asked import number, turn_key
+from roleplay.turns.effects import Claimed, Course, Emit, Interrupt, Pause, read
+from roleplay.turns.ground import end_if_left
+from roleplay.turns.scene import Scene
+
+FIRST_LOOK_S = 0.05
+LONGEST_LOOK_S = 1.0
+OFFSET_LIMIT = 2**31 - 2
+
+
+def follow(scene: Scene, turn_id: str, offset: int) -> Course:
+    """Hand on a turn's text from a character on until the turn has ended, and give the turn.
+
+    A turn in flight that nobody drives is ended first. Who stops following is given the turn as it stood at first.
+    Raises ``NotFoundError``, ``InvalidInputError``, and ``ConflictError`` when the text that was handed on is not of
+    the turn's reply any more.
+    """
+    number("offset", offset, 0, OFFSET_LIMIT)
+    key = turn_key(turn_id)
+    turn: Turn = yield from read(lambda db: transcript.by_id(db, scene.tenant, scene.session_id, key))
+    yield Emit(Claimed(turn.id))
+    try:
+        return (yield from _follow(scene, turn.id, offset))
+    except Interrupt:
+        return turn
+
+
+def _follow(scene: Scene, turn_id: str, offset: int) -> Course:
+    ports, place = scene.ports, (scene.tenant, scene.session_id)
+    taken, of_reply, look_s = offset, None, FIRST_LOOK_S
+    while True:
+
+        def look(db: Connection) -> tuple[following.Glimpse, Turn | None]:
+            seen = following.glimpse(db, *place, turn_id, after=taken, at=ports.now())  # noqa: B023 - read at once
+            return seen, None if seen.live else transcript.by_id(db, *place, turn_id)
+
+        seen, ended = yield from read(look)
+        if of_reply is not None and seen.reply_seq != of_reply:
+            raise ConflictError("another attempt at this turn has begun", turn_id=turn_id)
+        if taken or seen.text:
+            of_reply = seen.reply_seq
+        if seen.text:
+            taken, look_s = taken + len(seen.text), FIRST_LOOK_S
+            yield Emit(Delta(text=seen.text, speaker=seen.speaker))
+        if ended is not None:
+            return ended
+        if seen.live is None or not (yield from end_if_left(scene, seen.live)):
+            yield Pause(look_s * (0.5 + ports.draw()))
+            look_s = min(1.5 * look_s, LONGEST_LOOK_S)
