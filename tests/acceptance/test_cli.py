@@ -5,6 +5,7 @@ All of it on SQLite and on PostgreSQL, but for what is about a file.
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import hashlib
 import json
@@ -96,6 +97,7 @@ class Terminal:
         )
         os.close(theirs)
         self.seen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a piece may end within a character
         self._read_up_to = 0
 
     def until(self, pattern: str) -> str:
@@ -104,7 +106,7 @@ class Terminal:
         while not (found := re.compile(pattern).search(self.seen, self._read_up_to)):
             assert time.monotonic() < deadline, f"no {pattern!r} in {self.seen[self._read_up_to :]!r}"
             if select.select([self._mine], [], [], 0.1)[0]:
-                self.seen += os.read(self._mine, 65_536).decode()
+                self.seen += self._decoder.decode(os.read(self._mine, 65_536))
         start, self._read_up_to = self._read_up_to, found.end()
         return self.seen[start : found.end()]
 
@@ -120,7 +122,7 @@ class Terminal:
                 piece = os.read(self._mine, 65_536)
             except OSError:  # nobody has the other side open
                 break
-            self.seen += piece.decode()
+            self.seen += self._decoder.decode(piece)
         return self._process.wait(PATIENCE_S)
 
     def close(self) -> None:
