@@ -102,9 +102,9 @@ def roleplay(arguments: Sequence[str]) -> None:
 
 
 def test(arguments: Sequence[str]) -> None:
-    """Run the tests: all of them on all cores, or as the arguments say; with ``CI`` set, all with their coverage."""
+    """Run the tests: all of them on all cores, or as the arguments say; with ``COVERAGE`` set, what they cover."""
     ensure(["engine", "toy", "dev"])
-    if arguments or not os.environ.get("CI"):
+    if arguments or not os.environ.get("COVERAGE"):
         become([str(python()), "-m", "pytest", *(arguments or ["-n", "auto"])])
     code = run_in_root("-m", "coverage", "run", "-m", "pytest", "-n", "auto")
     run_in_root("-m", "coverage", "combine", "-q")
