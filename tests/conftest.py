@@ -76,8 +76,11 @@ class Ledger:
 
 
 @pytest.fixture
-def ledger() -> Iterator[Ledger]:
-    """Rebuild every model call of the test and compare it with what was received."""
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """Rebuild every model call of the test and compare it with what was received.
+
+    It asks for ``tmp_path``, though it does not use it, so that the files of the test are still there at its end.
+    """
     used = Ledger()
     with calls.deleted(used.erased):
         yield used

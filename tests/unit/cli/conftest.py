@@ -12,7 +12,7 @@ import pytest
 
 from roleplay.cli.main import main
 from roleplay.testing import Simulator
-from tests.conftest import KEY
+from tests.conftest import KEY, Ledger
 
 PERSONA = """\
 name: Zhuge Liang
@@ -31,6 +31,14 @@ class Ended:
 
 
 Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, ledger: Ledger) -> str:
+    """The URL of a SQLite file that does not exist yet: the command line makes its own."""
+    url = f"sqlite:///{tmp_path / 'chats.db'}"
+    ledger.urls.append(url)
+    return url
 
 
 @pytest.fixture
