@@ -34,6 +34,10 @@ DRIFT = "counter drift"
 WRONG_DEPTH = "wrong depth"
 UNENDED = "unended call"
 EXPIRED = "expired lease"
+ORPHAN_MESSAGE = "orphan message"
+BROKEN_LINK = "broken link"
+#: What may break off a path.
+BREAKING = frozenset({ORPHAN_MESSAGE, BROKEN_LINK})
 NAMELESS_REPLY = "a completed turn that names no reply"
 DEAD_END = "head that cannot be spoken from"
 LOST_STATE = "missing path state"
@@ -100,7 +104,7 @@ CHECKS = (
         for row in OF_SESSIONS
     ),
     Check(
-        "orphan message",
+        ORPHAN_MESSAGE,
         "a message whose turn is not there",
         text("""
         SELECT m.session_id, m.seq, 1 = 0 FROM roleplay_messages m LEFT JOIN roleplay_turns t
@@ -118,16 +122,16 @@ CHECKS = (
         """),
     ),
     Check(
-        "broken link",
-        "a message whose parent is not there",
+        BROKEN_LINK,
+        "a message whose parent is not there, or came after it",
         text("""
         SELECT m.session_id, m.seq, 1 = 0 FROM roleplay_messages m LEFT JOIN roleplay_messages p
         ON p.session_id = m.session_id AND p.seq = m.parent_seq AND p.tenant = m.tenant
-        WHERE m.tenant = :tenant AND m.parent_seq IS NOT NULL AND p.seq IS NULL
+        WHERE m.tenant = :tenant AND m.parent_seq IS NOT NULL AND (p.seq IS NULL OR p.seq >= m.seq)
         """),
     ),
     Check(
-        "broken link",
+        BROKEN_LINK,
         "a turn whose parent is not there",
         text("""
         SELECT t.session_id, t.seq, 1 = 0 FROM roleplay_turns t LEFT JOIN roleplay_turns p

@@ -7,7 +7,6 @@ turn that is written meanwhile is seen whole or not at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +15,7 @@ from sqlalchemy import Connection, TextClause, bindparam, delete, text
 from roleplay.errors import StoreError
 from roleplay.store import history, rescue, sessions
 from roleplay.store.checks import (
+    BREAKING,
     CHECKS,
     DEAD_END,
     DRIFT,
@@ -38,6 +38,8 @@ from roleplay.store.checks import (
 from roleplay.store.readable import epochs_of, states_of_lost_texts, unreadable
 from roleplay.store.tables import table
 
+#: With statistics of when a table was small, PostgreSQL may read all of it for each row of another.
+_NO_LOOPS = text("SELECT set_config('enable_nestloop', 'off', true) /* tenant: none */")
 _DELETE_ORPHANS = tuple(
     delete(table(row)).where(table(row).c.tenant == bindparam("of_tenant"), no_session(row)) for row in OF_SESSIONS
 )
@@ -138,6 +140,8 @@ Mend = Callable[[Connection, str, Sequence[Finding]], None]
 
 def examine(connection: Connection, tenant: str, *, at: datetime, is_lost: IsLost) -> list[Finding]:
     """Give everything that is wrong; changes nothing. ``is_lost`` tells whether nobody holds a turn in flight."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_NO_LOOPS)
     found = [
         Finding(kind=check.kind, session_id=row[0], seq=row[1], says=check.says, mendable=bool(row[2]))
         for check in CHECKS
@@ -145,7 +149,7 @@ def examine(connection: Connection, tenant: str, *, at: datetime, is_lost: IsLos
     ]
     found += unreadable(connection, tenant)
     found += states_of_lost_texts(connection, tenant)
-    found += _dead_ends(connection, tenant, {one.session_id for one in found if one.kind in {LOST_HEAD, LATE_HEAD}})
+    found += _dead_ends(connection, tenant, found)
     lost = [one for one in rescue.holders(connection, tenant, at) if is_lost(one)]
     says = "a turn in flight whose lease has run out, or whose process is gone"
     return found + [
@@ -167,13 +171,15 @@ def mend(
     return [one.model_copy(update={"mended": _place(one) not in left}) for one in found]
 
 
-def _dead_ends(connection: Connection, tenant: str, told: AbstractSet[str]) -> list[Finding]:
-    """Find the sessions whose next request would lack a part of its history, beside those that are told already."""
+def _dead_ends(connection: Connection, tenant: str, found: Sequence[Finding]) -> list[Finding]:
+    """Find, of the sessions with a damaged message, those whose next request would lack a part of its history."""
+    told = {one.session_id for one in found if one.kind in {LOST_HEAD, LATE_HEAD}}
+    ill = {one.session_id for one in found if one.kind in BREAKING or one.says.startswith("messages.")}
     says = "a session whose path back breaks off; it stands on the last turn that can be spoken from once it is mended"
     return [
         Finding(kind=DEAD_END, session_id=session_id, seq=head, says=says, mendable=True)
-        for session_id, head in connection.execute(_HEADS, {"tenant": tenant}).all()
-        if session_id not in told and not _can_stand(connection, tenant, session_id, head)
+        for session_id, head in (connection.execute(_HEADS, {"tenant": tenant}).all() if ill else ())
+        if session_id in ill and session_id not in told and not _can_stand(connection, tenant, session_id, head)
     ]
 
 
