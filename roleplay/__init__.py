@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from roleplay.engine import Roleplay
     from roleplay.session import AsyncChatSession, AsyncReplyStream, ChatSession, Preview, ReplyStream
     from roleplay.store.calls import UsageTotal
+    from roleplay.store.checks import Finding
     from roleplay.store.database import Database
-    from roleplay.store.doctor import Finding
 
 __all__ = [
     "Answer",
@@ -157,8 +157,8 @@ _ROOMS = {
     "engine": "Roleplay",
     "session": "AsyncChatSession AsyncReplyStream ChatSession Preview ReplyStream",
     "store.calls": "UsageTotal",
+    "store.checks": "Finding",
     "store.database": "Database",
-    "store.doctor": "Finding",
 }
 
 if not TYPE_CHECKING:

@@ -30,8 +30,8 @@ from roleplay.session.ports import ports
 from roleplay.settings import Model, environment, resolve_all
 from roleplay.store import schema
 from roleplay.store.calls import UsageKey, UsageTotal
+from roleplay.store.checks import Finding
 from roleplay.store.database import Database
-from roleplay.store.doctor import Finding
 from roleplay.store.personas import Change
 from roleplay.turns import company as courses
 from roleplay.turns import erasing, syncing

@@ -9,8 +9,8 @@ from roleplay.cli.exits import ExitCode
 from roleplay.cli.opening import make_folder, place, stored
 from roleplay.errors import SchemaError
 from roleplay.store import schema
+from roleplay.store.checks import Finding
 from roleplay.store.database import Database
-from roleplay.store.doctor import Finding
 
 
 def upgrade(db: str | None, *, as_json: bool) -> None:

@@ -8,235 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, delete, literal, null, select, text
+from sqlalchemy import Connection, TextClause, bindparam, delete, text
 
-from roleplay.domain.values import Value
-from roleplay.store import rescue, sessions
-from roleplay.store.tables import (
-    Base,
-    HeadMoveRow,
-    MessageRow,
-    ModelCallRow,
-    ParticipantRevisionRow,
-    ParticipantRow,
-    PathStateRow,
-    PieceRow,
-    SessionRevisionRow,
-    SessionRow,
-    TurnRow,
-    table,
+from roleplay.errors import StoreError
+from roleplay.store import history, rescue, sessions
+from roleplay.store.checks import (
+    BREAKING,
+    CHECKS,
+    DEAD_END,
+    DRIFT,
+    EXPIRED,
+    LATE_HEAD,
+    LOST_HEAD,
+    LOST_PERSONA,
+    LOST_REVISION,
+    LOST_STATE,
+    MISSING_REPLY,
+    NAMELESS_REPLY,
+    OF_SESSIONS,
+    ORPHAN,
+    UNENDED,
+    UNREADABLE_STATE,
+    WRONG_DEPTH,
+    Finding,
+    no_session,
 )
+from roleplay.store.readable import epochs_of, states_of_lost_texts, unreadable
+from roleplay.store.tables import table
 
-ORPHAN = "orphan row"
-LOST_HEAD = "lost head"
-LATE_HEAD = "head on an unanswered turn"
-MISSING_REPLY = "missing reply"
-DRIFT = "counter drift"
-WRONG_DEPTH = "wrong depth"
-UNENDED = "unended call"
-EXPIRED = "expired lease"
-
-#: In the order in which they can be deleted.
-_OF_SESSIONS: tuple[type[Base], ...] = (
-    HeadMoveRow,
-    ModelCallRow,
-    MessageRow,
-    TurnRow,
-    PathStateRow,
-    PieceRow,
-    ParticipantRevisionRow,
-    ParticipantRow,
-    SessionRevisionRow,
-)
-_s = table(SessionRow).alias("s")
-_o = table(SessionRow).alias("o")
-
-
-class Finding(Value):
-    """Something wrong with a row. ``seq`` is the number of the message or turn; ``mended`` says whether it was put
-    right, ``mendable`` whether it can be."""
-
-    kind: str
-    session_id: str
-    seq: int | None
-    says: str
-    mendable: bool
-    mended: bool = False
-
-
-class _Check(NamedTuple):
-    """A statement that gives session, number and whether it can be mended, of each row that is wrong."""
-
-    kind: str
-    says: str
-    statement: Any
-
-
-def _no_session(row: type[Base]) -> Any:
-    """Whether a row's session is nobody's, not even another tenant's, so that the row can be deleted."""
-    return ~select(literal(1)).where(_o.c.id == table(row).c.session_id).correlate(table(row)).exists()
-
-
-def _orphans(row: type[Base]) -> Select[Any]:
-    of = table(row)
-    return (
-        select(of.c.session_id, null(), _no_session(row))
-        .outerjoin(_s, (_s.c.id == of.c.session_id) & (_s.c.tenant == of.c.tenant))
-        .where(of.c.tenant == bindparam("tenant"), _s.c.id.is_(None))
-        .distinct()
-    )
-
-
-_CHECKS = (
-    *(
-        _Check(ORPHAN, f"{table(row).name.removeprefix('roleplay_')} of a session that is not there", _orphans(row))
-        for row in _OF_SESSIONS
-    ),
-    _Check(
-        "orphan message",
-        "a message whose turn is not there",
-        text("""
-        SELECT m.session_id, m.seq, 1 = 0 FROM roleplay_messages m LEFT JOIN roleplay_turns t
-        ON t.session_id = m.session_id AND t.seq = m.turn_seq AND t.tenant = m.tenant
-        WHERE m.tenant = :tenant AND t.seq IS NULL
-        """),
-    ),
-    _Check(
-        "orphan call",
-        "a model call whose turn is not there",
-        text("""
-        SELECT c.session_id, c.turn_seq, 1 = 0 FROM roleplay_model_calls c LEFT JOIN roleplay_turns t
-        ON t.session_id = c.session_id AND t.seq = c.turn_seq AND t.tenant = c.tenant
-        WHERE c.tenant = :tenant AND c.turn_seq IS NOT NULL AND t.seq IS NULL
-        """),
-    ),
-    _Check(
-        "broken link",
-        "a message whose parent is not there",
-        text("""
-        SELECT m.session_id, m.seq, 1 = 0 FROM roleplay_messages m LEFT JOIN roleplay_messages p
-        ON p.session_id = m.session_id AND p.seq = m.parent_seq AND p.tenant = m.tenant
-        WHERE m.tenant = :tenant AND m.parent_seq IS NOT NULL AND p.seq IS NULL
-        """),
-    ),
-    _Check(
-        "broken link",
-        "a turn whose parent is not there",
-        text("""
-        SELECT t.session_id, t.seq, 1 = 0 FROM roleplay_turns t LEFT JOIN roleplay_turns p
-        ON p.session_id = t.session_id AND p.seq = t.parent_turn AND p.tenant = t.tenant
-        WHERE t.tenant = :tenant AND t.parent_turn IS NOT NULL AND p.seq IS NULL
-        """),
-    ),
-    _Check(
-        "missing human line",
-        "a turn whose human line is not there",
-        text("""
-        SELECT t.session_id, t.seq, 1 = 0 FROM roleplay_turns t LEFT JOIN roleplay_messages m
-        ON m.session_id = t.session_id AND m.seq = t.human_seq AND m.tenant = t.tenant
-        WHERE t.tenant = :tenant AND t.human_seq IS NOT NULL AND m.seq IS NULL
-        """),
-    ),
-    _Check(
-        MISSING_REPLY,
-        "a completed turn whose reply is not there; where nothing follows it, it can be retried once it is mended",
-        text("""
-        SELECT t.session_id, t.seq, t.kind = 'reply' AND NOT EXISTS (SELECT 1 FROM roleplay_turns f
-        WHERE f.session_id = t.session_id AND f.parent_turn = t.seq AND f.tenant = t.tenant)
-        FROM roleplay_turns t LEFT JOIN roleplay_messages m
-        ON m.session_id = t.session_id AND m.seq = t.reply_seq AND m.tenant = t.tenant
-        WHERE t.tenant = :tenant AND t.status = 'completed' AND t.reply_seq IS NOT NULL AND m.seq IS NULL
-        """),
-    ),
-    _Check(
-        "missing persona",
-        "a seat whose persona version is not there",
-        text("""
-        SELECT q.session_id, NULL, 1 = 0 FROM roleplay_participant_revisions q LEFT JOIN roleplay_persona_versions v
-        ON v.persona_id = q.persona_id AND v.version = q.persona_version AND v.tenant = q.tenant
-        WHERE q.tenant = :tenant AND q.persona_id IS NOT NULL AND v.persona_id IS NULL
-        """),
-    ),
-    _Check(
-        LOST_HEAD,
-        "a session that stands on a message that is not there",
-        text("""
-        SELECT s.id, s.head_seq, 1 = 1 FROM roleplay_sessions s LEFT JOIN roleplay_messages m
-        ON m.session_id = s.id AND m.seq = s.head_seq AND m.tenant = s.tenant
-        WHERE s.tenant = :tenant AND s.head_seq IS NOT NULL AND m.seq IS NULL
-        """),
-    ),
-    _Check(
-        LATE_HEAD,
-        "a session that stands on a turn that is not complete",
-        text("""
-        SELECT s.id, t.seq, 1 = 1 FROM roleplay_sessions s JOIN roleplay_messages m
-        ON m.session_id = s.id AND m.seq = s.head_seq AND m.tenant = s.tenant JOIN roleplay_turns t
-        ON t.session_id = s.id AND t.seq = m.turn_seq AND t.tenant = s.tenant
-        WHERE s.tenant = :tenant AND t.status <> 'completed'
-        """),
-    ),
-    _Check(
-        "gap",
-        "a turn that is not there though a later one is; named is the number before the later one",
-        text("""
-        SELECT t.session_id, t.seq - 1, 1 = 0 FROM roleplay_turns t LEFT JOIN roleplay_turns b
-        ON b.session_id = t.session_id AND b.seq = t.seq - 1 AND b.tenant = t.tenant
-        WHERE t.tenant = :tenant AND t.seq > 1 AND b.seq IS NULL
-        """),
-    ),
-    _Check(
-        "gap",
-        "the turn with the last number that was given out is not there",
-        text("""
-        SELECT s.id, s.last_turn, 1 = 0 FROM roleplay_sessions s LEFT JOIN roleplay_turns t
-        ON t.session_id = s.id AND t.seq = s.last_turn AND t.tenant = s.tenant
-        WHERE s.tenant = :tenant AND s.last_turn > 0 AND t.seq IS NULL AND s.last_turn >
-        (SELECT coalesce(max(l.seq), 0) FROM roleplay_turns l WHERE l.session_id = s.id AND l.tenant = s.tenant)
-        """),
-    ),
-    _Check(
-        DRIFT,
-        "a session whose counters are lower than numbers in use",
-        text("""
-        SELECT s.id, s.last_seq, 1 = 1 FROM roleplay_sessions s WHERE s.tenant = :tenant AND (
-        s.last_seq <
-        (SELECT coalesce(max(m.seq), 0) FROM roleplay_messages m WHERE m.session_id = s.id AND m.tenant = s.tenant)
-        OR s.last_seq <
-        (SELECT coalesce(max(t.reply_seq), 0) FROM roleplay_turns t WHERE t.session_id = s.id AND t.tenant = s.tenant)
-        OR s.last_turn <
-        (SELECT coalesce(max(t.seq), 0) FROM roleplay_turns t WHERE t.session_id = s.id AND t.tenant = s.tenant)
-        OR s.version <
-        (SELECT coalesce(max(h.version), 0) FROM roleplay_head_moves h WHERE h.session_id = s.id
-        AND h.tenant = s.tenant))
-        """),
-    ),
-    _Check(
-        WRONG_DEPTH,
-        "a message whose ordinals do not follow its parent's",
-        text("""
-        SELECT m.session_id, m.seq, 1 = 1 FROM roleplay_messages m LEFT JOIN roleplay_messages p
-        ON p.session_id = m.session_id AND p.seq = m.parent_seq AND p.tenant = m.tenant
-        WHERE m.tenant = :tenant AND (m.parent_seq IS NULL OR p.seq IS NOT NULL) AND (
-        m.human_ordinal <> coalesce(p.human_ordinal, 0) + CASE m.role WHEN 'user' THEN 1 ELSE 0 END
-        OR m.model_ordinal <> coalesce(p.model_ordinal, 0) + CASE m.role WHEN 'user' THEN 0 ELSE 1 END)
-        """),
-    ),
-    _Check(
-        UNENDED,
-        "a model call without an end whose turn has ended",
-        text("""
-        SELECT c.session_id, c.turn_seq, 1 = 1 FROM roleplay_model_calls c JOIN roleplay_turns t
-        ON t.session_id = c.session_id AND t.seq = c.turn_seq AND t.tenant = c.tenant
-        WHERE c.tenant = :tenant AND c.total_s IS NULL AND c.error IS NULL
-        AND t.status IN ('completed', 'interrupted', 'failed')
-        """),
-    ),
-)
+#: With statistics of when a table was small, PostgreSQL may read all of it for each row of another.
+_NO_LOOPS = text("SELECT set_config('enable_nestloop', 'off', true) /* tenant: none */")
 _DELETE_ORPHANS = tuple(
-    delete(table(row)).where(table(row).c.tenant == bindparam("of_tenant"), _no_session(row)) for row in _OF_SESSIONS
+    delete(table(row)).where(table(row).c.tenant == bindparam("of_tenant"), no_session(row)) for row in OF_SESSIONS
 )
 _LET_RETRY = text("""
 UPDATE roleplay_turns SET status = 'failed' WHERE tenant = :tenant AND session_id = :session AND seq = :seq
@@ -253,11 +58,9 @@ _COUNT_ON = text("""
 UPDATE roleplay_sessions SET last_seq = :seq, last_turn = :turn, version = :version
 WHERE tenant = :tenant AND id = :session
 """)
-_LAST_STAND = text("""
-SELECT h.version, h.to_seq FROM roleplay_head_moves h JOIN roleplay_messages m
-ON m.session_id = h.session_id AND m.seq = h.to_seq AND m.tenant = h.tenant JOIN roleplay_turns t
-ON t.session_id = h.session_id AND t.seq = m.turn_seq AND t.tenant = h.tenant
-WHERE h.tenant = :tenant AND h.session_id = :session AND t.status = 'completed' ORDER BY h.version DESC LIMIT 1
+_MOVES = text("""
+SELECT h.version, h.to_seq FROM roleplay_head_moves h
+WHERE h.tenant = :tenant AND h.session_id = :session AND h.to_seq IS NOT NULL ORDER BY h.version DESC
 """)
 _NEXT_MOVE = text("""
 SELECT min(h.version) FROM roleplay_head_moves h
@@ -268,10 +71,50 @@ INSERT INTO roleplay_head_moves (session_id, version, tenant, from_seq, to_seq, 
 SELECT s.id, s.version, s.tenant, NULL, s.head_seq, 'undo', :undoes, s.last_turn_at FROM roleplay_sessions s
 WHERE s.tenant = :tenant AND s.id = :session
 """)
-_LAST_REPLY = text("""
-SELECT max(t.reply_seq) FROM roleplay_turns t JOIN roleplay_messages m
-ON m.session_id = t.session_id AND m.seq = t.reply_seq AND m.tenant = t.tenant
-WHERE t.tenant = :tenant AND t.session_id = :session AND t.status = 'completed'
+_TIPS = text("""
+SELECT coalesce(t.reply_seq, t.human_seq) FROM roleplay_turns t
+WHERE t.tenant = :tenant AND t.session_id = :session AND t.status = 'completed' ORDER BY t.seq DESC
+""")
+_TIP = text("""
+SELECT p.state FROM roleplay_messages m JOIN roleplay_turns t
+ON t.session_id = m.session_id AND t.seq = m.turn_seq AND t.tenant = m.tenant LEFT JOIN roleplay_path_states p
+ON p.session_id = t.session_id AND p.seq = t.state_seq AND p.tenant = t.tenant
+WHERE m.tenant = :tenant AND m.session_id = :session AND m.seq = :seq AND t.status = 'completed'
+""")
+_HEADS = text("""
+SELECT s.id, s.head_seq FROM roleplay_sessions s WHERE s.tenant = :tenant AND s.head_seq IS NOT NULL
+""")
+_NO_STATE = text("""
+UPDATE roleplay_turns SET state_seq = NULL WHERE tenant = :tenant AND session_id = :session AND seq = :seq
+""")
+_EMPTY_STATE = text("""
+UPDATE roleplay_path_states SET state = '{}' WHERE tenant = :tenant AND session_id = :session AND seq = :seq
+""")
+_LAST_REVISION = text("""
+UPDATE roleplay_sessions SET version = version + 1, revision = (SELECT max(r.revision)
+FROM roleplay_session_revisions r WHERE r.session_id = roleplay_sessions.id AND r.tenant = roleplay_sessions.tenant)
+WHERE tenant = :tenant AND id = :session
+""")
+_ITS_REPLY = text("""
+UPDATE roleplay_turns SET reply_seq = (SELECT max(m.seq) FROM roleplay_messages m
+WHERE m.session_id = roleplay_turns.session_id AND m.turn_seq = roleplay_turns.seq
+AND m.role = 'assistant' AND m.tenant = roleplay_turns.tenant)
+WHERE tenant = :tenant AND session_id = :session AND seq = :seq AND reply_seq IS NULL
+""")
+_NO_REPLY = text("""
+UPDATE roleplay_turns SET status = 'failed'
+WHERE tenant = :tenant AND session_id = :session AND seq = :seq AND reply_seq IS NULL
+""")
+_PERSONA_AGAIN = text("""
+INSERT INTO roleplay_personas (id, tenant, version, created_at, updated_at)
+SELECT v.persona_id, v.tenant, max(v.version), min(v.created_at), max(v.created_at) FROM roleplay_persona_versions v
+WHERE v.tenant = :tenant AND v.persona_id = :session AND NOT EXISTS
+(SELECT 1 FROM roleplay_personas p WHERE p.id = v.persona_id) GROUP BY v.persona_id, v.tenant
+""")
+_LAST_VERSION = text("""
+UPDATE roleplay_personas SET version = (SELECT max(v.version) FROM roleplay_persona_versions v
+WHERE v.persona_id = roleplay_personas.id AND v.tenant = roleplay_personas.tenant)
+WHERE tenant = :tenant AND id = :session
 """)
 _STAND_ON = text("""
 UPDATE roleplay_sessions SET head_seq = :head, version = version + 1 WHERE tenant = :tenant AND id = :session
@@ -292,15 +135,21 @@ AND t.status IN ('completed', 'interrupted', 'failed'))
 """)
 
 IsLost = Callable[[rescue.Holder], bool]
+Mend = Callable[[Connection, str, Sequence[Finding]], None]
 
 
 def examine(connection: Connection, tenant: str, *, at: datetime, is_lost: IsLost) -> list[Finding]:
     """Give everything that is wrong; changes nothing. ``is_lost`` tells whether nobody holds a turn in flight."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_NO_LOOPS)
     found = [
         Finding(kind=check.kind, session_id=row[0], seq=row[1], says=check.says, mendable=bool(row[2]))
-        for check in _CHECKS
+        for check in CHECKS
         for row in connection.execute(check.statement, {"tenant": tenant})
     ]
+    found += unreadable(connection, tenant)
+    found += states_of_lost_texts(connection, tenant)
+    found += _dead_ends(connection, tenant, found)
     lost = [one for one in rescue.holders(connection, tenant, at) if is_lost(one)]
     says = "a turn in flight whose lease has run out, or whose process is gone"
     return found + [
@@ -322,6 +171,35 @@ def mend(
     return [one.model_copy(update={"mended": _place(one) not in left}) for one in found]
 
 
+def _dead_ends(connection: Connection, tenant: str, found: Sequence[Finding]) -> list[Finding]:
+    """Find, of the sessions with a damaged message, those whose next request would lack a part of its history."""
+    told = {one.session_id for one in found if one.kind in {LOST_HEAD, LATE_HEAD}}
+    ill = {one.session_id for one in found if one.kind in BREAKING or one.says.startswith("messages.")}
+    says = "a session whose path back breaks off; it stands on the last turn that can be spoken from once it is mended"
+    return [
+        Finding(kind=DEAD_END, session_id=session_id, seq=head, says=says, mendable=True)
+        for session_id, head in (connection.execute(_HEADS, {"tenant": tenant}).all() if ill else ())
+        if session_id in ill and session_id not in told and not _can_stand(connection, tenant, session_id, head)
+    ]
+
+
+def _can_stand(connection: Connection, tenant: str, session_id: str, seq: int) -> bool:
+    """Whether a session that stands on a message can be spoken in: its turn is complete, its window can be read."""
+    row = connection.execute(_TIP, {"tenant": tenant, "session": session_id, "seq": seq}).first()
+    if row is None:
+        return False
+    try:
+        epochs = epochs_of(row.state) if row.state else {}
+    except StoreError:
+        epochs = {}  # mended, it begins anew
+    start = min((start for start, *_ in epochs.values()), default=0)
+    try:
+        history.path_back(connection, tenant, session_id, head=seq, start=start, cap=2**31 - 1, per_message=0)
+    except StoreError:
+        return False
+    return True
+
+
 def _place(one: Finding) -> tuple[str, str, int | None, str]:
     return one.kind, one.session_id, one.seq, one.says
 
@@ -331,10 +209,30 @@ def _delete_orphans(connection: Connection, tenant: str, _wrong: Sequence[Findin
         connection.execute(statement, {"of_tenant": tenant})
 
 
-def _let_retry(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> None:
-    """Call a turn failed whose reply is lost, so that its human line can be answered again."""
+def _reply_again(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> None:
+    """Name the reply that is there, or call a turn failed whose reply is lost, so that it can be answered again."""
     for one in wrong:
-        connection.execute(_LET_RETRY, {"tenant": tenant, "session": one.session_id, "seq": one.seq})
+        where = _row(tenant, one)
+        if one.says.startswith(NAMELESS_REPLY):
+            connection.execute(_ITS_REPLY, where)
+            connection.execute(_NO_REPLY, where)
+        else:
+            connection.execute(_LET_RETRY, where)
+
+
+def _each(*statements: TextClause) -> Mend:
+    """Mend each row that is wrong with some statements."""
+
+    def put_right(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> None:
+        for one in wrong:
+            for statement in statements:
+                connection.execute(statement, _row(tenant, one))
+
+    return put_right
+
+
+def _row(tenant: str, one: Finding) -> dict[str, Any]:
+    return {"tenant": tenant, "session": one.session_id, "seq": one.seq}
 
 
 def _count_on(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> None:
@@ -352,20 +250,27 @@ def _count_on(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> 
 
 
 def _stand_again(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> None:
-    """Stand where the session stood last of what is there and complete, else on the newest reply, else nowhere.
+    """Stand where the session stood last and can be spoken from, else on the newest such turn, else nowhere.
 
     The moves that led to what is lost are taken back by a row of their own, so that undo goes on from before them.
     """
     for session_id in _sessions(wrong):
         sessions.lock(connection, tenant, session_id)
         where = {"tenant": tenant, "session": session_id}
-        version, head = connection.execute(_LAST_STAND, where).first() or (0, None)
-        if head is None:
-            head = connection.execute(_LAST_REPLY, where).scalar()
+        version, head = _last_stand(connection, tenant, session_id)
         connection.execute(_STAND_ON, where | {"head": head})
         lost = connection.execute(_NEXT_MOVE, where | {"after": version}).scalar()
         if lost is not None:
             connection.execute(_TAKE_BACK, where | {"undoes": lost})
+
+
+def _last_stand(connection: Connection, tenant: str, session_id: str) -> tuple[int, int | None]:
+    where = {"tenant": tenant, "session": session_id}
+    for version, seq in connection.execute(_MOVES, where).all():
+        if _can_stand(connection, tenant, session_id, seq):
+            return version, seq
+    tips = connection.execute(_TIPS, where).scalars().all()
+    return 0, next((seq for seq in tips if seq and _can_stand(connection, tenant, session_id, seq)), None)
 
 
 def _recount(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> None:
@@ -393,12 +298,18 @@ def _sessions(wrong: Iterable[Finding]) -> list[str]:
     return sorted({one.session_id for one in wrong})
 
 
-_MENDS: dict[str, Callable[[Connection, str, Sequence[Finding]], None]] = {
+#: In this order: a session stands again once what it may stand on is mended.
+_MENDS: dict[str, Mend] = {
     ORPHAN: _delete_orphans,
-    MISSING_REPLY: _let_retry,
+    LOST_PERSONA: _each(_PERSONA_AGAIN, _LAST_VERSION),
+    LOST_REVISION: _each(_LAST_REVISION),
+    LOST_STATE: _each(_NO_STATE),
+    UNREADABLE_STATE: _each(_EMPTY_STATE),
+    MISSING_REPLY: _reply_again,
     DRIFT: _count_on,
     LOST_HEAD: _stand_again,
     LATE_HEAD: _stand_again,
+    DEAD_END: _stand_again,
     WRONG_DEPTH: _recount,
     UNENDED: _end_calls,
 }

@@ -18,7 +18,7 @@ from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import personas
 from roleplay.store.cursors import after, page_of
 from roleplay.store.prepared import Prepared
-from roleplay.store.stored import absent, reads
+from roleplay.store.stored import absent, as_numbers, as_text, reads
 from roleplay.store.tables import (
     MessageRow,
     ParticipantRevisionRow,
@@ -217,7 +217,13 @@ def stand(connection: Connection, tenant: str, session_id: str) -> Stand:
     row = _STAND.run(connection, {"tenant": tenant, "session": session_id}).first()
     if row is None:
         raise NotFoundError("session", session_id)
+    return _as_stand(row)
+
+
+@reads("the place of a session")
+def _as_stand(row: Row[*tuple[Any, ...]]) -> Stand:
     values: list[Any] = list(row)
+    as_numbers(values[:10])
     values[6:9] = [number or 0 for number in values[6:9]]
     return Stand(*values)
 
@@ -247,7 +253,7 @@ def stage(connection: Connection, tenant: str, session_id: str, revision: int) -
 
 @reads("a revision of a session")
 def _stage(row: Row[*tuple[Any, ...]], revision: int, seats: tuple[Seat, ...]) -> Stage:
-    return Stage(revision, row.scene, SessionSettings(**json.loads(row.settings)), seats)
+    return Stage(revision, as_text(row.scene), SessionSettings(**json.loads(row.settings)), seats)
 
 
 def _persona(connection: Connection, tenant: str, participant: Participant) -> StoredPersona | None:

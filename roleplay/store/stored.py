@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from pydantic import ValidationError
@@ -26,6 +26,13 @@ def as_text(text: object) -> str:
     if not isinstance(text, str):
         raise TypeError(type(text).__name__)
     return text
+
+
+def as_numbers(values: Iterable[object]) -> None:
+    """Check numbers, of which each may be absent. Raises ``TypeError``."""
+    for value in values:
+        if value is not None and not isinstance(value, int):
+            raise TypeError(type(value).__name__)
 
 
 def unreadable(what: str, error: Exception) -> StoreError:

@@ -6,6 +6,7 @@ text; order inside a session is an integer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
@@ -28,6 +29,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from roleplay.store.stored import reads
+
 IN_FLIGHT = "status IN ('pending', 'streaming')"
 CAUSES = ("greeting", "reply", "accept", "choose", "rewind", "fork", "edit", "undo")
 ON_HEAD = f"{IN_FLIGHT} AND moves_head"
@@ -43,6 +46,10 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None or dialect.name != "sqlite":
             return value
         return value.astimezone(UTC).replace(tzinfo=None)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
+        process = super().result_processor(dialect, coltype)
+        return None if process is None else reads("a moment")(process)
 
     def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         if value is None:

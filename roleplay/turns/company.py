@@ -18,7 +18,8 @@ from roleplay.domain.values import KEY_LIMIT, Metadata, metadata_of, text_proble
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store import Connection, calls, moves, personas, rescue, sessions
 from roleplay.store import turns as stored_turns
-from roleplay.store.doctor import Finding, examine, mend
+from roleplay.store.checks import Finding
+from roleplay.store.doctor import examine, mend
 from roleplay.store.entries import Hold
 from roleplay.store.personas import Change
 from roleplay.turns.effects import Ports, Steps, read, write

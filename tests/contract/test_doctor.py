@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from roleplay import ChatRequestError, ChatSession, Endpoint, Finding, Persona, Roleplay, TurnStatus
+from roleplay import ChatRequestError, ChatSession, Endpoint, Finding, Persona, Roleplay, StoreError, TurnStatus
 from roleplay.store.database import Database
 from roleplay.store.lease import this_owner
 from roleplay.testing import ScriptedModel
@@ -126,6 +126,22 @@ MENDABLE = {
         ["UPDATE roleplay_model_calls SET total_s = NULL, error = NULL WHERE turn_seq = 6"],
         {("unended call", 6)},
     ),
+    "a path state that is lost": (
+        ["DELETE FROM roleplay_path_states"],
+        {("missing path state", 3), ("missing path state", 4), ("missing path state", 5), ("missing path state", 6)},
+    ),
+    "a path state that is no JSON": (
+        ["UPDATE roleplay_path_states SET state = '{'"],
+        {("unreadable path state", 3)},
+    ),
+    "a path state that names a text that is not there": (
+        ['UPDATE roleplay_path_states SET state = \'{"1":[0,"no-such","no-such"]}\''],
+        {("unreadable path state", 3)},
+    ),
+    "a revision of the session that is lost": (
+        ["UPDATE roleplay_sessions SET revision = 9"],
+        {("missing revision", None)},
+    ),
     "a lease that has run out": (
         [IN_FLIGHT.format("elsewhere/1/2", LONG_AGO) + " WHERE seq = 4"],
         {("expired lease", 4)},
@@ -201,10 +217,25 @@ NOT_MENDABLE = {
         [],
         {("orphan call", 77)},
     ),
-    "a message without its parent": (
-        ["UPDATE roleplay_messages SET parent_seq = 6 WHERE seq = 7"],
-        ["UPDATE roleplay_messages SET parent_seq = 4 WHERE seq = 7"],
-        {("broken link", 7)},
+    "a turn of a revision that is not there": (
+        ["UPDATE roleplay_turns SET revision = 7 WHERE seq = 4"],
+        [],
+        {("missing revision", 4)},
+    ),
+    "a turn of a seat that is not there": (
+        ["UPDATE roleplay_turns SET speaker = 7 WHERE seq = 4"],
+        [],
+        {("missing seat", 4)},
+    ),
+    "a seat that is never named": (
+        ["DELETE FROM roleplay_participant_revisions WHERE seat = 2"],
+        [],
+        {("missing seat", None)},
+    ),
+    "metadata that are no JSON": (
+        ["UPDATE roleplay_turns SET metadata_json = '{' WHERE seq = 4"],
+        [],
+        {("unreadable row", 4)},
     ),
     "a turn without its parent": (
         ["DELETE FROM roleplay_turns WHERE seq = 2", "UPDATE roleplay_turns SET parent_turn = 2 WHERE seq = 6"],
@@ -240,6 +271,22 @@ def test_what_is_lost_is_told_and_left_alone(patient: Patient, case: str) -> Non
     assert told(patient.rp.doctor(repair=True)) == {(kind, seq, False, False) for kind, seq in kinds}
     assert patient.rows(everything) == before
     patient.damage(*restoring)
+
+
+def test_a_session_whose_path_breaks_off_stands_where_it_can_be_spoken_from(patient: Patient) -> None:
+    """What follows the broken link is left; the nearest turn before it is stood on, and undo goes on from there."""
+    patient.damage("UPDATE roleplay_messages SET parent_seq = 6 WHERE seq = 7")
+    with pytest.raises(StoreError, match="message 6, which message 7 follows"):
+        patient.session.send("And now?")
+    broken = ("broken link", 7, False, False)
+    assert told(patient.rp.doctor()) == {broken, ("head that cannot be spoken from", 9, True, False)}
+    assert told(patient.rp.doctor(repair=True)) == {broken, ("head that cannot be spoken from", 9, True, True)}
+    assert patient.session.info().head_seq == 4
+    assert patient.session.send("And now?").status is TurnStatus.COMPLETED
+    assert told(patient.rp.doctor()) == {broken}
+    undone = [patient.session.tree.undo() for _ in range(2)]
+    assert [turn.seq for turn in undone if turn] == [3, 1]
+    patient.damage("UPDATE roleplay_messages SET parent_seq = 4 WHERE seq = 7")
 
 
 def test_a_turn_that_somebody_holds_is_no_finding(patient: Patient) -> None:
@@ -281,7 +328,7 @@ def test_rows_of_a_session_that_is_gone_are_deleted(patient: Patient) -> None:
         (patient.session.id, True, True),
         (theirs, False, False),
     }
-    assert [one.session_id for one in rp.doctor()] == [theirs]
+    assert {one.session_id for one in rp.doctor()} == {theirs}
     assert [turn.seq for turn in living.turns()] == [1, 3, 6]
 
 

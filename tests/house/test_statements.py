@@ -371,17 +371,18 @@ def test_the_doctor_reads_every_row_and_none_for_each_other(crowd: Crowd) -> Non
             crowd.rp.doctor()
         checks = [one for one in seen if "FROM roleplay_" in one.sql]
         assert len(checks) > 20
-        assert [one.sql for one in checks if repeats(crowd, one)] == []
+        under = [one for one in seen if "enable_nestloop" in one.sql]
+        assert [one.sql for one in checks if repeats(crowd, under, one)] == []
         crowd.analyze()
 
 
-def repeats(crowd: Crowd, seen: Seen) -> bool:
-    """Whether a statement reads a whole growing table once for each row of another."""
+def repeats(crowd: Crowd, under: list[Seen], seen: Seen) -> bool:
+    """Whether a statement, under the settings that it is asked under, reads a whole growing table for each row."""
     if crowd.database.dialect == "sqlite":
         return sum(line.startswith("SCAN ") for line in sqlite_plan(crowd.database, seen)) > 1
     again = [
         inner
-        for node in postgres_plans(crowd.url, [seen])
+        for node in postgres_plans(crowd.url, [*under, seen])
         for inner in node.get("Plans", [])
         if inner["Parent Relationship"] == ("Inner" if node["Node Type"] == "Nested Loop" else "SubPlan")
     ]

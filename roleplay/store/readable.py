@@ -1,0 +1,147 @@
+"""The doctor's reading: every column of every row of a tenant, as the driver gives it, and whether we write such."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Boolean, Column, Connection, Float, Integer, Table, bindparam, select, text
+
+from roleplay.domain.context import digest
+from roleplay.domain.conversation import PlayedBy, TurnKind, TurnStatus
+from roleplay.domain.endpoint import Dialect
+from roleplay.domain.settings import SessionSettings
+from roleplay.errors import StoreError
+from roleplay.store import recipes
+from roleplay.store.checks import UNREADABLE, UNREADABLE_STATE, Finding
+from roleplay.store.stored import as_text, reads
+from roleplay.store.tables import CAUSES, Base, PathStateRow, PieceRow, UtcDateTime, table
+
+_AT_ONCE = 500
+_KEYS = ("session_id", "persona_id", "id")
+_NUMBERS = ("seq", "turn_seq", "version", "revision", "seat")
+_STATES = table(PathStateRow).name
+_p = table(PieceRow).c
+_THERE = select(_p.digest).where(
+    _p.tenant == bindparam("tenant"),
+    _p.session_id == bindparam("session"),
+    _p.digest.in_(bindparam("digests", expanding=True)),
+)
+
+
+def _json(kind: type) -> Callable[[str], Any]:
+    def check(stored: str) -> Any:
+        value = json.loads(stored)
+        if not isinstance(value, kind):
+            raise TypeError(type(value).__name__)
+        return value
+
+    return check
+
+
+def _texts(stored: str) -> None:
+    for one in _json(list)(stored):
+        as_text(one)
+
+
+@reads("what a path hands on")
+def epochs_of(stored: str) -> dict[str, tuple[int, str, str]]:
+    """Read what turns inherit: by seat, where the window starts, and the digests of front and settings."""
+    found = {}
+    for seat, (start, *digests) in _json(dict)(stored).items():
+        front, settings = map(as_text, digests)
+        found[seat] = int(start), front, settings
+    return found
+
+
+def _one_of(words: Any) -> Callable[[str], None]:
+    known = frozenset(map(str, words))
+
+    def check(stored: str) -> None:
+        if stored not in known:
+            raise ValueError(stored)
+
+    return check
+
+
+#: What a text must be beyond a text, by the column's name, or by table and column.
+_MORE: dict[str, Callable[[str], Any]] = {
+    "metadata_json": _json(dict),
+    "extensions": _json(dict),
+    "parameters": _json(dict),
+    "error": _json(dict),
+    "greetings": _texts,
+    "tags": _texts,
+    "settings": lambda stored: SessionSettings(**_json(dict)(stored)),
+    "recipe": lambda stored: recipes.read("[]", stored),
+    "state": epochs_of,
+    "kind": _one_of(TurnKind),
+    "status": _one_of(TurnStatus),
+    "played_by": _one_of(PlayedBy),
+    "role": _one_of(("user", "assistant")),
+    "dialect": _one_of(Dialect),
+    "cause": _one_of(CAUSES),
+    "side": _one_of(("human", "reply")),
+    "action": _one_of(("replace", "refuse")),
+}
+
+
+def unreadable(connection: Connection, tenant: str) -> Iterator[Finding]:
+    """Give every value that is not what its column holds. Reads every row of the tenant once."""
+    for one in Base.metadata.sorted_tables:
+        if "tenant" in one.c:
+            yield from _in_table(connection, tenant, one)
+
+
+def _in_table(connection: Connection, tenant: str, of: Table) -> Iterator[Finding]:
+    columns = [one for one in of.c if one.name != "tenant"]
+    names = [one.name for one in columns]
+    statement = text(f"SELECT {', '.join(names)} FROM {of.name} WHERE tenant = :tenant")  # noqa: S608 - names of ours
+    what = of.name.removeprefix("roleplay_")
+    for row in connection.execute(statement, {"tenant": tenant}, execution_options={"yield_per": _AT_ONCE}):
+        values = dict(zip(names, row, strict=True))
+        for column in columns:
+            try:
+                _check(column, values)
+            except (StoreError, ValueError, TypeError, LookupError, AttributeError):
+                is_state = of.name == _STATES and column.name == "state"
+                yield Finding(
+                    kind=UNREADABLE_STATE if is_state else UNREADABLE,
+                    session_id=str(next(values[name] for name in _KEYS if name in values)),
+                    seq=next((values[name] for name in _NUMBERS if isinstance(values.get(name), int)), None),
+                    says=f"{what}.{column.name} holds what is never written there",
+                    mendable=is_state,
+                )
+
+
+def _check(column: Column[Any], values: dict[str, Any]) -> None:
+    value, kind = values[column.name], column.type
+    if value is None:
+        if not column.nullable:
+            raise TypeError("NULL")
+    elif isinstance(kind, UtcDateTime):
+        if not isinstance(value, datetime):
+            datetime.fromisoformat(as_text(value))
+    elif isinstance(kind, Boolean | Integer | Float):
+        if not isinstance(value, int | float if isinstance(kind, Float) else int):
+            raise TypeError(type(value).__name__)
+    else:
+        _MORE.get(column.name, as_text)(as_text(value))
+        if column is _p.text and digest(value) != values["digest"]:
+            raise ValueError("another text than the one that was stored")
+
+
+def states_of_lost_texts(connection: Connection, tenant: str) -> Iterator[Finding]:
+    """Give the path states that name a text of the session's which is not there, so that no request could begin."""
+    statement = text(f"SELECT session_id, seq, state FROM {_STATES} WHERE tenant = :tenant")  # noqa: S608 - as above
+    for session_id, seq, state in connection.execute(statement, {"tenant": tenant}).all():
+        try:
+            named = {one for _, *digests in epochs_of(state).values() for one in digests}
+        except StoreError:
+            continue  # told as unreadable
+        where = {"tenant": tenant, "session": session_id, "digests": sorted(named)}
+        if named - set(connection.execute(_THERE, where).scalars()):
+            says = "a path state that names texts which are not there; its path begins one anew once it is mended"
+            yield Finding(kind=UNREADABLE_STATE, session_id=session_id, seq=seq, says=says, mendable=True)
