@@ -76,7 +76,7 @@ class Ledger:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def ledger(tmp_path: Path) -> Iterator[Ledger]:  # noqa: ARG001 -- only its lifetime is wanted
     """Rebuild every model call of the test and compare it with what was received.
 
     It asks for ``tmp_path``, though it does not use it, so that the files of the test are still there at its end.
