@@ -192,7 +192,7 @@ def _can_stand(connection: Connection, tenant: str, session_id: str, seq: int) -
         epochs = epochs_of(row.state) if row.state else {}
     except StoreError:
         epochs = {}  # mended, it begins anew
-    start = min((start for start, *_ in epochs.values()), default=0)
+    start = min((start for start, _ in epochs.values()), default=0)
     try:
         history.path_back(connection, tenant, session_id, head=seq, start=start, cap=2**31 - 1, per_message=0)
     except StoreError:

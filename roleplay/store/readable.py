@@ -47,12 +47,13 @@ def _texts(stored: str) -> None:
 
 
 @reads("what a path hands on")
-def epochs_of(stored: str) -> dict[str, tuple[int, str, str]]:
-    """Read what turns inherit: by seat, where the window starts, and the digests of front and settings."""
+def epochs_of(stored: str) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Read what turns inherit: by seat, where the window starts, and the digests of front and settings, the latter
+    since revision 0002."""
     found = {}
     for seat, (start, *digests) in _json(dict)(stored).items():
-        front, settings = map(as_text, digests)
-        found[seat] = int(start), front, settings
+        front, *settings = map(as_text, digests)
+        found[seat] = int(start), (front, *settings)
     return found
 
 
@@ -138,7 +139,7 @@ def states_of_lost_texts(connection: Connection, tenant: str) -> Iterator[Findin
     statement = text(f"SELECT session_id, seq, state FROM {_STATES} WHERE tenant = :tenant")  # noqa: S608 - as above
     for session_id, seq, state in connection.execute(statement, {"tenant": tenant}).all():
         try:
-            named = {one for _, *digests in epochs_of(state).values() for one in digests}
+            named = {one for _, digests in epochs_of(state).values() for one in digests}
         except StoreError:
             continue  # told as unreadable
         where = {"tenant": tenant, "session": session_id, "digests": sorted(named)}

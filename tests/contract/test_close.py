@@ -225,7 +225,7 @@ def test_ctrl_c_ends_the_grace(database_url: str, scripted: Scripted) -> None:
     rp = roleplay.Roleplay.open(database_url, model=MODEL, chat=scripted(WORDS))
     session = talk(rp)
     stream = session.stream("Well?")
-    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer = threading.Timer(0.3, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         rp.close(grace_s=30)
