@@ -20,6 +20,8 @@ _DOUBT = (0.35, 0.35, 4.0, 150.0)
 _NOISE = 0.01
 # What is left of a report's weight when the next one comes: about the latest 60 speak.
 _FADE = 0.985
+# While reports are missed by much, older ones are forgotten the sooner: the service may count otherwise now.
+_HASTE = 0.1
 _SPREADS = 2.5
 _SETTLED = 8
 _ERROR_FADE = 0.9
@@ -86,16 +88,25 @@ def learn(fit: Fit, start: Rates, observed: Iterable[Observation]) -> Fit:
         spread = max(_SPREADS * (fit.error or 0.0), 2 * _NOISE)
         weight = 1.0 if fit.observations < _SETTLED or off <= spread else spread / off
         scale = weight / (_NOISE * reported) ** 2
+        fade = _FADE - min(max(error - 2 * _NOISE, 0.0), _HASTE)
         x = (load.narrow, load.wide, float(load.messages), 1.0)
         squares = [x[i] * x[j] * scale for i in range(4) for j in range(i, 4)]
         fit = Fit(
-            squares=tuple([_FADE * old + new for old, new in zip(fit.squares, squares, strict=True)]),
-            products=tuple([_FADE * old + one * reported * scale for old, one in zip(fit.products, x, strict=True)]),
+            squares=tuple([fade * old + new for old, new in zip(fit.squares, squares, strict=True)]),
+            products=tuple([fade * old + one * reported * scale for old, one in zip(fit.products, x, strict=True)]),
             observations=fit.observations + 1,
             error=error,
-            refused=fit.refused if fit.refused and fit.observations - fit.refused[1] < _REMEMBERED else None,
+            refused=fit.refused if _holds(fit, start, load) else None,
         )
     return fit
+
+
+def _holds(fit: Fit, start: Rates, answered: Load) -> bool:
+    """Whether a refusal is still to be minded: it is not old, and nothing longer was answered since."""
+    if fit.refused is None:
+        return False
+    load, then = fit.refused
+    return fit.observations - then < _REMEMBERED and predicted(start, answered) < predicted(start, load)
 
 
 def limit_of(fit: Fit, rates: Rates) -> int | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from roleplay.domain.settings import ExamplePolicy
 
 FADE_STEPS = 4
-_TERM = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\\W\\d_]{3,}")
+_TERM = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\\W\\d_]{4,}")
 _EAST = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
@@ -90,7 +90,7 @@ def choose(
 def relevance(texts: Sequence[str], newest: str) -> list[float]:
     """Give for each text how much of ``newest`` it takes up: from 0 to 1, rare words counting more.
 
-    Words of three letters and more count, and pairs of characters where a script has no words.
+    Words of four letters and more count, and pairs of characters where a script has no words.
     """
     wanted = _terms(newest)
     found = [_terms(one) for one in texts]
@@ -101,7 +101,7 @@ def relevance(texts: Sequence[str], newest: str) -> list[float]:
 
 def _terms(text: str) -> Bag[str]:
     parts = [part.casefold() for part in _TERM.findall(text)]
-    pairs = [a + b if _EAST.match(b) else a for a, b in zip(parts, [*parts[1:], ""], strict=True) if _EAST.match(a)]
+    pairs = [a + b if _EAST.match(b) else a for a, b in zip(parts, [*parts[1:], ""], strict=False) if _EAST.match(a)]
     return Bag([part for part in parts if not _EAST.match(part)] + pairs)
 
 

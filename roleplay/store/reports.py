@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from roleplay.context.builder import Draft, section_name
-from roleplay.domain.context import ContextReport, SectionReport
+from roleplay.domain.context import ContextReport, Section, SectionReport
 from roleplay.store.stored import reads
 
 
@@ -37,10 +37,14 @@ def read_report(stored: str) -> ContextReport:
         counting="exact" if exact and not foreign else "estimated",
         calibrated=calibrated,
         foreign_counts=foreign,
-        sections=tuple(map(_section, rows)),
+        sections=tuple(sorted(map(_section, rows), key=_place)),
         window_start=start,
         new_epoch=moved,
     )
+
+
+def _place(one: SectionReport) -> int:
+    return list(Section).index(Section(one.section.partition(" ")[0]))
 
 
 def _section(row: Sequence[Any]) -> SectionReport:

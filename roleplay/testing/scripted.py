@@ -128,7 +128,7 @@ def _pieces(
     text: str,
     asked: dict[str, Any],
     number: int,
-    stream: bool,
+    stream: bool,  # noqa: FBT001
     size: int,
     reports: bool,  # noqa: FBT001
 ) -> list[bytes]:

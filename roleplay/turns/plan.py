@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from roleplay.domain.context import Line, Role, Section
 from roleplay.domain.conversation import TurnKind, TurnStatus
 from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
-from roleplay.errors import InvalidInputError
+from roleplay.errors import BudgetError, InvalidInputError
 from roleplay.store import history, recipes, reports, sessions
 from roleplay.store.entries import Claim, NewCall, NewTurn
 from roleplay.turns.calibrating import Learned, learned, subject
@@ -78,8 +79,6 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     budget = force.budget_tokens or min(_budget(one, asked) for one in (endpoint, *others))
     dialect = scene.dialect_of(endpoint)
     tokens: Learned = yield from learned(scene.calibrated, counter, subject(scene.tenant, endpoint, dialect, counter))
-    if (limit := tokens.limit_tokens) is not None:
-        budget = min(budget, limit)
     prices = tokens.prices
     language = force.language or (language_of(ground.so_far) if ground.so_far else known.language)
     words = words_of(scene, language)
@@ -118,11 +117,11 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
             prices=prices,
         )
 
-    draft = draw(budget)
+    draft = _within(draw, budget, tokens.limit_tokens)
     body = encode_request(dialect, draft.messages, asked)
     settings = force.told(
         model=(endpoint.model, force.origins.get("model", "engine")),
-        budget_tokens=(budget, force.origins.get("budget_tokens", "profile")),
+        budget_tokens=(draft.budget_tokens, force.origins.get("budget_tokens", "profile")),
         language=(language, force.origins.get("language", "detected")),
         time_zone=(force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
         high_water=(marks.high, force.origins.get("high_water", "default")),
@@ -143,6 +142,14 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         settings,
         draw,
     )
+
+
+def _within(draw: Callable[[int], Draft], budget: int, limit: int | None) -> Draft:
+    """Draw within a budget, and below what the host was seen to refuse as too long, unless nothing fits there."""
+    if limit is not None and limit < budget:
+        with contextlib.suppress(BudgetError):
+            return draw(limit)
+    return draw(budget)
 
 
 def check(scene: Scene, settings: SessionSettings) -> None:

@@ -279,9 +279,10 @@ class Reply:
             self.refused, self.plan = error, folded(self.plan)
             return 0.0
         if not self.shrunk and not self._has_shown and is_too_long(error):
-            self._learned.observe(self.plan.draft.load, None)
             with contextlib.suppress(BudgetError):  # then there is no shorter one, and the service's refusal is told
-                self.shrunk, self.plan = True, shrunk(self.plan)
+                shorter = shrunk(self.plan)
+                self._learned.observe(self.plan.draft.load, None)
+                self.shrunk, self.plan = True, shorter
                 return 0.0
         if pause is None and self._may_turn(error):
             self.refused, self.plan = None, turned_to(self.plan, self.scene)
