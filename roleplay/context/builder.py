@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from roleplay.context.emit import emit
@@ -99,7 +99,7 @@ class Draft:
     budget_tokens: int
     prompt_tokens: int
     load: Load
-    prices: Prices
+    prices: Prices = field(compare=False)
     window_start: int
     examples: str
     moved: bool

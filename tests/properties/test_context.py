@@ -13,12 +13,16 @@ from hypothesis import strategies as st
 from roleplay import BudgetError, ContextMessage, Counter, Dialect, Endpoint, EstimatingCounter, Persona, Role, Sampling
 from roleplay.context import builder
 from roleplay.context.builder import Draft, Inherited, build
+from roleplay.context.calibration import predicted
 from roleplay.context.emit import emit
+from roleplay.context.examples import Rule
 from roleplay.context.macros import expand
-from roleplay.context.pricing import Prices
+from roleplay.context.pricing import Prices, Rates
 from roleplay.context.sheet import Casting, Rendered, Sheet, render
+from roleplay.context.window import Marks
 from roleplay.domain.context import DialectDemands, Line
 from roleplay.store import recipes
+from roleplay.store.reports import read_report, report_text
 from roleplay.testing.simulator.models import MODELS, by_id
 from roleplay.testing.simulator.rules import Rules, read_json, read_request
 from roleplay.wire.dialects import demands, write_messages
@@ -261,3 +265,65 @@ def test_a_strict_server_takes_it(
         counter.count(one["content"]) + counter.count(one.get("name", "")) + needs.per_message_tokens for one in written
     )
     assert spent <= draft.report.prompt_tokens
+
+
+RATES = st.builds(
+    Rates,
+    narrow=st.floats(0.2, 4),
+    wide=st.floats(0.2, 4),
+    per_message=st.floats(0, 60),
+    fixed=st.floats(0, 4_000),
+)
+POLICIES = st.sampled_from(["keep", "fade", "relevant", "random"])
+
+
+@settings(deadline=None, max_examples=70)
+@given(castings(), conversations(), BUDGETS, COUNTERS, RATES, POLICIES, st.floats(0.05, 1), st.floats(0.05, 1))
+def test_never_over_at_any_price(
+    casting: Casting,
+    told: list[tuple[int, int, str, str]],
+    budget: int,
+    counter: Counter,
+    rates: Rates,
+    policy: Any,
+    low: float,
+    high: float,
+) -> None:
+    """Whatever was learned and whatever is set, the claims add up to the prompt, which is within the budget; what a
+    request holds, at these prices, is what it is said to cost, but for rounding."""
+    sheet, lines = render(casting, counter), lines_of(told, counter)
+    prices = Prices(counter, demands(Dialect.MINIMAX), rates)
+    rules = builder.Rules(budget, Marks(high, low), Rule(policy, "seed"))
+    try:
+        draft = build(sheet, lines, rules=rules, prices=prices)
+    except BudgetError as failure:
+        assert failure.needed_tokens > budget
+        return
+    report = draft.report
+    assert report.prompt_tokens <= budget
+    assert report.prompt_tokens == report.overhead_tokens + sum(one.kept_tokens for one in report.sections)
+    rounding = draft.load.messages / 2 + 1
+    assert abs(predicted(rates, draft.load) - report.prompt_tokens) <= rounding
+    assert report == read_report(report_text(draft))
+
+
+@settings(deadline=None, max_examples=40)
+@given(castings(), st.lists(st.integers(1, 300), min_size=10, max_size=40), st.integers(500, 2000), POLICIES)
+def test_the_front_stays_within_an_epoch(casting: Casting, sizes: list[int], budget: int, policy: Any) -> None:
+    """As a conversation grows, the front changes with the window alone, whatever the newest line's length."""
+    counter, needs = Letters(), demands(Dialect.MINIMAX)
+    sheet, prices = render(casting, counter), Prices(counter, needs)
+    rules = builder.Rules(budget, examples=Rule(policy, "seed"))
+    path: list[Line] = []
+    inherited, front = Inherited(), None
+    for turn, size in enumerate(sizes, start=1):
+        human = Line(2 * turn - 1, turn, 2, "Traveler", "?" * (size % 50 + 1), size % 50 + 1, counter.name)
+        seen = [line for line in path if line.seq >= inherited.start]
+        try:
+            draft = build(sheet, [*seen, human], rules=rules, inherited=inherited, prices=prices)
+        except BudgetError:
+            return
+        assert draft.moved or front in {None, draft.recipe.front}
+        front = draft.recipe.front
+        inherited = Inherited(draft.window_start, draft.examples, begun=True)
+        path += [human, Line(2 * turn, turn, SEAT, "Nova", "x" * size, size, counter.name)]
