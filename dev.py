@@ -45,7 +45,7 @@ UNFINISHED = VENV / ".dev-unfinished"
 #: With any of these, "chat" has a model to talk to and needs no toy.
 MODEL_VARIABLES = ("ROLEPLAY_API_KEY", "MINIMAX_API_KEY", "ROLEPLAY_BASE_URL", "ROLEPLAY_MODEL")
 #: The commands of the engine's command line.
-ROLEPLAY_COMMANDS = ("chat", "persona", "session", "usage", "doctor", "erase", "db")
+ROLEPLAY_COMMANDS = ("chat", "persona", "session", "context", "usage", "doctor", "erase", "db")
 #: Runs it with its arguments; the first is what was typed to call it.
 RUN_ROLEPLAY = "import sys; from roleplay.cli.main import main; sys.exit(main(sys.argv[2:], program=sys.argv[1]))"
 #: Installed without dependencies: those of the second are not used, and would be compiled for a quarter of an hour.

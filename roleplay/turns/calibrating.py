@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 
 from roleplay.context.builder import Load
 from roleplay.context.calibration import Fit, Observation, learn, limit_of, rates_of
@@ -86,7 +85,7 @@ def merge_due(memory: Memory, tenant: str, now: Callable[[], datetime]) -> Steps
     for of, known in list(memory.items()):
         if of.tenant == tenant and known.is_due:
             batch = list(known.waiting)
-            fit = yield from write(partial(_merge, of=of, known=known, batch=batch, at=now()))
+            fit = yield from write(_merging(of, known, batch, now()))
             _merged(known, batch, fit)
 
 
@@ -99,6 +98,10 @@ def merge_all(memory: Memory, now: Callable[[], datetime]) -> Callable[[Connecti
             _merge(db, of, known, batch, now())
 
     return work if left else None
+
+
+def _merging(of: Subject, known: Learned, batch: list[Observation], at: datetime) -> Callable[[Connection], Fit]:
+    return lambda db: _merge(db, of, known, batch, at)
 
 
 def _merge(db: Connection, of: Subject, known: Learned, batch: list[Observation], at: datetime) -> Fit:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from roleplay import Endpoint, EstimatingCounter, Participant, Persona, PlayedBy, RoleplayError, SessionSettings
+from roleplay.context.calibration import Fit
 from roleplay.context.languages import LANGUAGES
 from roleplay.domain.persona import StoredPersona
 from roleplay.store.sessions import Seat, Stage, Stand
@@ -61,6 +62,7 @@ class Hand:
     ) -> None:
         self.effects: list[Effect] = []
         self.told: dict[str, deque[Any]] = {"look": deque([FREE]), "rehearse": deque([stage(Persona("Nova"))])}
+        self.told["learned"] = deque([Fit()] * 9)
         self.now_s = 0.0
         self.names = 0
         self._answers = deque(answers)
@@ -91,6 +93,8 @@ class Hand:
             rehearsed={},
             learned={},
             spoke={},
+            calibrated={},
+            recounts={},
         )
 
     def play(self, course: Generator[Effect, Any, E]) -> E:

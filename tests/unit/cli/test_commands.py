@@ -134,7 +134,7 @@ def test_piped_lines_are_said_one_by_one(spoken: Command, simulator: Simulator) 
     said = [request.json["messages"][-1]["content"] for request in simulator.requests]
     assert said == ["hello", "/roll"]
     assert "2 calls · " in ended.out
-    assert "system\t1\t0\t" in ended.out
+    assert "\ns\tsystem\t" in ended.out
     assert "User: /roll\n" in ended.out
     assert "/history [N]" in ended.out
     assert "number [" not in ended.out
