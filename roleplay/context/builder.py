@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from roleplay.context.emit import emit
 from roleplay.context.examples import Choice, Rule, choose, read_choice
-from roleplay.context.pricing import Prices, Size, size_of
+from roleplay.context.pricing import Prices, Size
 from roleplay.context.sheet import Rendered, Sheet
 from roleplay.context.window import Marks, first_kept
 from roleplay.domain.context import (
@@ -173,8 +173,7 @@ def build(
     """
     ledger = _Ledger(rules.budget_tokens, prices)
     past, newest = lines[:-1], lines[-1:]
-    sizes = [size_of(line.text, line.tokens) for line in lines]
-    costs = [prices.message(size, line.name) for size, line in zip(sizes, lines, strict=True)]
+    costs, sizes = prices.lines(lines)
     for piece in sheet.front:
         ledger.require((piece.section, ""), ledger.cost(piece))
     if newest:
@@ -217,7 +216,7 @@ def build(
         claims=ledger.claims,
         budget_tokens=rules.budget_tokens,
         prompt_tokens=rules.budget_tokens - ledger.left,
-        load=_load(pieces, sizes[filled.first :], kept, prices),
+        load=_load(pieces, sizes[filled.first :], prices),
         prices=prices,
         window_start=begin if filled.first > 0 else inherited.start,
         examples=filled.choice.written() if filled.choice else "",
@@ -226,10 +225,13 @@ def build(
     )
 
 
-def _load(pieces: Sequence[Rendered], sizes: Sequence[Size], kept: Sequence[Line], prices: Prices) -> Load:
-    named = [prices.beside(one.piece.name)[1] for one in pieces] + [prices.beside(line.name)[1] for line in kept]
-    whole = [*(one.size for one in pieces), *sizes, *named]
-    return Load(sum(size.narrow for size in whole), sum(size.wide for size in whole), len(named))
+def _load(pieces: Sequence[Rendered], sizes: Sequence[Size], prices: Prices) -> Load:
+    narrow, wide = map(sum, zip(*sizes, strict=True)) if sizes else (0.0, 0.0)
+    for piece in pieces:
+        _, named = prices.beside(piece.piece.name)
+        narrow += piece.size.narrow + named.narrow
+        wide += piece.size.wide + named.wide
+    return Load(narrow, wide, len(pieces) + len(sizes))
 
 
 class _Filled(NamedTuple):

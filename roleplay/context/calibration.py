@@ -9,6 +9,7 @@ say weighs less, so that no single one misleads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from roleplay.context.builder import Load
@@ -56,6 +57,7 @@ def predicted(rates: Rates, load: Load) -> float:
     return rates.narrow * load.narrow + rates.wide * load.wide + rates.per_message * load.messages + rates.fixed
 
 
+@lru_cache(maxsize=256)
 def rates_of(fit: Fit, start: Rates) -> Rates:
     """Give the rates that a fit says, where ``start`` are those before anything was reported."""
     if not fit.observations:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from roleplay.context.counting import Counter
-from roleplay.domain.context import DialectDemands
+from roleplay.domain.context import DialectDemands, Line
 
 # A character beyond ASCII costs two bytes more than one within (three for an emoji), and about so much.
 _WIDE = 0.65
@@ -82,6 +83,21 @@ class Prices:
     def message(self, size: Size, name: str) -> int:
         """Give what a message costs, to the nearest token."""
         return int(self.rates.narrow * size.narrow + self.rates.wide * size.wide + self.beside(name)[0] + 0.5)
+
+    def lines(self, lines: Sequence[Line]) -> tuple[list[int], list[Size]]:
+        """Give what lines of history cost, each, and their sizes with the names that they are said under."""
+        narrow, wide = self.rates.narrow, self.rates.wide
+        costs, sizes = [], []
+        for line in lines:
+            beside, named = self._beside.get(line.name) or self.beside(line.name)
+            if line.text.isascii():
+                costs.append(int(narrow * line.tokens + beside + 0.5))
+                sizes.append(Size(line.tokens + named.narrow, named.wide))
+            else:
+                size = size_of(line.text, line.tokens)
+                costs.append(int(narrow * size.narrow + wide * size.wide + beside + 0.5))
+                sizes.append(Size(size.narrow + named.narrow, size.wide + named.wide))
+        return costs, sizes
 
     def bounds(self, budget_tokens: int) -> tuple[int, int]:
         """Give how many counted tokens, and how many for each message, no history within the budget exceeds."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Integer, bindparam, case, literal_column, select, text, true, update
@@ -104,22 +103,24 @@ def path_back(
     that answers it on this path, hidden with it or not: it was said in another when that turn is a variant.
     """
     rows = _rows(connection, tenant, session_id, head=head, start=start, cap=cap, per_message=per_message)
-    turns, hidden = [row[2] for row in rows], [row[7] for row in rows]
+    turns, hidden, roles = [row[2] for row in rows], [row[7] for row in rows], [row[8] for row in rows]
     pairs = [
-        (place, row, after)
-        for place, (row, after) in enumerate(pairwise(rows))
-        if row[8] == "user" and after[8] == "assistant"
+        (place, after)
+        for place, after in enumerate(range(1, len(rows)))
+        if roles[place] == "user" and roles[after] == "assistant"
     ]
-    # Where both say the same, or are of one turn, nothing need be asked: that is so unless a variant was hidden.
-    unclear = [after[2] for _, row, after in pairs if row[7] != after[7] and row[2] != after[2]]
-    where = {"tenant": tenant, "session": session_id, "turns": unclear}
-    answered = set(connection.execute(_ANSWERED, where).scalars()) if unclear else set()
-    for place, row, after in pairs:
-        turns[place] = after[2]
-        if row[2] == after[2] or row[0] in answered:
-            hidden[place] = after[7]
-    visible = [_line(row, turn) for row, turn, gone in zip(rows, turns, hidden, strict=True) if not gone]
-    return Path(tuple(visible), tuple([row[0] for row, gone in zip(rows, hidden, strict=True) if gone]))
+    if any(hidden):
+        # Where both say the same, or are of one turn, nothing need be asked: that is so unless a variant was hidden.
+        unclear = [turns[after] for place, after in pairs if hidden[place] != hidden[after]]
+        where = {"tenant": tenant, "session": session_id, "turns": unclear}
+        answered = set(connection.execute(_ANSWERED, where).scalars()) if unclear else set()
+        for place, after in pairs:
+            if turns[place] == turns[after] or rows[place][0] in answered:
+                hidden[place] = hidden[after]
+    for place, after in pairs:
+        turns[place] = turns[after]
+    visible = [(row, turn) for row, turn, gone in zip(rows, turns, hidden, strict=True) if not gone]
+    return Path(_lines(visible), tuple([row[0] for row, gone in zip(rows, hidden, strict=True) if gone]))
 
 
 def _rows(connection: Connection, tenant: str, session_id: str, **bounds: int) -> list[Any]:
@@ -136,8 +137,11 @@ def _rows(connection: Connection, tenant: str, session_id: str, **bounds: int) -
 
 
 @reads("a message")
-def _line(row: Any, turn_seq: int) -> Line:
-    return Line(row[0], turn_seq, row[3], as_text(row[4]), as_text(row[5]), row[6], row[9])
+def _lines(rows: Sequence[tuple[Any, int]]) -> tuple[Line, ...]:
+    lines = []
+    for (seq, _, _, seat, name, said, tokens, _, _, counter, _), turn_seq in rows:
+        lines.append(Line(seq, turn_seq, seat, as_text(name), as_text(said), tokens, counter))
+    return tuple(lines)
 
 
 def span(connection: Connection, tenant: str, session_id: str, wanted: Span) -> list[Line]:
@@ -146,7 +150,7 @@ def span(connection: Connection, tenant: str, session_id: str, wanted: Span) -> 
         return []
     unbounded = 2**31 - 1
     rows = _rows(connection, tenant, session_id, head=wanted.last, start=wanted.first, cap=unbounded, per_message=0)
-    return [_line(row, row[2]) for row in rows if row[0] not in wanted.hidden]
+    return list(_lines([(row, row[2]) for row in rows if row[0] not in wanted.hidden]))
 
 
 def recount(
