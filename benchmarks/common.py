@@ -37,6 +37,7 @@ from roleplay.chat.sync import RequestsTransport
 KEY = "benchmark-key"
 MODEL = "MiniMax-M2.7"
 CHUNK_CHARS = 40
+FLAGS = {"": False, "_type": 0}
 HUMAN = (
     "Master, the scouts say that the river has risen above the second marker and that the ferrymen have gone to the "
     "hills. If the grain is late again, how long do you think the garrison can hold the pass before winter? ({})"
@@ -250,19 +251,18 @@ class FixedReply:
         self._completion = len(reply) // 4
         usage = {"prompt_tokens": self._PROMPT, "completion_tokens": self._completion, "total_tokens": self._TOTAL}
         common = {"id": "0" * 32, "created": 1_776_838_946, "model": MODEL}
-        flags = dict.fromkeys(("input_sensitive", "output_sensitive"), False)
-        flags |= dict.fromkeys(("input_sensitive_type", "output_sensitive_type"), 0)
+        end = {f"{side}_sensitive{what}": value for side in ("input", "output") for what, value in FLAGS.items()}
         said = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply}}
         base = {"status_code": 0, "status_msg": ""}
-        whole = {"choices": [said], **common, "object": "chat.completion", "usage": usage, **flags, "base_resp": base}
+        whole = {"choices": [said], **common, "object": "chat.completion", "usage": usage, **end, "base_resp": base}
         body = json.dumps(whole).encode()
         head = "HTTP/1.1 200 OK\r\nContent-Type: {}\r\n{}\r\n\r\n"
         self._at_once = [head.format("application/json", f"Content-Length: {len(body)}").encode() + body]
         pieces = [reply[start : start + CHUNK_CHARS] for start in range(0, len(reply), CHUNK_CHARS)]
         chunks = [{"choices": [{"index": 0, "delta": {"role": "assistant", "content": piece}}]} for piece in pieces]
         chunks[-1]["choices"][0]["finish_reason"] = "stop"
-        events = [{**chunk, **common, "object": "chat.completion.chunk", **flags} for chunk in chunks]
-        events.append({"choices": [], **common, "object": "chat.completion.chunk", "usage": usage, **flags})
+        events = [{**chunk, **common, "object": "chat.completion.chunk", **end} for chunk in chunks]
+        events.append({"choices": [], **common, "object": "chat.completion.chunk", "usage": usage, **end})
         lines = [*(f"data: {json.dumps(one)}\n\n" for one in events), "data: [DONE]\n\n"]
         self._in_pieces = [head.format("text/event-stream", "Transfer-Encoding: chunked").encode()]
         self._in_pieces += [f"{len(line):x}\r\n{line}\r\n".encode() for line in lines]
