@@ -6,6 +6,7 @@ writes. None of it was ever sent: what is replayed of it has no meaning.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -59,7 +60,7 @@ def grow(database: Database, session: ChatSession, messages: int) -> None:
     values = {"session": session.id} | newest._asdict()
     for first in range(1, turns + 1, STEP):
         bounds = {"first": first, "last": min(first + STEP - 1, turns)}
-        database.write(lambda db, bounds=bounds: _copy(db, values | bounds))
+        database.write(partial(_copy, values | bounds))
     if turns > 0:
         database.write(lambda db: db.exec_driver_sql(GROWN, values | {"turns": turns}))
 
@@ -72,10 +73,10 @@ def _newest(db: Connection, session_id: str) -> _Newest:
         "JOIN roleplay_messages AS m ON m.session_id = s.id AND m.seq = s.head_seq WHERE s.id = :session",
         {"session": session_id},
     ).one()
-    return _Newest(*found[:2], last, last - before, found[2])
+    return _Newest(found[0], found[1], last, last - before, found[2])
 
 
-def _copy(db: Connection, values: dict[str, Any]) -> None:
+def _copy(values: dict[str, Any], db: Connection) -> None:
     for table, (which, changed) in COPIES.items():
         columns = [row[1] for row in db.exec_driver_sql(f"PRAGMA table_info({table})")]
         copied = ", ".join(changed.get(name, "{0}").format(f"t.{name}") for name in columns)
