@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import sqlite3
 import statistics
@@ -250,6 +251,12 @@ def used(path: Path) -> int:
     return int((pages - free) * size)
 
 
+def settle(path: Path) -> None:
+    """Bring what was filled from the log into the database, so that no turn has to."""
+    with closing(sqlite3.Connection(path)) as looking:
+        looking.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def disk_written() -> int:
     """Give the bytes that this process made the disk write, where the system tells; else 0."""
     told = Path("/proc/self/io")
@@ -269,6 +276,7 @@ class Runner:
             if beside:
                 self._side.beside(beside)
             self._side.fill(messages)
+            settle(path)
             began = time.perf_counter()
             self._side.turn()
             self._first_s = time.perf_counter() - began
@@ -446,11 +454,15 @@ HEAD = ["messages", "side", "turns", "wall, median", "wall, p95", "CPU", "growth
         "counted", "request", "journal, synchronous"]  # fmt: skip
 
 
-def rows(found: Outcome) -> list[list[str]]:
-    """Give the rows of the table, times in milliseconds."""
+def _length(one: dict[str, Any]) -> str:
+    return f"{one['messages']:,}" + (f" beside {one['beside']:,}" if one["beside"] else "")
+
+
+def rows(found: Outcome, only: int | None = None) -> list[list[str]]:
+    """Give the rows of the table, or those of one length alone; times in milliseconds."""
     return [
         [
-            f"{one['messages']:,}" + (f" beside {one['beside']:,}" if one["beside"] else ""),
+            _length(one),
             one["side"],
             str(one["turns"]),
             *(f"{one[name]:,.2f}" for name in ("wall_median_ms", "wall_p95_ms", "cpu_ms")),
@@ -461,14 +473,47 @@ def rows(found: Outcome) -> list[list[str]]:
             one["settings"],
         ]
         for one in found.costs
+        if only is None or (one["messages"] == only and not one["beside"])
     ]
 
 
-def show(found: Outcome, table: Callable[[Sequence[str], Sequence[Sequence[str]]], str]) -> None:
-    """Print an outcome for people."""
-    print(f"{found.machine}; databases on {found.filesystem}; {found.spoken_bytes:,} bytes are said in a turn")
-    print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
-    print(f"times in milliseconds, the rest in bytes, rows and tokens a turn\n\n{table(HEAD, rows(found))}\n")
+def by_length(found: Outcome) -> tuple[list[str], list[list[str]]]:
+    """Give a table of times: a row for each side, a column for each length."""
+    cells = {(one["side"], _length(one)): one for one in found.costs}
+    lengths, sides = (list(dict.fromkeys(key[place] for key in cells)) for place in (1, 0))
+
+    def cell(side: str, length: str) -> str:
+        one = cells.get((side, length))
+        return f"{one['wall_median_ms']:,.1f} / {one['cpu_ms']:,.1f}" if one else ""
+
+    return ["wall / CPU, ms", *lengths], [[side, *(cell(side, length) for length in lengths)] for side in sides]
+
+
+def show_page(found: Outcome) -> None:
+    """Print an outcome for a page: times by length, and everything at the length that most sides could stand."""
+    lengths = [one["messages"] for one in found.costs if not one["beside"]]
+    chosen = max(lengths, key=lambda length: (lengths.count(length), length))
+    print(f"{told(found)}\n\n{markdown(*by_length(found))}\n\nAt {chosen:,} messages, a turn:\n")
+    head, *lines = ([row[1], *row[3:]] for row in (HEAD, *rows(found, chosen)))
+    print(f"{markdown(head, lines)}\n")
+    show_verdict(found)
+
+
+def show(found: Outcome) -> None:
+    """Print an outcome for a terminal."""
+    print(f"{told(found)}\ntimes in milliseconds, the rest in bytes, rows and tokens a turn\n")
+    print(f"{plain(HEAD, rows(found))}\n")
+    show_verdict(found)
+
+
+def told(found: Outcome) -> str:
+    """Say what was measured and where."""
+    where = f"{found.machine}; databases on {found.filesystem}; {found.spoken_bytes:,} bytes are said in a turn"
+    return f"{where}\n{', '.join(f'{name} {version}' for name, version in found.versions.items())}"
+
+
+def show_verdict(found: Outcome) -> None:
+    """Print what was left out, and whether we keep to what we promise."""
     for line in found.left_out:
         print(f"left out: {line}")
     ours = [one for one in found.costs if one["side"] == "ours"]
@@ -519,12 +564,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers", type=names, default=list(PEERS), help="all, none, or their names")
     parser.add_argument("--dir", type=Path, default=Path(), help="a directory on a real disk; by default this one")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--markdown", action="store_true", help="print the table for a page")
+    parser.add_argument("--markdown", action="store_true", help="print tables for a page")
     options = parser.parse_args(arguments)
     refuse_memory(parser, options.dir)
     if options.turns < BLOCK or min(options.sizes) < BLOCK:
         parser.error(f"turns and sizes begin at {BLOCK}")
     watch()
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     chosen = [*OWN, *options.peers]
     with tempfile.TemporaryDirectory(prefix="context-", dir=options.dir) as folder:
         bench = Bench(Path(folder), options.turns, chosen)
@@ -536,7 +582,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             bench.close()
     found = Outcome(
-        machine=f"{platform.machine()}, {platform.system()}",
+        machine=f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores, load {load} at the beginning",
         filesystem=filesystem(options.dir),
         versions=versions(chosen),
         spoken_bytes=SPOKEN_BYTES,
@@ -545,8 +591,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if options.json:
         print(json.dumps(asdict(found), indent=2))
+    elif options.markdown:
+        show_page(found)
     else:
-        show(found, markdown if options.markdown else plain)
+        show(found)
     return 0
 
 
