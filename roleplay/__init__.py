@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
     from roleplay.context.counting import Counter, EstimatingCounter
     from roleplay.context.languages import Words
-    from roleplay.domain.context import ContextMessage, ContextReport, Role, SectionReport
+    from roleplay.domain.context import Calibration, ContextMessage, ContextReport, Role, SectionReport
     from roleplay.domain.conversation import (
         Delta,
         DeltaKind,
@@ -67,6 +67,7 @@ __all__ = [
     "BadReplyError",
     "BaseResp",
     "BudgetError",
+    "Calibration",
     "ChatAuthError",
     "ChatError",
     "ChatPath",
@@ -142,7 +143,7 @@ _ROOMS = {
     "chat.transport": "Answer AsyncAnswer AsyncTransport Transport",
     "context.counting": "Counter EstimatingCounter",
     "context.languages": "Words",
-    "domain.context": "ContextMessage ContextReport Role SectionReport",
+    "domain.context": "Calibration ContextMessage ContextReport Role SectionReport",
     "domain.conversation": "Delta DeltaKind Message ModelCall Participant PlayedBy SessionInfo"
     " Turn TurnKind TurnStatus",
     "domain.events": "TurnEvent",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from os import PathLike
@@ -13,6 +14,7 @@ from typing import Self
 from roleplay.chat.transport import AsyncTransport
 from roleplay.context.counting import Counter, EstimatingCounter
 from roleplay.context.languages import LANGUAGES, Words
+from roleplay.domain.context import Calibration
 from roleplay.domain.conversation import SessionInfo
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.erasure import Receipt
@@ -23,6 +25,7 @@ from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
 from roleplay.domain.sync import SyncReport
 from roleplay.domain.values import NO_METADATA, Metadata
+from roleplay.errors import StoreError
 from roleplay.exchange.persona_files import read_folder
 from roleplay.replay import AsyncReplay
 from roleplay.session.drive import GRACE_S, AsyncBackstage
@@ -34,8 +37,8 @@ from roleplay.store.aio import AsyncDatabase, open_async
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.checks import Finding
 from roleplay.store.personas import Change
+from roleplay.turns import calibrating, erasing, syncing
 from roleplay.turns import company as courses
-from roleplay.turns import erasing, syncing
 from roleplay.turns.company import Company, Opening
 from roleplay.turns.scene import NO_WATCH, Watch
 from roleplay.turns.syncing import Sync
@@ -72,6 +75,7 @@ class AsyncRoleplay:
         )
         self._backstage.observers = tuple(observers)
         self._is_view = False
+        self._owned.append(self._remember)
 
     def _equip(self, backstage: AsyncBackstage, company: Company) -> None:
         self._backstage = backstage
@@ -94,6 +98,7 @@ class AsyncRoleplay:
         settings: SessionSettings = DEFAULT_SETTINGS,
         chat: AsyncTransport | None = None,
         migrate: schema.Migrate | None = None,
+        counter: Counter | None = None,
         languages: Mapping[str, Words] | None = None,
         guards: Sequence[Guard] = (),
         guard_timeout_s: float = NO_WATCH.guard_timeout_s,
@@ -110,12 +115,13 @@ class AsyncRoleplay:
             endpoint=endpoint,
             tenant=tenant,
             settings=settings,
+            counter=counter,
             fallbacks=fallbacks,
             languages=languages,
             watch=Watch(tuple(guards), guard_timeout_s, keep_originals),
             observers=observers,
         )
-        engine._owned = [database.close] if chat is not None else [transport.close, database.close]
+        engine._owned += [database.close] if chat is not None else [transport.close, database.close]
         return engine
 
     def for_tenant(
@@ -148,6 +154,16 @@ class AsyncRoleplay:
         """As ``Roleplay.erase``."""
         course = erasing.erase(self._company, owner, session, persona, idle_since, dry_run=dry_run, cascade=cascade)
         return await self._backstage.run(course)
+
+    async def calibrations(self) -> Sequence[Calibration]:
+        """As ``Roleplay.calibrations``."""
+        return await self._backstage.run(calibrating.list_calibrations(self._company.calibrated, self._company.tenant))
+
+    async def _remember(self) -> None:
+        work = calibrating.merge_all(self._company.calibrated, self._company.ports.now)
+        if work is not None:
+            with contextlib.suppress(StoreError):  # turns are stored; this much is learned again
+                await self._backstage.database.write(work)
 
     async def close(self, *, grace_s: float = GRACE_S) -> None:
         """As ``Roleplay.close``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from os import PathLike
@@ -12,6 +13,7 @@ from typing import Self
 from roleplay.chat.transport import Transport
 from roleplay.context.counting import Counter, EstimatingCounter
 from roleplay.context.languages import LANGUAGES, Words
+from roleplay.domain.context import Calibration
 from roleplay.domain.conversation import SessionInfo
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.erasure import Receipt
@@ -22,6 +24,7 @@ from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
 from roleplay.domain.sync import SyncReport
 from roleplay.domain.values import NO_METADATA, Metadata
+from roleplay.errors import StoreError
 from roleplay.exchange.persona_files import read_folder
 from roleplay.replay import Replay
 from roleplay.session.drive import GRACE_S, Backstage
@@ -33,8 +36,8 @@ from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.checks import Finding
 from roleplay.store.database import Database
 from roleplay.store.personas import Change
+from roleplay.turns import calibrating, erasing, syncing
 from roleplay.turns import company as courses
-from roleplay.turns import erasing, syncing
 from roleplay.turns.company import Company, Opening
 from roleplay.turns.scene import NO_WATCH, Watch
 from roleplay.turns.syncing import Sync
@@ -75,6 +78,7 @@ class Roleplay:
         )
         self._backstage.observers = tuple(observers)
         self._is_view = False
+        self._owned.append(self._remember)
 
     def _equip(self, backstage: Backstage, company: Company) -> None:
         self._backstage = backstage
@@ -97,6 +101,7 @@ class Roleplay:
         settings: SessionSettings = DEFAULT_SETTINGS,
         chat: Transport | None = None,
         migrate: schema.Migrate | None = None,
+        counter: Counter | None = None,
         languages: Mapping[str, Words] | None = None,
         guards: Sequence[Guard] = (),
         guard_timeout_s: float = NO_WATCH.guard_timeout_s,
@@ -110,7 +115,8 @@ class Roleplay:
         their order when those before are unavailable and nothing was shown yet. ``settings`` hold for every session
         that does not say otherwise. ``chat`` takes another transport, such as a scripted model, and then no key is
         needed. ``migrate``: ``auto`` (SQLite's default) upgrades an older schema under a lock, ``check``
-        (PostgreSQL's) refuses it. ``languages`` adds to the engine's own words, or replaces them.
+        (PostgreSQL's) refuses it. ``counter`` counts tokens; without one they are estimated. ``languages`` adds to the
+        engine's own words, or replaces them.
 
         ``guards`` are asked about every human line before it is stored and every reply before it is stored or shown,
         for ``guard_timeout_s`` seconds each; ``keep_originals`` keeps what they did not allow. ``observers`` are told
@@ -127,12 +133,13 @@ class Roleplay:
             endpoint=endpoint,
             tenant=tenant,
             settings=settings,
+            counter=counter,
             fallbacks=fallbacks,
             languages=languages,
             watch=Watch(tuple(guards), guard_timeout_s, keep_originals),
             observers=observers,
         )
-        engine._owned = [database.close]
+        engine._owned += [database.close]
         engine._backstage.owns_transport = chat is None
         return engine
 
@@ -185,6 +192,16 @@ class Roleplay:
         """
         course = erasing.erase(self._company, owner, session, persona, idle_since, dry_run=dry_run, cascade=cascade)
         return self._backstage.run(course)
+
+    def calibrations(self) -> Sequence[Calibration]:
+        """Say what the reports of this tenant's models have taught of their tokens, for each model and host."""
+        return self._backstage.run(calibrating.list_calibrations(self._company.calibrated, self._company.tenant))
+
+    def _remember(self) -> None:
+        work = calibrating.merge_all(self._company.calibrated, self._company.ports.now)
+        if work is not None:
+            with contextlib.suppress(StoreError):  # turns are stored; this much is learned again
+                self._backstage.database.write(work)
 
     def close(self, *, grace_s: float = GRACE_S) -> None:
         """Let no turn begin, wait ``grace_s`` seconds for those that run, interrupt the rest, and close what ``open``

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import AsyncIterator, Iterator
 
-from roleplay.context.emit import emit
-from roleplay.domain.endpoint import Dialect
-from roleplay.errors import StoreError
 from roleplay.session.drive import AsyncBackstage, Backstage
-from roleplay.store import Connection, calls, history
-from roleplay.store.stored import reads
+from roleplay.store import calls
 from roleplay.turns.effects import Steps, read
-from roleplay.wire.request import RECIPE_VERSION, encode_request
+from roleplay.turns.rebuilding import rebuild
 
 
 class Replay:
@@ -60,21 +54,8 @@ class AsyncReplay:
 
 
 def _request(tenant: str, session_id: str, call_id: str) -> Steps[bytes]:
-    return (yield from read(lambda db: _rebuild(db, tenant, session_id, call_id)))
+    return (yield from read(lambda db: rebuild(db, tenant, session_id, call_id).body))
 
 
 def _all_calls(tenant: str) -> Steps[list[tuple[str, str]]]:
     return (yield from read(lambda db: calls.all_ids(db, tenant)))
-
-
-def _rebuild(connection: Connection, tenant: str, session_id: str, call_id: str) -> bytes:
-    origin = calls.origin(connection, tenant, session_id, call_id)
-    if origin.recipe_version != RECIPE_VERSION:
-        raise StoreError(f"model call {call_id} has recipe version {origin.recipe_version}, which is not known here")
-    lines = history.span(connection, tenant, session_id, origin.recipe.history)
-    with reads("a model call"):
-        messages = emit(origin.recipe, origin.texts, lines)
-        body = encode_request(Dialect(origin.dialect), messages, json.loads(origin.parameters))
-    if hashlib.sha256(body).hexdigest() != origin.request_digest:
-        raise StoreError(f"model call {call_id} cannot be rebuilt: its rows give another request than the one sent")
-    return body

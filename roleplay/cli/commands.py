@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from roleplay.cli import show
+from roleplay.cli.context import draw
 from roleplay.cli.conversation import Conversation
 from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.errors import InvalidInputError
@@ -107,22 +108,7 @@ class Commands:
             show.say(f"{one.calls} calls · {show.tokens(one.usage)}{show.unreported(one)}")
 
     def _context(self, rest: str) -> None:
-        report = self._talk.session.preview(rest or "…").report
-        show.say(f"{report.prompt_tokens} of {report.budget_tokens} tokens, {report.counting} by {report.counter}")
-        columns = ("section", "kept", "dropped", "tokens", "why")
-        show.table(
-            columns,
-            (
-                (
-                    one.section,
-                    str(one.kept_items),
-                    str(one.claimed_items - one.kept_items),
-                    str(one.kept_tokens),
-                    one.reason,
-                )
-                for one in report.sections
-            ),
-        )
+        draw(self._talk.session.preview(rest or "…").report)
 
     def _variants(self, _rest: str) -> None:
         here = self._talk.stand()

@@ -219,6 +219,24 @@ def session_show(
     sessions.show_one(name, _db(context, db), limit=limit, before=before, as_json=as_json)
 
 
+@app.command("context")
+def context_of(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SESSION", help="A session's id or the beginning of it.")],
+    turn: Annotated[str | None, typer.Option("--turn", metavar="ID", help="Another turn than the last.")] = None,
+    line: Annotated[
+        str | None, typer.Option("--next", metavar="TEXT", help="What would be sent if you said this; calls nothing.")
+    ] = None,
+    db: Db = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Explain a request: how its budget was claimed, what was kept, what was dropped, and why."""
+    from roleplay.cli import context as room
+
+    room.show_context(name, _db(context, db), turn=turn, line=line, as_json=as_json)
+
+
 @app.command()
 def usage(
     context: typer.Context,

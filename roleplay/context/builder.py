@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from roleplay.context.counting import Counter
 from roleplay.context.emit import emit
-from roleplay.context.sheet import Rendered, Sheet, message_tokens, total
-from roleplay.context.window import first_kept
+from roleplay.context.examples import Choice, Rule, choose, read_choice
+from roleplay.context.pricing import Prices, Size, size_of
+from roleplay.context.sheet import Rendered, Sheet
+from roleplay.context.window import Marks, first_kept
 from roleplay.domain.context import (
     ContextMessage,
     ContextReport,
-    DialectDemands,
     Insertion,
     Line,
     Recipe,
@@ -35,12 +35,33 @@ _ORDER = {section: place for place, section in enumerate(Section)}
 
 
 class PlacedFact(NamedTuple):
-    """A fact as it will be sent, with its place and its rank."""
+    """A fact as it will be sent, with its place and its rank; ``changes``: it says the time."""
 
     rendered: Rendered
     name: str
     depth: int | None
     priority: int
+    changes: bool = False
+
+
+class Rules(NamedTuple):
+    """What a context must keep to: its budget, the marks of its window, how example dialogues are chosen."""
+
+    budget_tokens: int
+    marks: Marks = Marks()
+    examples: Rule = Rule()
+
+
+class Inherited(NamedTuple):
+    """What the path hands on for a seat: where its window starts (0: at the beginning), which dialogues are in (as a
+    choice is written), and whether there was a context before at all."""
+
+    start: int = 0
+    examples: str = ""
+    begun: bool = False
+
+
+FIRST = Inherited()
 
 
 class Claimed(NamedTuple):
@@ -50,6 +71,16 @@ class Claimed(NamedTuple):
     claimed: tuple[int, int]
     kept: tuple[int, int]
     reason: str
+    unshared: int = 0
+    details: tuple[str, ...] = ()
+
+
+class Load(NamedTuple):
+    """What a request holds, as a counter saw it: what the service's report of its prompt is compared with."""
+
+    narrow: float
+    wide: float
+    messages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +88,8 @@ class Draft:
     """A context that was built: its messages, the recipe and texts to rebuild it from, and how its budget was claimed.
 
     ``window_start`` is the ``seq`` that the history window starts at, 0 while it reaches back to the beginning;
-    ``moved`` says that it moved with this context.
+    ``examples`` is the choice of dialogues, as a path hands it on; ``moved`` says that an epoch begins with this
+    context. ``foreign`` are the lines that another counter counted.
     """
 
     messages: list[ContextMessage]
@@ -66,20 +98,25 @@ class Draft:
     claims: dict[Label, Claimed]
     budget_tokens: int
     prompt_tokens: int
-    overhead_tokens: int
-    counter: Counter
+    load: Load
+    prices: Prices = field(compare=False)
     window_start: int
+    examples: str
     moved: bool
+    foreign: tuple[Line, ...]
 
     @property
     def report(self) -> ContextReport:
         """The claims as a value, for those who ask."""
+        counter = self.prices.counter
         return ContextReport(
             budget_tokens=self.budget_tokens,
             prompt_tokens=self.prompt_tokens,
-            overhead_tokens=self.overhead_tokens,
-            counter=self.counter.name,
-            counting="exact" if self.counter.exact else "estimated",
+            overhead_tokens=self.prices.fixed,
+            counter=counter.name,
+            counting="exact" if counter.exact and not self.foreign else "estimated",
+            calibrated=self.prices.calibrated,
+            foreign_counts=len(self.foreign),
             sections=tuple(_told(label, self.claims[label]) for label in sorted(self.claims, key=_in_order)),
             window_start=self.recipe.history.first,
             new_epoch=self.moved,
@@ -90,14 +127,15 @@ def _in_order(label: Label) -> int:
     return _ORDER[label[0]]
 
 
-def _written(label: Label) -> str:
+def section_name(label: Label) -> str:
+    """Give a section's name as reports and errors write it."""
     section, name = label
     return f"{section.value} {name}" if name else section.value
 
 
 def _told(label: Label, claim: Claimed) -> SectionReport:
     return SectionReport(
-        section=_written(label),
+        section=section_name(label),
         required=claim.required,
         claimed_tokens=claim.claimed[0],
         kept_tokens=claim.kept[0],
@@ -105,6 +143,8 @@ def _told(label: Label, claim: Claimed) -> SectionReport:
         claimed_items=claim.claimed[1],
         kept_items=claim.kept[1],
         reason=claim.reason,
+        unshared_tokens=claim.unshared,
+        details=claim.details,
     )
 
 
@@ -114,78 +154,190 @@ def build(
     *,
     hidden: Sequence[int] = (),
     facts: Sequence[PlacedFact] = (),
-    budget_tokens: int,
-    window_start: int,
-    counter: Counter,
-    demands: DialectDemands,
+    rules: Rules,
+    inherited: Inherited = FIRST,
+    prices: Prices,
 ) -> Draft:
-    """Build the context whose newest line is the last of ``lines`` (oldest first, back to ``window_start`` or to where
-    they exceed the budget); there may be none. ``hidden`` are the messages between them that are left out.
+    """Build the context whose newest line is the last of ``lines`` (oldest first, back to where the inherited window
+    starts or to where they exceed the budget); there may be none. ``hidden`` are the messages between them that are
+    left out.
 
-    Claim order: the dialect's fixed cost, system, user persona, scene, newest line and required facts; then the
+    Claim order: the request's fixed cost, system, user persona, scene, newest line and required facts; then the
     post-history instruction, the note, other facts and example dialogues by priority, the latter whole and in at most
     half of what is left; then history, newest first, contiguous, whole turns.
 
+    Which dialogues are in is decided when an epoch begins: with the first context, when the window moves, when those
+    that were in do not fit any more, or when the persona has others.
+
     Raises ``BudgetError`` when what is required does not fit.
     """
-    ledger = _Ledger(budget_tokens, demands.fixed_tokens)
+    ledger = _Ledger(rules.budget_tokens, prices)
     past, newest = lines[:-1], lines[-1:]
-    beside = {name: message_tokens(0, name, counter, demands) for name in {line.name for line in lines}}
-    costs = [line.tokens + beside[line.name] for line in lines]
+    sizes = [size_of(line.text, line.tokens) for line in lines]
+    costs = [prices.message(size, line.name) for size, line in zip(sizes, lines, strict=True)]
     for piece in sheet.front:
-        ledger.require((piece.section, ""), piece.tokens)
+        ledger.require((piece.section, ""), ledger.cost(piece))
     if newest:
         ledger.require((Section.NEWEST, ""), costs[-1])
     for piece in sheet.wish:
-        ledger.require((piece.section, ""), piece.tokens)
+        ledger.require((piece.section, ""), ledger.cost(piece))
     for fact in facts:
         if fact.priority == REQUIRED:
-            ledger.require((Section.FACT, fact.name), fact.rendered.tokens)
+            ledger.require((Section.FACT, fact.name), ledger.cost(fact.rendered))
     ledger.check_required()
     post = ledger.take((Section.POST_HISTORY, ""), sheet.post_history)
     note = ledger.take((Section.NOTE, ""), sheet.note)
     ranked = sorted(facts, key=lambda fact: -fact.priority)
     told = {fact.name for fact in ranked if fact.priority > EXAMPLES_PRIORITY and ledger.take_fact(fact)}
-    examples = ledger.take_dialogues(sheet.examples)
-    told |= {fact.name for fact in ranked if fact.priority <= EXAMPLES_PRIORITY and ledger.take_fact(fact)}
-    leading = [fact.rendered for fact in facts if fact.depth is None and fact.name in told]
-    among = [(fact.depth, fact.rendered) for fact in facts if fact.depth is not None and fact.name in told]
+    rest = _Rest(sheet, past, costs[:-1], newest, ranked, rules, inherited)
+    ledger, filled = rest.fill(ledger)
+    told |= filled.told
+    kept_facts = [fact for fact in facts if fact.name in told]
+    leading = [fact.rendered for fact in kept_facts if fact.depth is None]
+    among = [(fact.depth, fact.rendered) for fact in kept_facts if fact.depth is not None]
     among += [(NOTE_DEPTH, one) for one in note]
-    front = [*sheet.front[:1], *leading, *sheet.front[1:], *examples]
-    first = ledger.take_history(past, costs[:-1])
-    kept = [*past[first:], *newest]
+    front = [*sheet.front[:1], *leading, *sheet.front[1:], *filled.examples]
+    kept = [*past[filled.first :], *newest]
     begin, end = (kept[0].seq, kept[-1].seq) if kept else (0, 0)
-    moved = first > 0
     recipe = Recipe(
         front=tuple(one.piece for one in front),
         history=Span(begin, end, sheet.seat, tuple(seq for seq in hidden if seq > begin)),
         insertions=tuple(Insertion(depth, one.piece) for depth, one in among),
         tail=tuple(one.piece for one in (*sheet.wish, *post)),
     )
-    inserted = [one for _, one in among]
-    texts = {one.piece.digest: one.text for one in (*front, *inserted, *sheet.wish, *post)}
+    pieces = [*front, *(one for _, one in among), *sheet.wish, *post]
+    if among or leading:
+        ledger.tell_unshared(kept_facts, note, costs[filled.first :], front[1:])
+    texts = {one.piece.digest: one.text for one in pieces}
+    counter = prices.counter.name
     return Draft(
         messages=emit(recipe, texts, kept),
         recipe=recipe,
         texts=texts,
         claims=ledger.claims,
-        budget_tokens=budget_tokens,
-        prompt_tokens=budget_tokens - ledger.left,
-        overhead_tokens=demands.fixed_tokens,
-        counter=counter,
-        window_start=begin if moved else window_start,
-        moved=moved,
+        budget_tokens=rules.budget_tokens,
+        prompt_tokens=rules.budget_tokens - ledger.left,
+        load=_load(pieces, sizes[filled.first :], kept, prices),
+        prices=prices,
+        window_start=begin if filled.first > 0 else inherited.start,
+        examples=filled.choice.written() if filled.choice else "",
+        moved=filled.first > 0 or filled.chosen,
+        foreign=tuple(line for line in kept if line.counter != counter),
     )
+
+
+def _load(pieces: Sequence[Rendered], sizes: Sequence[Size], kept: Sequence[Line], prices: Prices) -> Load:
+    named = [prices.beside(one.piece.name)[1] for one in pieces] + [prices.beside(line.name)[1] for line in kept]
+    whole = [*(one.size for one in pieces), *sizes, *named]
+    return Load(sum(size.narrow for size in whole), sum(size.wide for size in whole), len(named))
+
+
+class _Filled(NamedTuple):
+    """What went in behind the sections of higher priority; ``chosen``: dialogues were chosen anew in a conversation
+    that had others."""
+
+    examples: list[Rendered]
+    told: set[str]
+    first: int
+    choice: Choice | None
+    chosen: bool
+
+
+class _Rest(NamedTuple):
+    """Everything that may have what the sections of higher priority left."""
+
+    sheet: Sheet
+    past: Sequence[Line]
+    costs: Sequence[int]
+    newest: Sequence[Line]
+    ranked: Sequence[PlacedFact]
+    rules: Rules
+    inherited: Inherited
+
+    def fill(self, ledger: _Ledger) -> tuple[_Ledger, _Filled]:
+        """Claim for dialogues, facts of lower priority and history; gives the ledger with their claims."""
+        prices = [sum(map(ledger.cost, dialogue)) for dialogue in self.sheet.examples]
+        before = self._choice_before(prices, ledger.left)
+        if before is None:
+            return ledger, self._anew(ledger, prices, 0, moves=False)
+        spare = ledger.copy() if prices and self.rules.examples.policy != "keep" else None
+        filled = self._with(ledger, before, prices, self._stayed(before))
+        if filled.first == 0 or spare is None:
+            return ledger, filled
+        return spare, self._anew(spare, prices, before.step + 1, moves=True)
+
+    def _choice_before(self, costs: Sequence[int], left: int) -> Choice | None:
+        """The choice that goes on; ``None`` when there is none that could."""
+        if not costs:
+            return _NOTHING
+        choice = read_choice(self.inherited.examples, len(costs))
+        if choice is None or choice.digest != self._digest or sum(costs[place] for place in choice.kept) > left:
+            return None
+        return choice
+
+    @property
+    def _digest(self) -> str:
+        return f"{self.rules.examples.policy}-{self.sheet.examples_digest}"
+
+    def _anew(self, ledger: _Ledger, costs: Sequence[int], step: int, *, moves: bool) -> _Filled:
+        kept, why = choose(
+            self.rules.examples,
+            costs,
+            share := int(ledger.left * EXAMPLES_SHARE),
+            step=step,
+            epoch=self.newest[-1].seq if self.newest else 0,
+            texts=["\n".join(line.text for line in dialogue) for dialogue in self.sheet.examples],
+            newest=self.newest[-1].text if self.newest else "",
+        )
+        reason = f"{self.rules.examples.policy}: dialogues go in whole; together they may have {share} tokens"
+        choice = Choice(kept, step, self._digest)
+        return self._with(ledger, choice, costs, (reason, why), moves=moves)._replace(chosen=self.inherited.begun)
+
+    def _stayed(self, choice: Choice) -> tuple[str, tuple[str, ...]]:
+        why = (f"{'in' if place in choice.kept else 'out'} since the window moved" for place in self._places)
+        return f"{self.rules.examples.policy}: dialogues stay until the window moves", tuple(why)
+
+    @property
+    def _places(self) -> range:
+        return range(len(self.sheet.examples))
+
+    def _with(
+        self,
+        ledger: _Ledger,
+        choice: Choice,
+        costs: Sequence[int],
+        why: tuple[str, tuple[str, ...]],
+        *,
+        moves: bool = False,
+    ) -> _Filled:
+        if costs:
+            ledger.take_dialogues(choice.kept, costs, *why)
+        low = (fact for fact in self.ranked if fact.priority <= EXAMPLES_PRIORITY)
+        told = {fact.name for fact in low if ledger.take_fact(fact)}
+        first = ledger.take_history(self.past, self.costs, self.rules.marks, moves=moves)
+        examples = [line for place in choice.kept for line in self.sheet.examples[place]]
+        return _Filled(examples, told, first, choice if costs else None, chosen=False)
+
+
+_NOTHING = Choice((), 0, "")
 
 
 class _Ledger:
     """The budget while it is being claimed, and what became of each claim."""
 
-    def __init__(self, budget_tokens: int, fixed_tokens: int) -> None:
+    def __init__(self, budget_tokens: int, prices: Prices) -> None:
         self.budget = budget_tokens
-        self.fixed = fixed_tokens
-        self.left = budget_tokens - fixed_tokens
+        self.prices = prices
+        self.left = budget_tokens - prices.fixed
         self.claims: dict[Label, Claimed] = {}
+
+    def copy(self) -> _Ledger:
+        other = _Ledger(self.budget, self.prices)
+        other.left, other.claims = self.left, dict(self.claims)
+        return other
+
+    def cost(self, piece: Rendered) -> int:
+        return self.prices.message(piece.size, piece.piece.name)
 
     def require(self, label: Label, tokens: int) -> None:
         self.left -= tokens
@@ -195,17 +347,18 @@ class _Ledger:
 
     def check_required(self) -> None:
         if self.left < 0:
-            needed = {_written(label): one.claimed[0] for label, one in self.claims.items()}
-            raise BudgetError({"overhead": self.fixed} | needed, self.budget)
+            needed = {section_name(label): one.claimed[0] for label, one in self.claims.items()}
+            raise BudgetError({"overhead": self.prices.fixed} | needed, self.budget)
 
     def take(self, label: Label, piece: Rendered | None) -> tuple[Rendered, ...]:
         if piece is None:
             return ()
-        fits = piece.tokens <= self.left
-        kept = piece.tokens if fits else 0
+        tokens = self.cost(piece)
+        fits = tokens <= self.left
+        kept = tokens if fits else 0
         self.left -= kept
-        reason = "fits" if fits else f"needs {piece.tokens} tokens, {self.left} are left"
-        self.claims[label] = Claimed(required=False, claimed=(piece.tokens, 1), kept=(kept, int(fits)), reason=reason)
+        reason = "fits" if fits else f"needs {tokens} tokens, {self.left} are left"
+        self.claims[label] = Claimed(required=False, claimed=(tokens, 1), kept=(kept, int(fits)), reason=reason)
         return (piece,) if fits else ()
 
     def take_fact(self, fact: PlacedFact) -> bool:
@@ -213,30 +366,22 @@ class _Ledger:
         required = fact.priority == REQUIRED
         return required or bool(self.take((Section.FACT, fact.name), fact.rendered))
 
-    def take_dialogues(self, dialogues: Sequence[Sequence[Rendered]]) -> list[Rendered]:
-        if not dialogues:
-            return []
-        share = room = int(self.left * EXAMPLES_SHARE)
-        kept: list[Rendered] = []
-        taken = 0
-        for dialogue in dialogues:
-            if (cost := total(dialogue)) <= room:
-                room -= cost
-                taken += 1
-                kept.extend(dialogue)
-        self.left -= share - room
-        everything = taken == len(dialogues)
-        reason = "fits" if everything else f"dialogues go in whole; together they may have {share} tokens"
-        claimed = sum(total(dialogue) for dialogue in dialogues), len(dialogues)
+    def take_dialogues(self, places: Sequence[int], costs: Sequence[int], reason: str, why: tuple[str, ...]) -> None:
+        spent = sum(costs[place] for place in places)
+        self.left -= spent
+        everything = len(places) == len(costs)
         self.claims[Section.EXAMPLES, ""] = Claimed(
-            required=False, claimed=claimed, kept=(share - room, taken), reason=reason
+            required=False,
+            claimed=(sum(costs), len(costs)),
+            kept=(spent, len(places)),
+            reason="fits" if everything else reason,
+            details=() if everything else why,
         )
-        return kept
 
-    def take_history(self, past: Sequence[Line], costs: Sequence[int]) -> int:
+    def take_history(self, past: Sequence[Line], costs: Sequence[int], marks: Marks, *, moves: bool) -> int:
         if not past:
             return 0
-        first = first_kept(past, costs, self.left)
+        first = first_kept(past, costs, self.left, marks, moves=moves)
         kept = sum(costs[first:])
         reason = "fits" if first == 0 else f"{self.left} tokens were left; older turns make room in chunks"
         self.left -= kept
@@ -244,3 +389,19 @@ class _Ledger:
             required=False, claimed=(sum(costs), len(past)), kept=(kept, len(past) - first), reason=reason
         )
         return first
+
+    def tell_unshared(
+        self, facts: Sequence[PlacedFact], note: Sequence[Rendered], costs: Sequence[int], front: Sequence[Rendered]
+    ) -> None:
+        """Note what it costs in a prompt cache that a text stands among the newest lines, or says the time in front."""
+        for label, depth, tokens in [
+            *(((Section.FACT, fact.name), fact.depth, self.cost(fact.rendered)) for fact in facts),
+            *(((Section.NOTE, ""), NOTE_DEPTH, self.cost(one)) for one in note),
+        ]:
+            if depth is not None:
+                behind = sum(costs[max(len(costs) - depth, 0) :])
+                self.claims[label] = self.claims[label]._replace(unshared=tokens + behind)
+        for fact in facts:
+            if fact.depth is None and fact.changes:
+                behind = sum(map(self.cost, front)) + sum(costs)
+                self.claims[Section.FACT, fact.name] = self.claims[Section.FACT, fact.name]._replace(unshared=behind)

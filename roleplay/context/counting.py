@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from math import ceil
 from typing import Protocol
 
@@ -46,9 +45,3 @@ class EstimatingCounter:
         astral = len(_ASTRAL_CHARS.findall(text))
         other = len(text) - ascii_chars - cjk - astral
         return ceil(ascii_chars * _ASCII + cjk * _CJK + astral * _ASTRAL + other * _OTHER)
-
-
-@lru_cache(maxsize=4096)
-def name_tokens(counter: Counter, name: str) -> int:
-    """Count a speaker's name; a conversation has few, so they are remembered."""
-    return counter.count(name)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from roleplay.context.counting import Counter, name_tokens
+from roleplay.context.counting import Counter
 from roleplay.context.languages import Words
 from roleplay.context.macros import expand
-from roleplay.domain.context import DialectDemands, Piece, Role, Section, digest
+from roleplay.context.pricing import Size, size_of
+from roleplay.domain.context import Piece, Role, Section, digest
 from roleplay.domain.persona import CHAR, USER, Persona
 from roleplay.domain.values import visible
 
@@ -19,12 +19,12 @@ _NO_TITLE = "…"
 
 
 class Rendered(NamedTuple):
-    """A text as it will be sent, as a recipe names it, and what it costs in tokens: text, name and message."""
+    """A text as it will be sent, as a recipe names it, and the size of the text, counted once."""
 
     section: Section
     piece: Piece
     text: str
-    tokens: int
+    size: Size
 
 
 class Casting(NamedTuple):
@@ -48,7 +48,7 @@ class Wanted(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """The rendered pieces of a context beside its history. ``examples`` are whole dialogues."""
+    """The rendered pieces of a context beside its history. ``examples`` are whole dialogues, named by their digest."""
 
     seat: int
     char: str
@@ -57,9 +57,10 @@ class Sheet(NamedTuple):
     examples: tuple[tuple[Rendered, ...], ...]
     note: Rendered | None
     post_history: Rendered | None
+    examples_digest: str = ""
     wish: tuple[Rendered, ...] = ()
 
-    def with_wish(self, wanted: Wanted, words: Words, counter: Counter, demands: DialectDemands) -> Sheet:
+    def with_wish(self, wanted: Wanted, words: Words, counter: Counter) -> Sheet:
         """Give the sheet of one reply of which something is wanted, which is required then."""
         unasked, so_far, hint = wanted
         if not (unasked or so_far or hint):
@@ -67,16 +68,16 @@ class Sheet(NamedTuple):
 
         wish = []
         if unasked:
-            wish.append(rendered(Section.SPEAK, Role.USER, self.user, words.speak, counter, demands))
+            wish.append(rendered(Section.SPEAK, Role.USER, self.user, words.speak, counter))
         if so_far:
-            wish.append(rendered(Section.SO_FAR, Role.ASSISTANT, self.char, so_far, counter, demands))
-            wish.append(rendered(Section.SO_FAR, Role.USER, self.user, words.go_on, counter, demands))
+            wish.append(rendered(Section.SO_FAR, Role.ASSISTANT, self.char, so_far, counter))
+            wish.append(rendered(Section.SO_FAR, Role.USER, self.user, words.go_on, counter))
         if hint:
-            wish.append(rendered(Section.HINT, Role.SYSTEM, self.char, hint, counter, demands))
+            wish.append(rendered(Section.HINT, Role.SYSTEM, self.char, hint, counter))
         return self._replace(wish=tuple(wish))
 
 
-def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet:
+def render(casting: Casting, counter: Counter) -> Sheet:
     """Expand macros, leave out what is blank, count what is left.
 
     A persona of whom only the name is known is described by that name.
@@ -84,7 +85,7 @@ def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet
 
     def piece(section: Section, role: Role, name: str, text: str) -> Rendered | None:
         words = expand(text, char=casting.char, user=casting.user).strip()
-        return rendered(section, role, name, words, counter, demands) if words else None
+        return rendered(section, role, name, words, counter) if words else None
 
     persona, human = casting.persona, casting.user_persona
     title = _title(expand(casting.scene, char=casting.char, user=casting.user))
@@ -101,32 +102,23 @@ def render(casting: Casting, counter: Counter, demands: DialectDemands) -> Sheet
     for dialogue in persona.examples:
         lines = [piece(Section.EXAMPLES, *_voice(line.speaker, casting), line.text) for line in dialogue.lines]
         examples.append(tuple(line for line in lines if line is not None))
+    whole = tuple(dialogue for dialogue in examples if dialogue)
     return Sheet(
         seat=casting.seat,
         char=casting.char,
         user=casting.user,
         front=tuple(one for one in front if one is not None),
-        examples=tuple(dialogue for dialogue in examples if dialogue),
+        examples=whole,
         note=piece(Section.NOTE, Role.SYSTEM, casting.char, persona.note),
         post_history=piece(Section.POST_HISTORY, Role.SYSTEM, casting.char, persona.post_history),
+        examples_digest=digest("\n".join("".join(line.piece.digest for line in one) for one in whole))[:8],
     )
 
 
-def rendered(section: Section, role: Role, name: str, text: str, counter: Counter, demands: DialectDemands) -> Rendered:
+def rendered(section: Section, role: Role, name: str, text: str, counter: Counter) -> Rendered:
     """Give a text as it will be sent, counted."""
-    tokens = message_tokens(counter.count(text), name, counter, demands)
-    return Rendered(section, Piece(section.value, role.value, name, digest(text)), text, tokens)
-
-
-def message_tokens(text_tokens: int, name: str, counter: Counter, demands: DialectDemands) -> int:
-    """What a message costs: its text, its name where names are sent, and the dialect's overhead."""
-    named = name_tokens(counter, name) if demands.names else 0
-    return text_tokens + named + demands.per_message_tokens
-
-
-def total(pieces: Sequence[Rendered]) -> int:
-    """The tokens of some pieces together."""
-    return sum(piece.tokens for piece in pieces)
+    piece = Piece(section.value, role.value, name, digest(text))
+    return Rendered(section, piece, text, size_of(text, counter.count(text)))
 
 
 def _voice(speaker: str, casting: Casting) -> tuple[Role, str]:

@@ -39,7 +39,7 @@ class Section(StrEnum):
 
 
 class Line(NamedTuple):
-    """A stored utterance as history needs it: who, what, and its stored token count."""
+    """A stored utterance as history needs it: who, what, and its stored token count with the counter's name."""
 
     seq: int
     turn_seq: int
@@ -47,6 +47,7 @@ class Line(NamedTuple):
     name: str
     text: str
     tokens: int
+    counter: str = ""
 
 
 class ContextMessage(NamedTuple):
@@ -107,8 +108,35 @@ class DialectDemands(NamedTuple):
     names: bool
 
 
+class Calibration(Value):
+    """What a model's reports have taught of its tokens: how to turn a counter's counts into them.
+
+    ``narrow`` and ``wide`` are tokens of the model for each that was counted of ASCII and of other text,
+    ``per_message_tokens`` and ``fixed_tokens`` what a message and a request cost beside. ``observations`` reports are
+    behind them; ``error_share`` is by how much, of a prompt, the latest ones were missed. ``limit_tokens``: prompts
+    longer than this were refused as too long, ``None`` when none was.
+    """
+
+    model: str
+    host: str
+    dialect: str
+    counter: str
+    narrow: float
+    wide: float
+    per_message_tokens: float
+    fixed_tokens: float
+    observations: int
+    error_share: float | None
+    limit_tokens: int | None
+
+
 class SectionReport(Value):
-    """What became of one section. Tokens count text, name and message overhead."""
+    """What became of one section. Tokens count text, name and message overhead.
+
+    ``unshared_tokens``: what stands here changes, or moves on, with every request, so that this many tokens, its own
+    and those behind it, are in no prefix that the next request shares. ``details``: why each item is in or out, where
+    not all of them are in.
+    """
 
     section: str
     required: bool
@@ -118,13 +146,18 @@ class SectionReport(Value):
     claimed_items: int
     kept_items: int
     reason: str
+    unshared_tokens: int = 0
+    details: tuple[str, ...] = ()
 
 
 class ContextReport(Value):
-    """What a request would hold and why. ``prompt_tokens`` includes ``overhead_tokens``, the dialect's fixed cost.
+    """What a request holds and why. ``prompt_tokens`` includes ``overhead_tokens``, the request's fixed cost.
 
-    ``counting`` is ``exact`` or ``estimated``, by the counter named. ``window_start`` is the ``seq`` of the oldest
-    message kept. ``new_epoch`` says that the window moved, so that a prompt cache starts anew.
+    ``counting`` is ``exact`` or ``estimated``, by the counter named; ``calibrated`` is the number of the model's
+    reports that the counts were set right by. ``foreign_counts`` messages still have the count of another counter.
+    ``window_start`` is the ``seq`` of the oldest message kept. ``new_epoch`` says that the window moved, or that
+    examples were chosen anew, so that a prompt cache starts anew. ``shared_tokens`` are those that the previous
+    request of the same seat began with too, ``None`` when there was none.
     """
 
     budget_tokens: int
@@ -135,10 +168,16 @@ class ContextReport(Value):
     sections: tuple[SectionReport, ...]
     window_start: int
     new_epoch: bool
+    calibrated: int = 0
+    foreign_counts: int = 0
+    shared_tokens: int | None = None
 
     def __str__(self) -> str:
         """The report for people: the budget, then a line for each section, with what was kept of what it claimed."""
-        head = f"{self.prompt_tokens} of {self.budget_tokens} tokens, {self.counting} by {self.counter}"
+        how = f"{self.counting} by {self.counter}"
+        if self.calibrated:
+            how += f", calibrated by {self.calibrated} replies"
+        head = f"{self.prompt_tokens} of {self.budget_tokens} tokens, {how}"
         lines = [f"{'overhead':<14}{self.overhead_tokens:>8}"]
         for one in self.sections:
             kept = f"{one.kept_items} of {one.claimed_items}"

@@ -59,6 +59,11 @@ def _told_apart(facts: Sequence[Fact]) -> tuple[Fact, ...]:
 Facts = Annotated[Sequence[Fact], AfterValidator(_told_apart)]
 
 
+_SHARE = "a number in (0, 1]"
+Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+ExamplePolicy = Literal["keep", "fade", "relevant", "random"]
+
+
 class SessionSettings(Input):
     """What turns have in common. ``None`` asks the next layer, nearest first: turn (``TurnOptions``), session, persona,
     tenant, engine, and then the model's own profile.
@@ -68,6 +73,15 @@ class SessionSettings(Input):
     (``en``, ``zh``, ``ja``, or one given to ``Roleplay.open``); when no layer says, that of the persona's text.
     ``time_zone``: an IANA name such as ``Asia/Shanghai``, for the macros of facts. ``facts`` of all layers are in force
     together.
+
+    ``high_water`` and ``low_water`` are shares of the room that a request has for history: beyond the former it makes
+    room by whole turns, down to the latter, and then stays as it is for many turns, so that the service's prompt cache
+    pays for most of each request. A lower ``low_water`` remembers less and costs less.
+
+    ``examples``: which example dialogues go in where not all of them fit; they are chosen when the window moves and
+    stay until it moves again. ``keep`` takes them in the persona's order, ``fade`` fewer of them each time the window
+    moves, ``relevant`` those that have most in common with the newest line, ``random`` as ``seed`` draws them (when no
+    layer says, every session draws its own).
     """
 
     sampling: Sampling = Sampling()
@@ -75,6 +89,10 @@ class SessionSettings(Input):
     model: Name | None = None
     language: Key | None = None
     time_zone: Key | None = None
+    high_water: Share | None = Field(None, description=_SHARE)
+    low_water: Share | None = Field(None, description=_SHARE)
+    examples: ExamplePolicy | None = None
+    seed: int | None = Field(None, strict=True, ge=0, lt=2**63, description="a whole number from 0")
     facts: Facts = ()
 
 

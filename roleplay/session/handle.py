@@ -13,10 +13,10 @@ from roleplay.domain.values import Value
 from roleplay.session.drive import AsyncBackstage, Backstage
 from roleplay.session.stream import AsyncReplyStream, ReplyStream
 from roleplay.store.entries import settings_of
-from roleplay.turns import adding, following, reading, speaking, tree
+from roleplay.turns import adding, explaining, following, reading, speaking, tree
 from roleplay.turns.adding import Speaker
 from roleplay.turns.asked import options_of
-from roleplay.turns.plan import Plan
+from roleplay.turns.explaining import Foreseen
 from roleplay.turns.scene import Scene
 
 ITER_PAGE = 100
@@ -32,9 +32,10 @@ class Preview(Value):
     body: bytes
 
 
-def _preview(plan: Plan) -> Preview:
+def _preview(foreseen: Foreseen) -> Preview:
+    plan, report = foreseen
     settings = settings_of(plan.settings.text)
-    return Preview(report=plan.draft.report, settings=settings, messages=tuple(plan.draft.messages), body=plan.body)
+    return Preview(report=report, settings=settings, messages=tuple(plan.draft.messages), body=plan.body)
 
 
 class ChatSession:
@@ -140,7 +141,14 @@ class ChatSession:
 
     def preview(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
         """Give what ``send`` would send and why; calls nothing, writes nothing."""
-        return _preview(self._backstage.run(speaking.preview(self._scene, text, options)))
+        return _preview(self._backstage.run(explaining.preview(self._scene, text, options)))
+
+    def report(self, turn_id: str | None = None) -> ContextReport:
+        """Say why the latest request of a turn (the head's without an id) was what it was; reads what was stored.
+
+        Raises ``NotFoundError`` for a turn that called no model.
+        """
+        return self._backstage.run(explaining.report(self._scene, turn_id))
 
     def turns(self, *, before: str | None = None, limit: int = 50) -> Page[Turn]:
         """Give a page of the active path, oldest first; the newest page unless ``before`` is a page's ``older``.
@@ -290,7 +298,11 @@ class AsyncChatSession:
 
     async def preview(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
         """As ``ChatSession.preview``."""
-        return _preview(await self._backstage.run(speaking.preview(self._scene, text, options)))
+        return _preview(await self._backstage.run(explaining.preview(self._scene, text, options)))
+
+    async def report(self, turn_id: str | None = None) -> ContextReport:
+        """As ``ChatSession.report``."""
+        return await self._backstage.run(explaining.report(self._scene, turn_id))
 
     async def turns(self, *, before: str | None = None, limit: int = 50) -> Page[Turn]:
         """As ``ChatSession.turns``."""

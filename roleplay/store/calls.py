@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Row, bindparam, func, select
 
@@ -15,12 +15,16 @@ from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 from roleplay.domain.values import Value
 from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import recipes
+from roleplay.store.calibrations import Subject
 from roleplay.store.entries import settings_of
 from roleplay.store.stored import absent, reads
-from roleplay.store.tables import ModelCallRow, PieceRow, table
+from roleplay.store.tables import ModelCallRow, PieceRow, TurnRow, table
 
 _c = table(ModelCallRow).c
 _p = table(PieceRow).c
+_t = table(TurnRow).c
+#: How many turns back a request before another is looked for.
+LOOK_BACK_TURNS = 20
 
 _OF_TURNS = (
     select(table(ModelCallRow), _p.text.label("settings_text"))
@@ -46,6 +50,15 @@ _PIECES = select(_p.digest, _p.text).where(
     _p.tenant == bindparam("tenant"),
     _p.session_id == bindparam("session"),
     _p.digest.in_(bindparam("digests", expanding=True)),
+)
+_LATEST = (
+    select(_c.id, _c.model_asked, _c.host, _c.dialect, _c.report)
+    .where(_c.tenant == bindparam("tenant"), _c.session_id == bindparam("session"), _c.turn_seq == bindparam("turn"))
+    .order_by(_c.attempt.desc())
+    .limit(1)
+)
+_PLACE = select(_t.seq, _t.parent_turn, _t.speaker).where(
+    _t.tenant == bindparam("tenant"), _t.session_id == bindparam("session"), _t.seq == bindparam("turn")
 )
 _IDS = select(_c.session_id, _c.id).where(_c.tenant == bindparam("tenant")).order_by(_c.session_id, _c.id)
 _AMOUNTS = (
@@ -105,6 +118,41 @@ def origin(connection: Connection, tenant: str, session_id: str, call_id: str) -
     if missing := wanted - texts.keys():
         raise StoreError(f"model call {call_id}: {len(missing)} of its texts are missing, first {min(missing)}")
     return Origin(row.dialect, row.parameters, row.recipe_version, recipe, texts, row.request_digest)
+
+
+class Latest(NamedTuple):
+    """The latest call of a turn: whose tokens its prompt had, and why it was what it was."""
+
+    id: str
+    model: str
+    host: str
+    dialect: str
+    report: str | None
+
+    def subject(self, tenant: str, counter: str) -> Subject:
+        """Say whose tokens, counted how, are spoken of."""
+        return Subject(tenant, self.model, self.host, self.dialect, counter)
+
+
+def latest(connection: Connection, tenant: str, session_id: str, turn_seq: int) -> Latest | None:
+    """Give the latest call of a turn, ``None`` where it called no model."""
+    row = connection.execute(_LATEST, {"tenant": tenant, "session": session_id, "turn": turn_seq}).first()
+    return None if row is None else Latest(*row)
+
+
+def before(connection: Connection, tenant: str, session_id: str, turn_seq: int | None, seat: int) -> str | None:
+    """Give the latest call of the last turn of a seat on the path that ends with a turn; ``None`` where it called no
+    model in the last few."""
+    for _ in range(LOOK_BACK_TURNS):
+        where = {"tenant": tenant, "session": session_id, "turn": turn_seq}
+        row = None if turn_seq is None else connection.execute(_PLACE, where).first()
+        if row is None:
+            return None
+        call = latest(connection, tenant, session_id, row.seq) if row.speaker == seat else None
+        if call is not None:
+            return call.id
+        turn_seq = row.parent_turn
+    return None
 
 
 def all_ids(connection: Connection, tenant: str) -> list[tuple[str, str]]:

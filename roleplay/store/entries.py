@@ -155,6 +155,7 @@ class NewCall:
     prompt_count: int
     counter: str
     settings_digest: str
+    report: str
     purpose: str = "reply"
 
     def ended(self, how: CallEnding, at: datetime, settings: str) -> ModelCall:

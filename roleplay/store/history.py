@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Integer, bindparam, case, literal_column, select, text, true
+from sqlalchemy import Connection, Integer, bindparam, case, literal_column, select, text, true, update
 
 from roleplay.domain.context import Line, Span
 from roleplay.store import sessions
@@ -15,7 +16,7 @@ from roleplay.store.stored import as_text, reads
 from roleplay.store.tables import MessageRow, TurnRow, table
 
 _NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")
-_WANTED = ("seq", "parent_seq", "turn_seq", "seat", "name", "text", "tokens", "hidden", "role")
+_WANTED = ("seq", "parent_seq", "turn_seq", "seat", "name", "text", "tokens", "hidden", "role", "counter")
 
 
 @cache
@@ -75,6 +76,17 @@ _ANSWERED = select(table(TurnRow).c.human_seq).where(
 )
 
 
+_RECOUNT = (
+    update(table(MessageRow))
+    .where(
+        table(MessageRow).c.tenant == bindparam("of_tenant"),
+        table(MessageRow).c.session_id == bindparam("of_session"),
+        table(MessageRow).c.seq == bindparam("of_seq"),
+    )
+    .values(tokens=bindparam("new_tokens"), counter=bindparam("new_counter"))
+)
+
+
 class Path(NamedTuple):
     """A stretch of a path, oldest first: its visible lines, and the numbers of the hidden ones between them."""
 
@@ -125,7 +137,7 @@ def _rows(connection: Connection, tenant: str, session_id: str, **bounds: int) -
 
 @reads("a message")
 def _line(row: Any, turn_seq: int) -> Line:
-    return Line(row[0], turn_seq, row[3], as_text(row[4]), as_text(row[5]), row[6])
+    return Line(row[0], turn_seq, row[3], as_text(row[4]), as_text(row[5]), row[6], row[9])
 
 
 def span(connection: Connection, tenant: str, session_id: str, wanted: Span) -> list[Line]:
@@ -135,3 +147,11 @@ def span(connection: Connection, tenant: str, session_id: str, wanted: Span) -> 
     unbounded = 2**31 - 1
     rows = _rows(connection, tenant, session_id, head=wanted.last, start=wanted.first, cap=unbounded, per_message=0)
     return [_line(row, row[2]) for row in rows if row[0] not in wanted.hidden]
+
+
+def recount(
+    connection: Connection, tenant: str, session_id: str, counts: Sequence[tuple[int, int]], counter: str
+) -> None:
+    """Give messages, by ``seq``, the tokens that another counter counts."""
+    where = {"of_tenant": tenant, "of_session": session_id, "new_counter": counter}
+    connection.execute(_RECOUNT, [where | {"of_seq": seq, "new_tokens": tokens} for seq, tokens in counts])

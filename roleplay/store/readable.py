@@ -15,12 +15,14 @@ from roleplay.domain.endpoint import Dialect
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import StoreError
 from roleplay.store import recipes
+from roleplay.store.calibrations import read_fit
 from roleplay.store.checks import UNREADABLE, UNREADABLE_STATE, Finding
+from roleplay.store.reports import read_report
 from roleplay.store.stored import as_text, reads
 from roleplay.store.tables import CAUSES, Base, PathStateRow, PieceRow, UtcDateTime, table
 
 _AT_ONCE = 500
-_KEYS = ("session_id", "persona_id", "id")
+_KEYS = ("session_id", "persona_id", "id", "model")
 _NUMBERS = ("seq", "turn_seq", "version", "revision", "seat")
 _STATES = table(PathStateRow).name
 _p = table(PieceRow).c
@@ -52,8 +54,8 @@ def epochs_of(stored: str) -> dict[str, tuple[int, tuple[str, ...]]]:
     since revision 0002."""
     found = {}
     for seat, (start, *digests) in _json(dict)(stored).items():
-        front, *settings = map(as_text, digests)
-        found[seat] = int(start), (front, *settings)
+        front, *others = map(as_text, digests)  # the fourth says which dialogues are in
+        found[seat] = int(start), (front, *others[:1])
     return found
 
 
@@ -78,6 +80,8 @@ _MORE: dict[str, Callable[[str], Any]] = {
     "settings": lambda stored: SessionSettings(**_json(dict)(stored)),
     "recipe": lambda stored: recipes.read("[]", stored),
     "state": epochs_of,
+    "fit": read_fit,
+    "report": read_report,
     "kind": _one_of(TurnKind),
     "status": _one_of(TurnStatus),
     "played_by": _one_of(PlayedBy),

@@ -106,6 +106,7 @@ def _told(where: Any) -> Select[Any]:
             _human.c.name.label("human_name"),
             _human.c.text.label("human_text"),
             _human.c.tokens.label("human_tokens"),
+            _human.c.counter.label("human_counter"),
             _human.c.human_ordinal,
             _human.c.model_ordinal,
             _reply.c.text.label("reply_text"),
@@ -171,6 +172,7 @@ class Told:
     human_name: str | None
     human_text: str | None
     human_tokens: int | None
+    human_counter: str | None
     human_ordinal: int | None
     model_ordinal: int | None
     reply_text: str | None

@@ -13,7 +13,7 @@ from roleplay.store.database import Database
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"
+HEAD = "0003"
 VERSION_TABLE = "roleplay_alembic_version"
 Migrate = Literal["auto", "check"]
 _LOCK = 0x726F6C65706C6179  # "roleplay" in ASCII: the advisory lock that upgrades take

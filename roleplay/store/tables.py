@@ -471,6 +471,20 @@ class ModelCallRow(Base):
     first_token_s: Mapped[Seconds | None]
     total_s: Mapped[Seconds | None]
     settings_digest: Mapped[Word | None]
+    report: Mapped[Long | None]
+
+
+class CalibrationRow(Base):
+    """What the reports of a model at a host taught of its tokens, as one counter counts them: a fit as JSON."""
+
+    __tablename__ = "roleplay_calibrations"
+    tenant: Mapped[Tenant] = mapped_column(primary_key=True)
+    model: Mapped[Label] = mapped_column(primary_key=True)
+    host: Mapped[Label] = mapped_column(primary_key=True)
+    dialect: Mapped[Word] = mapped_column(primary_key=True)
+    counter: Mapped[Word] = mapped_column(primary_key=True)
+    fit: Mapped[Long]
+    updated_at: Mapped[Moment]
 
 
 class VerdictRow(Base):

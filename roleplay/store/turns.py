@@ -6,6 +6,7 @@ changes nothing of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -146,9 +147,7 @@ def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: 
     if ADVANCE.run(connection, advance | {"of_tenant": tenant, "of_session": session_id}).rowcount != 1:
         return False
     plain = {"tenant": tenant, "session_id": session_id}
-    if new.pieces:
-        rows = [plain | {"digest": digest, "text": words} for digest, words in new.pieces.items()]
-        connection.execute(_INSERT_PIECES[connection.dialect.name], rows)
+    _add_pieces(connection, tenant, session_id, new.pieces)
     if new.state is not None:
         _INSERT_STATE.run(connection, plain | {"seq": new.turn.seq, "state": new.state})
     if new.again:
@@ -162,6 +161,13 @@ def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: 
     add_call(connection, tenant, session_id, new.call, at)
     verdicts.add(connection, tenant, session_id, (new.turn.seq, new.turn.attempt), new.verdicts, at)
     return True
+
+
+def _add_pieces(connection: Connection, tenant: str, session_id: str, pieces: Mapping[str, str]) -> None:
+    if pieces:
+        plain = {"tenant": tenant, "session_id": session_id}
+        rows = [plain | {"digest": digest, "text": words} for digest, words in pieces.items()]
+        connection.execute(_INSERT_PIECES[connection.dialect.name], rows)
 
 
 def utter(connection: Connection, tenant: str, session_id: str, version: int, new: Uttered, at: datetime) -> bool:
@@ -247,18 +253,22 @@ def next_attempt(
     hold: Hold,
     ended: tuple[str, CallEnding],
     call: NewCall,
+    pieces: Mapping[str, str],
     *,
     lease: timedelta,
     at: datetime,
     now: datetime,
 ) -> bool:
-    """End one call of a turn and begin the next. ``False``, having changed nothing, when the turn is not held.
+    """End one call of a turn and begin the next, whose texts are ``pieces``.
+
+    ``False``, having changed nothing, when the turn is not held.
 
     Again with the same values, it changes nothing and says what it said.
     """
     if not _still_held(connection, _NEXT_ATTEMPT, hold, lease, now):
         return is_held(connection, replace(hold, attempt=call.attempt))
     end_call(connection, hold, *ended)
+    _add_pieces(connection, hold.tenant, hold.session_id, pieces)
     add_call(connection, hold.tenant, hold.session_id, call, at)
     return True
 

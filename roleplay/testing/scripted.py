@@ -24,11 +24,13 @@ class ScriptedModel:
     ``requests`` are the bodies received, parsed; ``bodies`` the same as bytes. Thread-safe.
     """
 
-    def __init__(self, *replies: Reply, piece_chars: int = 12) -> None:
-        """``piece_chars``: how many characters each piece of a stream has."""
+    def __init__(self, *replies: Reply, piece_chars: int = 12, usage: bool = True) -> None:
+        """``piece_chars``: how many characters each piece of a stream has. ``usage``: whether words are reported as
+        tokens, or nothing at all."""
         self.bodies: list[bytes] = []
         self._replies = deque(replies)
         self._piece_chars = piece_chars
+        self.usage = usage
         self._lock = threading.Lock()
 
     @property
@@ -51,7 +53,9 @@ class ScriptedModel:
         if isinstance(reply, ChatError):
             raise reply
         text = reply if isinstance(reply, str) else reply(asked["messages"])
-        return ScriptedAnswer(_pieces(text, asked, number, request.stream, self._piece_chars), request.stream)
+        return ScriptedAnswer(
+            _pieces(text, asked, number, request.stream, self._piece_chars, self.usage), request.stream
+        )
 
     def close(self) -> None:
         """Nothing to close."""
@@ -120,10 +124,18 @@ def _echo(messages: list[dict[str, Any]]) -> str:
     return f"You said: {messages[-1]['content']}"
 
 
-def _pieces(text: str, asked: dict[str, Any], number: int, stream: bool, size: int) -> list[bytes]:  # noqa: FBT001
+def _pieces(
+    text: str,
+    asked: dict[str, Any],
+    number: int,
+    stream: bool,  # noqa: FBT001
+    size: int,
+    reports: bool,  # noqa: FBT001
+) -> list[bytes]:
     prompt = sum(len(message["content"].split()) for message in asked["messages"])
     completion = len(text.split())
-    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    spent = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    usage = spent if reports else None
     common = {"id": f"scripted-{number}", "created": number, "model": asked["model"]}
     if not stream:
         message = {"role": "assistant", "content": text}

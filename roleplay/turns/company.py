@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from roleplay.context.counting import Counter
 from roleplay.context.languages import LANGUAGES, Words, language_of
+from roleplay.domain.context import Line
 from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
 from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.page import Page
@@ -18,10 +19,12 @@ from roleplay.domain.values import KEY_LIMIT, Metadata, metadata_of, text_proble
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store import Connection, calls, moves, personas, rescue, sessions
 from roleplay.store import turns as stored_turns
+from roleplay.store.calibrations import Subject
 from roleplay.store.checks import Finding
 from roleplay.store.doctor import examine, mend
 from roleplay.store.entries import Hold
 from roleplay.store.personas import Change
+from roleplay.turns.calibrating import Learned, Memory
 from roleplay.turns.effects import Ports, Steps, read, write
 from roleplay.turns.layers import Layer
 from roleplay.turns.opening import greetings
@@ -62,6 +65,8 @@ class Company:
     rehearsed: dict[tuple[Any, ...], Rehearsed] = field(default_factory=_Latest[tuple[Any, ...], Rehearsed])
     learned: dict[tuple[str, str], Dialect] = field(default_factory=dict)
     spoke: dict[str, float] = field(default_factory=_Latest[str, float])
+    calibrated: Memory = field(default_factory=_Latest[Subject, Learned])
+    recounts: dict[str, tuple[Line, ...]] = field(default_factory=_Latest[str, tuple[Line, ...]])
 
     def __post_init__(self) -> None:
         label("tenant", self.tenant, TENANT_LIMIT)
@@ -78,6 +83,7 @@ class Company:
             outer=outer,
             rehearsed=_Latest[tuple[Any, ...], Rehearsed](),
             spoke=_Latest[str, float](),
+            recounts=_Latest[str, tuple[Line, ...]](),
         )
 
     def scene(self, session_id: str) -> Scene:
@@ -94,6 +100,8 @@ class Company:
             rehearsed=self.rehearsed,
             learned=self.learned,
             spoke=self.spoke,
+            calibrated=self.calibrated,
+            recounts=self.recounts,
         )
 
 

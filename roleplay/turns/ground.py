@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from roleplay.context.builder import Inherited
 from roleplay.domain.context import Line
 from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.errors import ConflictError, InvalidInputError
@@ -48,14 +49,17 @@ class Ground:
     verdicts: tuple[entries.NewVerdict, ...] = ()
 
     @reads("what a path hands on")
-    def inherited(self, seat: int) -> tuple[int, str]:
-        """What the path hands on for a seat: where its window starts (0: at the beginning), its front's digest."""
-        start, front, *_ = json.loads(self.state).get(str(seat), (0, "")) if self.state else (0, "")
-        return start, front
+    def inherited(self, seat: int) -> Inherited:
+        """What the path hands on for a seat."""
+        epoch = json.loads(self.state).get(str(seat)) if self.state else None
+        if epoch is None:
+            return Inherited()
+        return Inherited(epoch[0], epoch[3] if len(epoch) > 3 else "", begun=True)
 
     @reads("what a path hands on")
-    def left_as(self, seat: int, epoch: tuple[int, str, str]) -> bool:
-        """Whether the path hands on just this epoch for a seat: window start, digests of front and settings."""
+    def left_as(self, seat: int, epoch: tuple[int | str, ...]) -> bool:
+        """Whether the path hands on just this epoch for a seat: window start, digests of front and settings, and which
+        dialogues are in, where there are any."""
         return self.state is not None and json.loads(self.state).get(str(seat)) == list(epoch)
 
 
@@ -63,7 +67,8 @@ def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str
     """Stand on the session's head, with a new human line."""
     human = known.stage.human.participant
     tokens = scene.counter.count(text)
-    line = Line(stand.last_seq + 1, stand.last_turn + 1, human.seat, human.display_name, text, tokens)
+    who = human.seat, human.display_name
+    line = Line(stand.last_seq + 1, stand.last_turn + 1, *who, text, tokens, scene.counter.name)
     ordinals = (stand.human_ordinal + 1, stand.model_ordinal)
     message = entries.NewMessage(
         seq=line.seq,
@@ -114,7 +119,8 @@ def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: st
     line, before = None, told.tip_seq
     if told.human_seq is not None and told.human_text is not None:
         seat, name = told.human_seat or 0, told.human_name or ""
-        line = Line(told.human_seq, told.seq, seat, name, told.human_text, told.human_tokens or 0)
+        counted = told.human_tokens or 0, told.human_counter or ""
+        line = Line(told.human_seq, told.seq, seat, name, told.human_text, *counted)
         before = told.human_parent
     elif told.kind != TurnKind.REPLY:
         raise InvalidInputError(

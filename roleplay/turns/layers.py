@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from roleplay.domain.context import digest
 from roleplay.domain.endpoint import Endpoint
-from roleplay.domain.settings import Fact, Sampling, SessionSettings, TurnOptions
+from roleplay.domain.settings import ExamplePolicy, Fact, Sampling, SessionSettings, TurnOptions
 
 Layer = tuple[str, SessionSettings]
-_PLAIN = ("budget_tokens", "model", "language", "time_zone")
+_PLAIN = ("budget_tokens", "model", "language", "time_zone", "high_water", "low_water", "examples", "seed")
 
 
 class Told(NamedTuple):
@@ -35,6 +35,10 @@ class InForce:
     model: str | Endpoint | None
     language: str | None
     time_zone: str | None
+    high_water: float | None
+    low_water: float | None
+    examples: ExamplePolicy | None
+    seed: int | None
     facts: tuple[Fact, ...]
     origins: dict[str, str]
     written: dict[tuple[Any, ...], Told] = field(default_factory=dict, compare=False)
@@ -81,6 +85,10 @@ def in_force(layers: Sequence[Layer]) -> InForce:
         model=values.get("model"),
         language=values.get("language"),
         time_zone=values.get("time_zone"),
+        high_water=values.get("high_water"),
+        low_water=values.get("low_water"),
+        examples=values.get("examples"),
+        seed=values.get("seed"),
     )
 
 

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from roleplay.context.builder import Draft, PlacedFact, build
+from roleplay.context.builder import Draft, PlacedFact, Rules, build
+from roleplay.context.examples import Rule
 from roleplay.context.languages import Words, language_of
 from roleplay.context.macros import expand, expand_moment
 from roleplay.context.sheet import Sheet, Wanted, rendered
-from roleplay.domain.context import DialectDemands, Line, Role, Section
+from roleplay.context.window import MARKS, Marks
+from roleplay.domain.context import Line, Role, Section
 from roleplay.domain.conversation import TurnKind, TurnStatus
 from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
-from roleplay.errors import InvalidInputError
-from roleplay.store import history, recipes, sessions
+from roleplay.errors import BudgetError, InvalidInputError
+from roleplay.store import history, recipes, reports, sessions
 from roleplay.store.entries import Claim, NewCall, NewTurn
+from roleplay.turns.calibrating import Learned, learned, subject
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
 from roleplay.turns.layers import InForce, Told, in_force, of_turn
 from roleplay.turns.scene import Rehearsed, Scene
-from roleplay.wire.dialects import demands
 from roleplay.wire.request import RECIPE_VERSION, encode_request, parameters, parameters_json
 
 MARGIN_SHARE = 0.05
 LEASE_MARGIN_S = 30.0
 UTC_NAME = "UTC"
+SHRINK_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A reply that could be claimed: what it stands on, what would be sent to whom, and the settings in force as JSON.
 
-    ``others``: who is asked, in this order, when ``endpoint`` is unavailable.
+    ``others``: who is asked, in this order, when ``endpoint`` is unavailable. ``redraw`` builds the same context
+    within another budget.
     """
 
     ground: Ground
@@ -48,6 +54,7 @@ class Plan:
     body: bytes
     stream: bool
     settings: Told
+    redraw: Callable[[int], Draft]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,47 +78,78 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     asked = parameters(endpoint, force.sampling, stream=stream)
     budget = force.budget_tokens or min(_budget(one, asked) for one in (endpoint, *others))
     dialect = scene.dialect_of(endpoint)
-    needs = demands(dialect)
+    tokens: Learned = yield from learned(scene.calibrated, counter, subject(scene.tenant, endpoint, dialect, counter))
+    prices = tokens.prices
     language = force.language or (language_of(ground.so_far) if ground.so_far else known.language)
     words = words_of(scene, language)
-    sheet = known.sheet(dialect, counter)
-    start, _ = ground.inherited(sheet.seat)
+    sheet = known.sheet
+    inherited = ground.inherited(sheet.seat)
     past = history.Path((), ())
     if ground.before is not None:
         before = ground.before
+        cap, per_message = prices.bounds(budget)
         past = yield from read(
             lambda db: history.path_back(
                 db,
                 scene.tenant,
                 scene.session_id,
                 head=before,
-                start=start,
-                cap=budget,
-                per_message=needs.per_message_tokens,
+                start=inherited.start,
+                cap=cap,
+                per_message=per_message,
             )
         )
     lines: list[Line] = [*past.lines] if ground.line is None else [*past.lines, ground.line]
     unasked = not lines or lines[-1].seat == sheet.seat
-    draft = build(
-        sheet.with_wish(Wanted(unasked, ground.so_far, wish.hint), words, counter, needs),
-        lines,
-        hidden=past.hidden,
-        facts=_placed(scene, force, sheet, needs),
-        budget_tokens=budget,
-        window_start=start,
-        counter=counter,
-        demands=needs,
-    )
+    marks = Marks(force.high_water or MARKS.high, force.low_water or MARKS.low)
+    rule = Rule(force.examples or "keep", str(scene.session_id if force.seed is None else force.seed))
+    asked_for = sheet.with_wish(Wanted(unasked, ground.so_far, wish.hint), words, counter)
+    facts = _placed(scene, force, sheet)
+
+    def draw(budget_tokens: int) -> Draft:
+        return build(
+            asked_for,
+            lines,
+            hidden=past.hidden,
+            facts=facts,
+            rules=Rules(budget_tokens, marks, rule),
+            inherited=inherited,
+            prices=prices,
+        )
+
+    draft = _within(draw, budget, tokens.limit_tokens)
     body = encode_request(dialect, draft.messages, asked)
     settings = force.told(
         model=(endpoint.model, force.origins.get("model", "engine")),
-        budget_tokens=(budget, force.origins.get("budget_tokens", "profile")),
+        budget_tokens=(draft.budget_tokens, force.origins.get("budget_tokens", "profile")),
         language=(language, force.origins.get("language", "detected")),
         time_zone=(force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
+        high_water=(marks.high, force.origins.get("high_water", "default")),
+        low_water=(marks.low, force.origins.get("low_water", "default")),
+        examples=(rule.policy, force.origins.get("examples", "default")),
     )
     return Plan(
-        ground, known.stage, draft, endpoint, tuple(others), force.sampling, asked, dialect, body, stream, settings
+        ground,
+        known.stage,
+        draft,
+        endpoint,
+        tuple(others),
+        force.sampling,
+        asked,
+        dialect,
+        body,
+        stream,
+        settings,
+        draw,
     )
+
+
+def _within(draw: Callable[[int], Draft], budget: int, limit: int | None) -> Draft:
+    """Draw within a budget, and below what the host was seen to refuse as too long, unless nothing fits there."""
+    if limit is not None and limit < budget:
+        with contextlib.suppress(BudgetError):
+            return draw(limit)
+    return draw(budget)
 
 
 def check(scene: Scene, settings: SessionSettings) -> None:
@@ -140,15 +178,16 @@ def moment(scene: Scene, time_zone: str | None) -> datetime:
     return scene.ports.now().astimezone(zone)
 
 
-def _placed(scene: Scene, force: InForce, sheet: Sheet, needs: DialectDemands) -> list[PlacedFact]:
+def _placed(scene: Scene, force: InForce, sheet: Sheet) -> list[PlacedFact]:
     if not force.facts:
         return []
     now = moment(scene, force.time_zone)
     placed = []
     for fact in force.facts:
-        text = expand_moment(expand(fact.text, char=sheet.char, user=sheet.user), now).strip()
-        one = rendered(Section.FACT, Role.SYSTEM, fact.name, text, scene.counter, needs)
-        placed.append(PlacedFact(one, fact.name, fact.depth, fact.priority))
+        said = expand(fact.text, char=sheet.char, user=sheet.user)
+        text = expand_moment(said, now)
+        one = rendered(Section.FACT, Role.SYSTEM, fact.name, text.strip(), scene.counter)
+        placed.append(PlacedFact(one, fact.name, fact.depth, fact.priority, changes=text != said))
     return placed
 
 
@@ -175,7 +214,9 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
     stand, again = ground.stand, ground.again
     speaker = made.stage.model.participant
     front, front_digest = recipes.front_of(draft.recipe.front)
-    epoch = (draft.window_start, front_digest, made.settings.digest)
+    epoch: tuple[int | str, ...] = (draft.window_start, front_digest, made.settings.digest)
+    if draft.examples:
+        epoch = (*epoch, draft.examples)
     same_epoch = ground.left_as(speaker.seat, epoch)
     volatile = {p.digest for p in draft.recipe.tail} | {one.piece.digest for one in draft.recipe.insertions}
     pieces = {name: text for name, text in draft.texts.items() if not same_epoch or name in volatile}
@@ -226,6 +267,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
             prompt_count=draft.prompt_tokens,
             counter=scene.counter.name,
             settings_digest=made.settings.digest,
+            report=reports.report_text(draft),
         ),
         lease=lease_of(made),
         verdicts=ground.verdicts,
@@ -240,6 +282,12 @@ def folded(made: Plan) -> Plan:
     """Give the same context written without role-play roles."""
     body = encode_request(Dialect.OPENAI, made.draft.messages, made.parameters)
     return replace(made, dialect=Dialect.OPENAI, body=body)
+
+
+def shrunk(made: Plan) -> Plan:
+    """Give a shorter context for the same line, after the host found this one too long. Raises ``BudgetError``."""
+    draft = made.redraw(int(made.draft.prompt_tokens * SHRINK_SHARE))
+    return replace(made, draft=draft, body=encode_request(made.dialect, draft.messages, made.parameters))
 
 
 def turned_to(made: Plan, scene: Scene) -> Plan:

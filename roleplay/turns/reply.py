@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -9,12 +10,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from roleplay.chat.retry import pause_before_next
+from roleplay.context.calibration import Fit
 from roleplay.domain.context import Role
 from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, Turn, TurnStatus
 from roleplay.domain.endpoint import Dialect
 from roleplay.domain.events import TurnEvent
 from roleplay.domain.guards import Checked
 from roleplay.errors import (
+    BudgetError,
     ChatError,
     ChatRequestError,
     ChatUnavailableError,
@@ -23,9 +26,10 @@ from roleplay.errors import (
     RoleplayError,
     StoreError,
 )
-from roleplay.store import Connection, rescue, transcript, verdicts
+from roleplay.store import Connection, recipes, reports, rescue, transcript, verdicts
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
+from roleplay.turns.calibrating import Learned, subject
 from roleplay.turns.effects import (
     Claimed,
     Course,
@@ -42,9 +46,10 @@ from roleplay.turns.effects import (
     write,
 )
 from roleplay.turns.guarding import Sieve, judge
-from roleplay.turns.plan import Plan, folded, lease_of, turned_to
+from roleplay.turns.plan import Plan, folded, lease_of, shrunk, turned_to
 from roleplay.turns.scene import Scene
-from roleplay.wire.codes import may_refuse_roles
+from roleplay.wire.codes import is_too_long, may_refuse_roles
+from roleplay.wire.dialects import demands
 from roleplay.wire.reply import ReplyDecoder, Said
 from roleplay.wire.request import WireRequest, parameters_json
 
@@ -66,6 +71,7 @@ class Reply:
     call_at: datetime = field(init=False)
     reply_at: datetime | None = field(init=False, default=None)
     refused: ChatError | None = field(init=False, default=None)
+    shrunk: bool = field(init=False, default=False)
     past_calls: list[ModelCall] = field(init=False, default_factory=list)
     decoder: ReplyDecoder | None = field(init=False, default=None)
     began: float = field(init=False, default=0.0)
@@ -243,6 +249,23 @@ class Reply:
             and may_refuse_roles(error)
         )
 
+    def _observe(self, reported: int | None) -> None:
+        """Learn from what the service reported of the prompt, and note what is to be counted anew between turns."""
+        draft, scene = self.plan.draft, self.scene
+        if reported:
+            self._learned.observe(draft.load, reported)
+        if draft.moved and draft.foreign:
+            scene.recounts[scene.session_id] = draft.foreign
+
+    @property
+    def _learned(self) -> Learned:
+        scene = self.scene
+        of = subject(scene.tenant, self.plan.endpoint, self.plan.dialect, scene.counter)
+        known = scene.calibrated.get(of)
+        if known is None:  # another endpoint than was planned with: what is stored is met when this is merged
+            known = scene.calibrated[of] = Learned(scene.counter, demands(self.plan.dialect), Fit())
+        return known
+
     def _learn(self) -> None:
         """Remember that the folded form was taken where the roles were refused in words; a bare 1000 may also pass."""
         if self.refused is not None and isinstance(self.refused, ChatRequestError):
@@ -255,6 +278,12 @@ class Reply:
         if self._may_fold(error):
             self.refused, self.plan = error, folded(self.plan)
             return 0.0
+        if not self.shrunk and not self._has_shown and is_too_long(error):
+            with contextlib.suppress(BudgetError):  # then there is no shorter one, and the service's refusal is told
+                shorter = shrunk(self.plan)
+                self._learned.observe(self.plan.draft.load, None)
+                self.shrunk, self.plan = True, shorter
+                return 0.0
         if pause is None and self._may_turn(error):
             self.refused, self.plan = None, turned_to(self.plan, self.scene)
             self.asked_from = self.call.attempt + 1, self.scene.ports.monotonic()
@@ -285,6 +314,8 @@ class Reply:
 
     def _next_attempt(self, error: ChatError, pause_s: float) -> Steps[None]:
         ended = self.call.id, self._ending(error)
+        draft = self.plan.draft
+        front, front_digest = recipes.front_of(draft.recipe.front)
         call = replace(
             self.call,
             id=self.scene.ports.new_id(),
@@ -293,13 +324,20 @@ class Reply:
             host=self.plan.endpoint.host[:200],
             parameters=parameters_json(self.plan.parameters),
             dialect=self.plan.dialect.value,
+            front_digest=front_digest,
+            recipe=recipes.rest_text(draft.recipe),
+            prompt_count=draft.prompt_tokens,
+            report=reports.report_text(draft),
             request_digest=hashlib.sha256(self.plan.body).hexdigest(),
         )
+        pieces = {front_digest: front} | draft.texts if front_digest != self.call.front_digest else draft.texts
+        is_new = call.recipe != self.call.recipe or front_digest != self.call.front_digest
         lease, at = lease_of(self.plan, pause_s), self.scene.ports.now()
         hold = self._hold
 
         def work(db: Connection) -> bool:
-            return store.next_attempt(db, hold, ended, call, lease=lease, at=at, now=self.scene.ports.now())
+            now = self.scene.ports.now()
+            return store.next_attempt(db, hold, ended, call, pieces if is_new else {}, lease=lease, at=at, now=now)
 
         try:
             held = yield from write(work, patient=True)
@@ -332,6 +370,8 @@ class Reply:
 
     def _finish(self, error: BaseException | None) -> Course:
         """End the turn, and tell who watches."""
+        if error is None and self.decoder is not None:
+            self._observe(self.decoder.facts.usage.prompt_tokens)
         turn = yield from self._end(error)
         if not turn.status.in_flight:
             yield Notify(turn.status.value, lambda: self._ended_event(turn))

@@ -9,36 +9,30 @@ from typing import Any
 from roleplay.context.counting import Counter
 from roleplay.context.languages import Words, language_of
 from roleplay.context.sheet import Casting, Sheet, render
+from roleplay.domain.context import Line
 from roleplay.domain.endpoint import PROFILES, Dialect, Endpoint
 from roleplay.domain.guards import Guard
 from roleplay.domain.persona import Persona
 from roleplay.domain.values import TEXT_LIMIT, text_problem
 from roleplay.errors import InvalidInputError
 from roleplay.store import sessions
+from roleplay.turns.calibrating import Memory
 from roleplay.turns.effects import Ports, Steps, read
 from roleplay.turns.layers import InForce, Layer, in_force
-from roleplay.wire.dialects import demands
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """A revision of a session: what it says, the settings in force without a turn's own, its sheet in each dialect.
+    """A revision of a session: what it says, the settings in force without a turn's own, its sheet.
 
-    Shells keep the latest ones in memory; what is added to ``sheets`` is the same whoever adds it.
+    Shells keep the latest ones in memory.
     """
 
     stage: sessions.Stage
     layers: tuple[Layer, ...]
     in_force: InForce
     language: str
-    sheets: dict[Dialect, Sheet]
-
-    def sheet(self, dialect: Dialect, counter: Counter) -> Sheet:
-        """Give the sheet as it is written in a dialect."""
-        found = self.sheets.get(dialect)
-        if found is None:
-            found = self.sheets[dialect] = render(casting(self.stage), counter, demands(dialect))
-        return found
+    sheet: Sheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +54,8 @@ class Scene:
 
     ``endpoints``: the engine's own, and those that are asked when it is unavailable. ``outer`` are the layers of
     settings beyond the session's and the persona's. ``spoke``: when this engine last ended a turn that was ready to
-    wait, by session.
+    wait, by session. ``calibrated``: what it has learned of its models' tokens. ``recounts``: lines that another
+    counter counted, which are to be counted anew, by session.
     """
 
     tenant: str
@@ -74,6 +69,8 @@ class Scene:
     rehearsed: MutableMapping[tuple[Any, ...], Rehearsed]
     learned: MutableMapping[tuple[str, str], Dialect]
     spoke: MutableMapping[str, float]
+    calibrated: Memory
+    recounts: MutableMapping[str, tuple[Line, ...]]
 
     def dialect_of(self, endpoint: Endpoint) -> Dialect:
         """The dialect that a host takes for a model, as far as it is known."""
@@ -106,7 +103,8 @@ def rehearse(scene: Scene, revision: int) -> Steps[Rehearsed]:
         persona = stage.model.persona.persona if stage.model.persona else None
         layers = (("session", stage.settings), *((("persona", persona.settings),) if persona else ()), *scene.outer)
         language = language_of(spoken_in(persona, stage.scene))
-        known = scene.rehearsed[key] = Rehearsed(stage, layers, in_force(layers), language, {})
+        sheet = render(casting(stage), scene.counter)
+        known = scene.rehearsed[key] = Rehearsed(stage, layers, in_force(layers), language, sheet)
     return known
 
 

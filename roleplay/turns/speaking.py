@@ -19,6 +19,7 @@ from roleplay.store import Connection, rescue, sessions, transcript
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim
 from roleplay.turns.asked import options_of, turn_key
+from roleplay.turns.calibrating import merge_due, recount
 from roleplay.turns.effects import Claimed, Course, Emit, Steps, read, write
 from roleplay.turns.ground import Ground, Queue, end_if_lost, look, of_new_line, of_no_line, of_told, read_stand, told
 from roleplay.turns.guarding import Judged, judge
@@ -150,6 +151,7 @@ def _speak(
     key = options_of(options).idempotency_key if asked is not None else None
     digest = None if asked is None or key is None else body_digest(asked, options)
     queue = Queue(scene, options.on_conflict, options.wait_s)
+    yield from _tidy(scene)
     yield from queue.let_others()
     while True:
         stand, found, live, gone = yield from look(scene, key)
@@ -177,6 +179,14 @@ def _speak(
             scene.ports.driven.pop(claim.call.id, None)
             queue.has_spoken()
         yield from queue.lost_claim(stand)
+
+
+def _tidy(scene: Scene) -> Steps[None]:
+    """Do what turns left to be done between them: merge what they taught, count anew what another counter counted."""
+    yield from merge_due(scene.calibrated, scene.tenant, scene.ports.now)
+    lines = scene.recounts.pop(scene.session_id, None)
+    if lines:
+        yield from recount(scene.counter, scene.tenant, scene.session_id, lines)
 
 
 def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _UNKNOWN, _BAD_PARAMETERS = 1000, 2013
+_TOO_LONG = re.compile(
+    r"context window exceeds|exceeds? (the )?(available |maximum |model's )?context|maximum context length"
+    r"|context[_ ]length[_ ]exceeded|prompt is too long|too many tokens",
+    re.IGNORECASE,
+)
 _ABOUT_ROLES = re.compile(r"\brole|\bname|chat setting", re.IGNORECASE)
 
 
@@ -133,6 +138,14 @@ def may_refuse_roles(error: ChatError) -> bool:
     if error.code == _UNKNOWN:
         return True
     return error.code == _BAD_PARAMETERS and _ABOUT_ROLES.search(error.message) is not None
+
+
+def is_too_long(error: ChatError) -> bool:
+    """Whether a refusal says that the request is longer than the model's context window.
+
+    MiniMax says so with the catch-all 2013, other servers in words of their own.
+    """
+    return isinstance(error, ChatRequestError) and _TOO_LONG.search(error.message) is not None
 
 
 def _meaning(refusal: _Refusal) -> Meaning:

@@ -39,7 +39,8 @@ pytestmark = pytest.mark.usefixtures("shell")
 Scripted = Callable[..., ScriptedModel]
 MODEL = Endpoint("MiniMax-M2.7")
 MARK = "XyzzyPlugh"
-TABLES = sorted(Base.metadata.tables)
+# What was learned of models' tokens says nothing of anybody.
+TABLES = sorted(Base.metadata.tables.keys() - {"roleplay_calibrations"})
 EXAMPLES = [ExampleDialogue.parse("{{user}}: Who?\n{{char}}: Me.")]
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 NOVA = Counts(personas=1, persona_versions=2, example_dialogues=2, example_lines=4)

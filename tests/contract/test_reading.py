@@ -181,7 +181,8 @@ FIELDS = {
     SessionInfo: "id owner scene settings cast metadata version head_seq created_at last_turn_at",
     Turn: "id session_id seq kind status round ordinal attempt revision human reply variant variants calls metadata"
     " created_at ended_at",
-    ContextReport: "budget_tokens prompt_tokens overhead_tokens counter counting sections window_start new_epoch",
+    ContextReport: "budget_tokens prompt_tokens overhead_tokens counter counting sections window_start new_epoch"
+    " calibrated foreign_counts shared_tokens",
     Page: "items older newer",
 }
 

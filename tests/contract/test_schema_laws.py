@@ -48,6 +48,7 @@ class House:
         self.first, self.second = (rp.sessions.create(cast=[nova]) for _ in range(2))
         for session in (self.first, self.second):
             session.send("Where to?")
+        rp._remember()
 
     @cached_property
     def rows(self) -> dict[Row, dict[str, Any]]:

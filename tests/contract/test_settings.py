@@ -70,6 +70,10 @@ def test_the_nearest_layer_wins(database_url: str, scripted: Scripted) -> None:
             "budget_tokens": (9000, "engine"),
             "language": ("en", "engine"),
             "time_zone": ("Asia/Tokyo", "persona"),
+            "high_water": (1.0, "default"),
+            "low_water": (0.5, "default"),
+            "examples": ("keep", "default"),
+            "seed": (None, "default"),
         }
         assert preview.settings == turn.call.settings
         assert session.turn(turn.id) == turn
@@ -88,6 +92,10 @@ def test_what_nobody_says_is_told_too(database_url: str, scripted: Scripted) -> 
         "budget_tokens": "profile",
         "language": "detected",
         "time_zone": "default",
+        "high_water": "default",
+        "low_water": "default",
+        "examples": "default",
+        "seed": "default",
     }
 
 

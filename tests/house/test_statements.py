@@ -107,7 +107,7 @@ class Crowd:
     def __init__(self, url: str) -> None:
         settings = SessionSettings(budget_tokens=BUDGET_TOKENS)
         self.url = url
-        self.rp = Roleplay.open(url, model=Endpoint("MiniMax-M2.7"), chat=ScriptedModel(), settings=settings)
+        self.rp = Roleplay.open(url, model=Endpoint("MiniMax-M2.7"), chat=ScriptedModel(usage=False), settings=settings)
         self.database: Database = self.rp._backstage.database
         self.nova = self.rp.personas.put(Persona("Nova", "A pilot.", key="nova"))
         for _ in range(OTHERS):

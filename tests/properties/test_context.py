@@ -11,12 +11,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from roleplay import BudgetError, ContextMessage, Counter, Dialect, Endpoint, EstimatingCounter, Persona, Role, Sampling
-from roleplay.context.builder import Draft, build
+from roleplay.context import builder
+from roleplay.context.builder import Draft, Inherited, build
+from roleplay.context.calibration import predicted
 from roleplay.context.emit import emit
+from roleplay.context.examples import Rule
 from roleplay.context.macros import expand
-from roleplay.context.sheet import Casting, Sheet, render
+from roleplay.context.pricing import Prices, Rates
+from roleplay.context.sheet import Casting, Rendered, Sheet, render
+from roleplay.context.window import Marks
 from roleplay.domain.context import DialectDemands, Line
 from roleplay.store import recipes
+from roleplay.store.reports import read_report, report_text
 from roleplay.testing.simulator.models import MODELS, by_id
 from roleplay.testing.simulator.rules import Rules, read_json, read_request
 from roleplay.wire.dialects import demands, write_messages
@@ -89,7 +95,7 @@ def conversations(draw: st.DrawFn) -> list[tuple[int, int, str, str]]:
 
 def lines_of(told: list[tuple[int, int, str, str]], counter: Counter) -> list[Line]:
     """Number and count lines."""
-    return [Line(seq, *said, counter.count(said[-1])) for seq, said in enumerate(told, 1)]
+    return [Line(seq, *said, counter.count(said[-1]), counter.name) for seq, said in enumerate(told, 1)]
 
 
 def cost(messages: list[ContextMessage], counter: Counter, needs: DialectDemands) -> int:
@@ -102,13 +108,17 @@ def made(
     sheet: Sheet, lines: list[Line], budget: int, counter: Counter, needs: DialectDemands, start: int = 0
 ) -> Draft:
     """Build, where what is required fits; where it does not, the error says so and the example is given up."""
-    required = needs.fixed_tokens + sum(piece.tokens for piece in sheet.front) + line_cost(lines[-1], counter, needs)
+    required = (
+        needs.fixed_tokens
+        + sum(piece_cost(piece, counter, needs) for piece in sheet.front)
+        + line_cost(lines[-1], counter, needs)
+    )
     if required > budget:
         with pytest.raises(BudgetError) as failure:
-            build(sheet, lines, budget_tokens=budget, window_start=start, counter=counter, demands=needs)
+            build(sheet, lines, rules=builder.Rules(budget), inherited=Inherited(start), prices=Prices(counter, needs))
         assert (failure.value.needed_tokens, failure.value.budget_tokens) == (required, budget)
     assume(required <= budget)
-    return build(sheet, lines, budget_tokens=budget, window_start=start, counter=counter, demands=needs)
+    return build(sheet, lines, rules=builder.Rules(budget), inherited=Inherited(start), prices=Prices(counter, needs))
 
 
 BUDGETS = st.integers(1, 4000)
@@ -120,7 +130,7 @@ def test_budget_order_and_history(
     casting: Casting, told: list[tuple[int, int, str, str]], budget: int, counter: Counter, needs: DialectDemands
 ) -> None:
     """Never over budget; what is required always in; history contiguous, whole turns, newest first; all explained."""
-    sheet, lines = render(casting, counter, needs), lines_of(told, counter)
+    sheet, lines = render(casting, counter), lines_of(told, counter)
     draft = made(sheet, lines, budget, counter, needs)
     spent = cost(draft.messages, counter, needs)
     assert spent == draft.report.prompt_tokens <= budget
@@ -153,8 +163,8 @@ def test_the_same_again_and_from_the_store(
 ) -> None:
     """Built twice it is the same; the stored recipe, its texts and its lines alone give the same messages."""
     lines = lines_of(told, counter)
-    draft = made(render(casting, counter, needs), lines, budget, counter, needs)
-    assert made(render(casting, counter, needs), lines, budget, counter, needs) == draft
+    draft = made(render(casting, counter), lines, budget, counter, needs)
+    assert made(render(casting, counter), lines, budget, counter, needs) == draft
     stored = json.loads(json.dumps([recipes.front_of(draft.recipe.front)[0], recipes.rest_text(draft.recipe)]))
     recipe = recipes.read(*stored)
     span = [line for line in lines if recipe.history.first <= line.seq <= recipe.history.last]
@@ -171,8 +181,8 @@ def test_a_section_changes_no_other(
     lines = lines_of(told, counter)
     without = casting._replace(persona=casting.persona.evolve(note=""))
     noted = casting._replace(persona=casting.persona.evolve(note=note))
-    plain = made(render(without, counter, needs), lines, 10**7, counter, needs)
-    more = made(render(noted, counter, needs), lines, 10**7, counter, needs)
+    plain = made(render(without, counter), lines, 10**7, counter, needs)
+    more = made(render(noted, counter), lines, 10**7, counter, needs)
     text = expand(note, char=casting.char, user=casting.user).strip()
     assert len(more.messages) == len(plain.messages) + 1
     place = -3 if noted.persona.post_history.strip() else -2
@@ -185,7 +195,7 @@ def test_a_section_changes_no_other(
 def test_the_window_stays_and_then_jumps(casting: Casting, sizes: list[int], budget: int) -> None:
     """As a conversation grows, the start of its window stays until it overflows and then leaves room for many turns."""
     counter, needs = Letters(), demands(Dialect.MINIMAX)
-    sheet = render(casting, counter, needs)
+    sheet = render(casting, counter)
     path: list[Line] = []
     start, last = 0, []
     for turn, size in enumerate(sizes, start=1):
@@ -216,6 +226,11 @@ def history_cost(draft: Draft, counter: Counter, needs: DialectDemands) -> int:
     return cost(spoken, counter, needs) - needs.fixed_tokens
 
 
+def piece_cost(piece: Rendered, counter: Counter, needs: DialectDemands) -> int:
+    """What a piece of a sheet costs before anything was learned."""
+    return counter.count(piece.text) + counter.count(piece.piece.name) * needs.names + needs.per_message_tokens
+
+
 def line_cost(line: Line, counter: Counter, needs: DialectDemands) -> int:
     """What one line costs."""
     return line.tokens + counter.count(line.name) * needs.names + needs.per_message_tokens
@@ -239,7 +254,7 @@ def test_a_strict_server_takes_it(
 ) -> None:
     """Whatever was built is a request that the strictest server takes, and costs what was counted or less."""
     counter, needs = EstimatingCounter(), demands(dialect)
-    draft = made(render(casting, counter, needs), lines_of(told, counter), budget, counter, needs)
+    draft = made(render(casting, counter), lines_of(told, counter), budget, counter, needs)
     model, rules = RULES[dialect]
     endpoint = Endpoint(model, dialect=dialect)
     body = encode_request(dialect, draft.messages, parameters(endpoint, Sampling(), stream=True))
@@ -250,3 +265,65 @@ def test_a_strict_server_takes_it(
         counter.count(one["content"]) + counter.count(one.get("name", "")) + needs.per_message_tokens for one in written
     )
     assert spent <= draft.report.prompt_tokens
+
+
+RATES = st.builds(
+    Rates,
+    narrow=st.floats(0.2, 4),
+    wide=st.floats(0.2, 4),
+    per_message=st.floats(0, 60),
+    fixed=st.floats(0, 4_000),
+)
+POLICIES = st.sampled_from(["keep", "fade", "relevant", "random"])
+
+
+@settings(deadline=None, max_examples=70)
+@given(castings(), conversations(), BUDGETS, COUNTERS, RATES, POLICIES, st.floats(0.05, 1), st.floats(0.05, 1))
+def test_never_over_at_any_price(
+    casting: Casting,
+    told: list[tuple[int, int, str, str]],
+    budget: int,
+    counter: Counter,
+    rates: Rates,
+    policy: Any,
+    low: float,
+    high: float,
+) -> None:
+    """Whatever was learned and whatever is set, the claims add up to the prompt, which is within the budget; what a
+    request holds, at these prices, is what it is said to cost, but for rounding."""
+    sheet, lines = render(casting, counter), lines_of(told, counter)
+    prices = Prices(counter, demands(Dialect.MINIMAX), rates)
+    rules = builder.Rules(budget, Marks(high, low), Rule(policy, "seed"))
+    try:
+        draft = build(sheet, lines, rules=rules, prices=prices)
+    except BudgetError as failure:
+        assert failure.needed_tokens > budget
+        return
+    report = draft.report
+    assert report.prompt_tokens <= budget
+    assert report.prompt_tokens == report.overhead_tokens + sum(one.kept_tokens for one in report.sections)
+    rounding = draft.load.messages / 2 + 1
+    assert abs(predicted(rates, draft.load) - report.prompt_tokens) <= rounding
+    assert report == read_report(report_text(draft))
+
+
+@settings(deadline=None, max_examples=40)
+@given(castings(), st.lists(st.integers(1, 300), min_size=10, max_size=40), st.integers(500, 2000), POLICIES)
+def test_the_front_stays_within_an_epoch(casting: Casting, sizes: list[int], budget: int, policy: Any) -> None:
+    """As a conversation grows, the front changes with the window alone, whatever the newest line's length."""
+    counter, needs = Letters(), demands(Dialect.MINIMAX)
+    sheet, prices = render(casting, counter), Prices(counter, needs)
+    rules = builder.Rules(budget, examples=Rule(policy, "seed"))
+    path: list[Line] = []
+    inherited, front = Inherited(), None
+    for turn, size in enumerate(sizes, start=1):
+        human = Line(2 * turn - 1, turn, 2, "Traveler", "?" * (size % 50 + 1), size % 50 + 1, counter.name)
+        seen = [line for line in path if line.seq >= inherited.start]
+        try:
+            draft = build(sheet, [*seen, human], rules=rules, inherited=inherited, prices=prices)
+        except BudgetError:
+            return
+        assert draft.moved or front in {None, draft.recipe.front}
+        front = draft.recipe.front
+        inherited = Inherited(draft.window_start, draft.examples, begun=True)
+        path += [human, Line(2 * turn, turn, SEAT, "Nova", "x" * size, size, counter.name)]

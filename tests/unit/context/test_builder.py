@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from roleplay import BudgetError, Dialect, EstimatingCounter, Persona, Role
-from roleplay.context.builder import Draft, build
+from roleplay.context.builder import Draft, Inherited, Rules, build
 from roleplay.context.emit import emit
+from roleplay.context.pricing import Prices
 from roleplay.context.sheet import Casting, Sheet, render
 from roleplay.domain.context import Insertion, Line, Piece, Recipe, Span, digest
 from roleplay.store import recipes
@@ -18,17 +19,17 @@ NEEDS = demands(Dialect.MINIMAX)
 
 def sheet_of(persona: Persona, scene: str = "") -> Sheet:
     """Render a persona's sheet, with a plain human."""
-    return render(Casting(1, persona.called, persona, "Traveler", None, scene), COUNTER, NEEDS)
+    return render(Casting(1, persona.called, persona, "Traveler", None, scene), COUNTER)
 
 
 def line(seq: int, turn: int, text: str, seat: int = 2) -> Line:
     """A line of a seat."""
-    return Line(seq, turn, seat, "Nova" if seat == 1 else "Traveler", text, COUNTER.count(text))
+    return Line(seq, turn, seat, "Nova" if seat == 1 else "Traveler", text, COUNTER.count(text), COUNTER.name)
 
 
 def made(sheet: Sheet, lines: list[Line], budget: int = 10_000, start: int = 0) -> Draft:
     """Build with our counter."""
-    return build(sheet, lines, budget_tokens=budget, window_start=start, counter=COUNTER, demands=NEEDS)
+    return build(sheet, lines, rules=Rules(budget), inherited=Inherited(start), prices=Prices(COUNTER, NEEDS))
 
 
 NOVA = Persona(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from roleplay import Dialect, EstimatingCounter, Persona, Role
-from roleplay.context.counting import name_tokens
 from roleplay.context.macros import expand
-from roleplay.context.sheet import Casting, Rendered, message_tokens, render, total
+from roleplay.context.pricing import Prices
+from roleplay.context.sheet import Casting, Rendered, render
 from roleplay.domain.context import Section
 from roleplay.wire.dialects import demands
 
@@ -37,7 +37,7 @@ def test_everything_of_a_persona_has_its_place() -> None:
         post_history="Stay <BOT>.",
         examples=["{{user}}: Fuel?\n{{char}}: Low.\nMechanic: Very."],
     )
-    sheet = render(cast(persona, user=Persona("T", "A clerk.", personality="Shy."), scene="Dock 9."), COUNTER, NEEDS)
+    sheet = render(cast(persona, user=Persona("T", "A clerk.", personality="Shy."), scene="Dock 9."), COUNTER)
     assert told(sheet.front) == [
         ("system", "Nova", "Play Nova.\n\nNova flies.\n\nDry.\n\nTraveler boards."),
         ("user_system", "Traveler", "A clerk.\n\nShy."),
@@ -56,7 +56,7 @@ def test_everything_of_a_persona_has_its_place() -> None:
 
 def test_blanks_are_left_out() -> None:
     """A persona of whom only the name is known is described by it, and no blank piece is made."""
-    sheet = render(cast(Persona("Echo", " \n", note=" ", post_history="\t"), user=Persona("T")), COUNTER, NEEDS)
+    sheet = render(cast(Persona("Echo", " \n", note=" ", post_history="\t"), user=Persona("T")), COUNTER)
     assert told(sheet.front) == [("system", "Echo", "Echo")]
     assert (sheet.examples, sheet.note, sheet.post_history) == ((), None, None)
 
@@ -68,7 +68,7 @@ def test_a_nickname_is_the_name_but_both_speak() -> None:
         nickname="Kongming",
         examples=[[{"Zhuge Liang": "1"}, {"Kongming": "2"}, {"<bot>": "3"}, {"Guan Yu": "4"}]],
     )
-    [dialogue] = render(cast(persona), COUNTER, NEEDS).examples
+    [dialogue] = render(cast(persona), COUNTER).examples
     assert [(piece.piece.role, piece.piece.name) for piece in dialogue] == [(Role.SAMPLE_AI, "Kongming")] * 3 + [
         (Role.SAMPLE_USER, "Guan Yu")
     ]
@@ -87,18 +87,17 @@ def test_a_nickname_is_the_name_but_both_speak() -> None:
 )
 def test_the_title_of_a_scene(scene: str, title: str) -> None:
     """The group message is named by the scene's first words, macros expanded as in its text."""
-    [_, group] = render(cast(Persona("Nova"), scene=scene), COUNTER, NEEDS).front
+    [_, group] = render(cast(Persona("Nova"), scene=scene), COUNTER).front
     assert (group.section, group.piece.role, group.piece.name) == (Section.SCENE, Role.GROUP, title)
 
 
 def test_what_a_piece_costs() -> None:
     """A piece costs its text, its name where names are sent, and the dialect's overhead."""
-    [piece] = render(cast(Persona("Nova", "A pilot.")), COUNTER, NEEDS).front
+    [piece] = render(cast(Persona("Nova", "A pilot.")), COUNTER).front
     words = COUNTER.count("A pilot.")
-    assert piece.tokens == words + COUNTER.count("Nova") + NEEDS.per_message_tokens
-    unnamed = NEEDS._replace(names=False)
-    assert message_tokens(words, "Nova", COUNTER, unnamed) == words + NEEDS.per_message_tokens
-    assert total([piece, piece]) == 2 * piece.tokens
+    named, unnamed = Prices(COUNTER, NEEDS), Prices(COUNTER, NEEDS._replace(names=False))
+    assert named.message(piece.size, "Nova") == words + COUNTER.count("Nova") + NEEDS.per_message_tokens
+    assert unnamed.message(piece.size, "Nova") == words + NEEDS.per_message_tokens
 
 
 @pytest.mark.parametrize(
@@ -118,7 +117,7 @@ def test_macros(text: str, expected: str) -> None:
 def test_a_name_is_never_expanded() -> None:
     """A user who calls himself {{char}} stays that: what was put in is not read again."""
     assert expand("{{user}} & {{char}}", char="{{user}}", user="{{char}}") == "{{char}} & {{user}}"
-    sheet = render(cast(Persona("Nova", "Meets {{user}}."), called="{{char}}", scene="{{user}}"), COUNTER, NEEDS)
+    sheet = render(cast(Persona("Nova", "Meets {{user}}."), called="{{char}}", scene="{{user}}"), COUNTER)
     assert told(sheet.front) == [("system", "Nova", "Meets {{char}}."), ("group", "{{char}}", "{{char}}")]
 
 
@@ -143,4 +142,3 @@ def test_counting_is_additive_on_the_safe_side() -> None:
     text = "The wind 风 turns 🎐 at the third watch. Ещё! " * 20
     for cut in range(0, len(text), 37):
         assert COUNTER.count(text[:cut]) + COUNTER.count(text[cut:]) >= COUNTER.count(text)
-    assert name_tokens(COUNTER, "Nova") == COUNTER.count("Nova")

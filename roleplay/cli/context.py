@@ -1,0 +1,99 @@
+"""The context command: what a request holds, drawn as a bar of its budget and as a table."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+from rich.text import Text
+
+from roleplay.cli import show
+from roleplay.cli.opening import stored
+from roleplay.domain.context import ContextReport, SectionReport
+from roleplay.domain.settings import DEFAULT_OPTIONS
+
+_BAR_CHARS = 78
+_FREE = "·"
+# Each section by a letter, so that the bar says the same without colours.
+_MARKS = {
+    "overhead": ("o", "dim"),
+    "system": ("s", "cyan"),
+    "fact": ("f", "magenta"),
+    "user_persona": ("u", "blue"),
+    "scene": ("c", "bright_blue"),
+    "examples": ("e", "yellow"),
+    "history": ("h", "green"),
+    "note": ("n", "magenta"),
+    "newest": ("N", "bright_green"),
+    "speak": ("k", "bright_green"),
+    "so_far": ("r", "bright_green"),
+    "hint": ("i", "magenta"),
+    "post_history": ("p", "red"),
+}
+_COLUMNS = ("", "section", "claimed", "kept", "dropped", "items", "not shared", "why")
+
+
+def show_context(name: str, db: str | None, *, turn: str | None, line: str | None, as_json: bool) -> None:
+    """Explain a session's latest request, another turn's, or the one that a line would make."""
+    with stored(db) as rp:
+        session = rp.sessions.get(name)
+        report = session.preview(line, options=DEFAULT_OPTIONS).report if line else session.report(turn)
+        if as_json:
+            show.write_json(report)
+        else:
+            draw(report)
+
+
+def draw(report: ContextReport) -> None:
+    """Draw a report: how full the request is, of what, and what was left out and why."""
+    show.say(head(report))
+    _say_bar(report)
+    show.table(_COLUMNS, [_overhead(report), *(_row(one) for one in report.sections)])
+    for section in report.sections:
+        for number, why in enumerate(section.details, start=1):
+            show.say(f"{section.section} {number}: {why}", style=show.DIM)
+
+
+def head(report: ContextReport) -> str:
+    """Say in a line how many tokens there are, who counted them, and how many the request before had too."""
+    parts = [f"{report.prompt_tokens} of {report.budget_tokens} tokens", f"{report.counting} by {report.counter}"]
+    if report.calibrated:
+        parts.append(f"calibrated by {report.calibrated} replies")
+    if report.foreign_counts:
+        parts.append(f"{report.foreign_counts} messages with another counter's count")
+    if report.shared_tokens is not None:
+        parts.append(f"{report.shared_tokens} shared with the request before")
+    if report.new_epoch:
+        parts.append("the window moved")
+    return " · ".join(parts)
+
+
+def _say_bar(report: ContextReport) -> None:
+    width = min(_BAR_CHARS, shutil.get_terminal_size().columns - 2)
+    parts = [("overhead", report.overhead_tokens)]
+    parts += [(one.section.partition(" ")[0], one.kept_tokens) for one in report.sections]
+    bar, sum_tokens, drawn = Text("["), 0, 0
+    for name, tokens in parts:
+        sum_tokens += tokens
+        end = round(width * sum_tokens / max(report.budget_tokens, 1))
+        mark, style = _MARKS.get(name, ("?", ""))
+        bar.append(mark * (end - drawn), style=style)
+        drawn = max(drawn, end)
+    bar.append(_FREE * (width - drawn) + "]")
+    if sys.stdout.isatty():
+        show.console(sys.stdout).print(bar)
+    else:
+        show.say(bar.plain)
+
+
+def _overhead(report: ContextReport) -> tuple[str, ...]:
+    spent = str(report.overhead_tokens)
+    return "o", "overhead", spent, spent, "0", "", "", "what a request costs beside its messages"
+
+
+def _row(one: SectionReport) -> tuple[str, ...]:
+    mark, _ = _MARKS.get(one.section.partition(" ")[0], ("?", ""))
+    items = f"{one.kept_items} of {one.claimed_items}"
+    unshared = str(one.unshared_tokens) if one.unshared_tokens else ""
+    tokens = (str(one.claimed_tokens), str(one.kept_tokens), str(one.dropped_tokens))
+    return (mark, one.section, *tokens, items, unshared, one.reason)

@@ -1,0 +1,89 @@
+"""Prices: what a counter's counts cost in tokens of the model that is asked, as far as its reports have taught us."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from roleplay.context.counting import Counter
+from roleplay.domain.context import DialectDemands
+
+# A character beyond ASCII costs two bytes more than one within (three for an emoji), and about so much.
+_WIDE = 0.65
+_NARROW = 1 / 3.4
+
+
+class Size(NamedTuple):
+    """The counted tokens of a text, parted by script: of ASCII, and of what UTF-8 writes in several bytes.
+
+    A counter that is off is off by another share for each, so they are calibrated apart.
+    """
+
+    narrow: float
+    wide: float
+
+
+class Rates(NamedTuple):
+    """What a request costs: tokens of the model for each counted one of either script, for each message, and once."""
+
+    narrow: float
+    wide: float
+    per_message: float
+    fixed: float
+
+
+def size_of(text: str, tokens: int) -> Size:
+    """Part the count of a text by script, without looking at its characters one by one."""
+    if text.isascii():
+        return Size(tokens, 0.0)
+    length = len(text)
+    wide = (len(text.encode()) - length) / 2
+    weight = wide * _WIDE
+    share = weight / (weight + max(length - wide, 0.0) * _NARROW)
+    return Size(tokens * (1 - share), tokens * share)
+
+
+@lru_cache(maxsize=4096)
+def _name_size(counter: Counter, name: str) -> Size:
+    """A speaker's name; a conversation has few, so they are remembered."""
+    return size_of(name, counter.count(name))
+
+
+def prior(demands: DialectDemands) -> Rates:
+    """The rates before anything was reported: counts as they are, which err on the safe side."""
+    return Rates(1.0, 1.0, demands.per_message_tokens, demands.fixed_tokens)
+
+
+class Prices:
+    """The prices of messages in requests to one model. ``calibrated`` is the number of reports behind the rates."""
+
+    def __init__(self, counter: Counter, demands: DialectDemands, rates: Rates | None = None, calibrated: int = 0):
+        self.counter = counter
+        self.rates = rates or prior(demands)
+        self.calibrated = calibrated
+        self._names = demands.names
+        self._beside: dict[str, tuple[float, Size]] = {}
+
+    @property
+    def fixed(self) -> int:
+        """What a request costs beside its messages."""
+        return round(self.rates.fixed)
+
+    def beside(self, name: str) -> tuple[float, Size]:
+        """Give what a message costs beside its text, and the size of what is counted of that: its name."""
+        found = self._beside.get(name)
+        if found is None:
+            size = _name_size(self.counter, name) if self._names else Size(0.0, 0.0)
+            rates = self.rates
+            cost = rates.per_message + rates.narrow * size.narrow + rates.wide * size.wide
+            found = self._beside[name] = cost, size
+        return found
+
+    def message(self, size: Size, name: str) -> int:
+        """Give what a message costs, to the nearest token."""
+        return int(self.rates.narrow * size.narrow + self.rates.wide * size.wide + self.beside(name)[0] + 0.5)
+
+    def bounds(self, budget_tokens: int) -> tuple[int, int]:
+        """Give how many counted tokens, and how many for each message, no history within the budget exceeds."""
+        least = min(self.rates.narrow, self.rates.wide)
+        return int(budget_tokens / least) + 1, max(int((self.rates.per_message - 0.5) / least), 0)

@@ -1,0 +1,85 @@
+"""What was learned of models' tokens: a row for each tenant, model, host, dialect and counter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from roleplay.context.builder import Load
+from roleplay.context.calibration import Fit
+from roleplay.store.stored import reads
+from roleplay.store.tables import CalibrationRow, table
+
+_c = table(CalibrationRow).c
+_SUBJECT = ("tenant", "model", "host", "dialect", "counter")
+_HERE = [_c[name] == bindparam(f"of_{name}") for name in _SUBJECT]
+_FIT = select(_c.fit).where(*_HERE)
+_LOCKED = _FIT.with_for_update()
+_OF_TENANT = select(table(CalibrationRow)).where(_c.tenant == bindparam("tenant"))
+_INSERT = {
+    "sqlite": sqlite.insert(table(CalibrationRow)).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(table(CalibrationRow)).on_conflict_do_nothing(),
+}
+_UPDATE = update(table(CalibrationRow)).where(*_HERE)
+
+
+class Subject(NamedTuple):
+    """Whose tokens, as which counter counts them."""
+
+    tenant: str
+    model: str
+    host: str
+    dialect: str
+    counter: str
+
+    @property
+    def where(self) -> dict[str, str]:
+        """Give the parameters that name the row."""
+        return {f"of_{name}": getattr(self, name) for name in _SUBJECT}
+
+
+def fit(connection: Connection, of: Subject) -> Fit:
+    """Give what was learned; nothing yet where there is no row."""
+    stored = connection.execute(_FIT, of.where).scalar()
+    return Fit() if stored is None else read_fit(stored)
+
+
+def merge(connection: Connection, of: Subject, learn: Callable[[Fit], Fit], *, at: datetime) -> Fit:
+    """Let ``learn`` go on from what is stored now, whoever stored it, and store what it gives."""
+    row = of._asdict() | {"fit": _written(Fit()), "updated_at": at}
+    connection.execute(_INSERT[connection.dialect.name], row)
+    learned = learn(read_fit(connection.execute(_LOCKED, of.where).scalar_one()))
+    connection.execute(_UPDATE, of.where | {"fit": _written(learned), "updated_at": at})
+    return learned
+
+
+def of_tenant(connection: Connection, tenant: str) -> list[tuple[Subject, Fit]]:
+    """Give all that was learned about a tenant's models."""
+    rows = connection.execute(_OF_TENANT, {"tenant": tenant}).all()
+    return [(Subject(*(getattr(row, name) for name in _SUBJECT)), read_fit(row.fit)) for row in rows]
+
+
+def _written(learned: Fit) -> str:
+    return json.dumps(learned, separators=(",", ":"))
+
+
+@reads("a calibration")
+def read_fit(stored: str) -> Fit:
+    """Read a fit back from its text."""
+    squares, products, observations, error, refused = json.loads(stored)
+    limit = None
+    if refused is not None:
+        (narrow, wide, messages), then = refused
+        limit = Load(float(narrow), float(wide), int(messages)), int(then)
+    return Fit(
+        squares=tuple(map(float, squares)),
+        products=tuple(map(float, products)),
+        observations=int(observations),
+        error=None if error is None else float(error),
+        refused=limit,
+    )

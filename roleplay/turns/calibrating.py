@@ -1,0 +1,143 @@
+"""What an engine learns of its models' tokens: kept in memory, merged into the database between turns.
+
+A turn writes rows of its own session alone. What its reply taught waits in memory until some of it came together, or
+the engine closes; a process that is killed loses no more than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+
+from roleplay.context.builder import Load
+from roleplay.context.calibration import Fit, Observation, learn, limit_of, rates_of
+from roleplay.context.counting import Counter
+from roleplay.context.pricing import Prices, prior
+from roleplay.domain.context import Calibration, DialectDemands, Line
+from roleplay.domain.endpoint import Dialect, Endpoint
+from roleplay.store import Connection, calibrations, history
+from roleplay.store.calibrations import Subject
+from roleplay.turns.effects import Steps, read, write
+from roleplay.wire.dialects import demands
+
+MERGE_AT = 16
+MERGE_EARLY_AT = 4
+RECOUNT_LIMIT = 500
+
+
+@dataclass(slots=True)
+class Learned:
+    """What is known of the tokens of one model at one host, and what was observed since it was last merged."""
+
+    counter: Counter
+    needs: DialectDemands
+    fit: Fit
+    prices: Prices = field(init=False)
+    waiting: list[Observation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.take(self.fit)
+
+    def take(self, fit: Fit) -> None:
+        """Let a fit be in force from now on."""
+        self.fit = fit
+        self.prices = Prices(self.counter, self.needs, rates_of(fit, prior(self.needs)), fit.observations)
+
+    def observe(self, load: Load, reported: int | None) -> None:
+        """Learn from a report (``None``: the request was refused as too long). Threads may do so at once: then one may
+        think for a while that it was alone, until what waits is merged."""
+        one = Observation(load, reported)
+        self.waiting.append(one)
+        self.take(learn(self.fit, prior(self.needs), (one,)))
+
+    @property
+    def limit_tokens(self) -> int | None:
+        """What a prompt should stay below, where the host refused one as too long."""
+        return limit_of(self.fit, self.prices.rates)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough waits to be merged."""
+        return len(self.waiting) >= (MERGE_AT if self.fit.observations > MERGE_AT else MERGE_EARLY_AT)
+
+
+Memory = MutableMapping[Subject, Learned]
+"""What an engine has learned, for each tenant, model, host, dialect and counter."""
+
+
+def subject(tenant: str, endpoint: Endpoint, dialect: Dialect, counter: Counter) -> Subject:
+    """Say whose tokens, counted how, are spoken of."""
+    return Subject(tenant, endpoint.model[:200], endpoint.host[:200], dialect.value, counter.name)
+
+
+def learned(memory: Memory, counter: Counter, of: Subject) -> Steps[Learned]:
+    """Give what is known of a model's tokens; it is read from the database once."""
+    found = memory.get(of)
+    if found is None:
+        stored = yield from read(lambda db: calibrations.fit(db, of))
+        found = memory.setdefault(of, Learned(counter, demands(Dialect(of.dialect)), stored))
+    return found
+
+
+def merge_due(memory: Memory, tenant: str, now: Callable[[], datetime]) -> Steps[None]:
+    """Write what was learned about a tenant's models, where enough of it waits."""
+    for of, known in list(memory.items()):
+        if of.tenant == tenant and known.is_due:
+            batch = list(known.waiting)
+            fit = yield from write(partial(_merge, of=of, known=known, batch=batch, at=now()))
+            _merged(known, batch, fit)
+
+
+def merge_all(memory: Memory, now: Callable[[], datetime]) -> Callable[[Connection], None] | None:
+    """Give the work that writes all that waits, when an engine closes; ``None`` when nothing does."""
+    left = [(of, known, list(known.waiting)) for of, known in list(memory.items()) if known.waiting]
+
+    def work(db: Connection) -> None:
+        for of, known, batch in left:
+            _merge(db, of, known, batch, now())
+
+    return work if left else None
+
+
+def _merge(db: Connection, of: Subject, known: Learned, batch: list[Observation], at: datetime) -> Fit:
+    """Put a batch to what others merged meanwhile."""
+    return calibrations.merge(db, of, lambda fit: learn(fit, prior(known.needs), batch), at=at)
+
+
+def _merged(known: Learned, batch: list[Observation], fit: Fit) -> None:
+    del known.waiting[: len(batch)]
+    known.take(learn(fit, prior(known.needs), list(known.waiting)))
+
+
+def told(of: Subject, fit: Fit) -> Calibration:
+    """Give what was learned as a value."""
+    rates = rates_of(fit, prior(demands(Dialect(of.dialect))))
+    return Calibration(
+        model=of.model,
+        host=of.host,
+        dialect=of.dialect,
+        counter=of.counter,
+        narrow=rates.narrow,
+        wide=rates.wide,
+        per_message_tokens=rates.per_message,
+        fixed_tokens=rates.fixed,
+        observations=fit.observations,
+        error_share=fit.error,
+        limit_tokens=limit_of(fit, rates),
+    )
+
+
+def list_calibrations(memory: Memory, tenant: str) -> Steps[list[Calibration]]:
+    """Read what was learned about a tenant's models; what waits in memory is in it."""
+    stored = dict((yield from read(lambda db: calibrations.of_tenant(db, tenant))))
+    here = {of: known for of, known in list(memory.items()) if of.tenant == tenant}
+    fits = stored | {of: known.fit for of, known in here.items() if known.fit.observations or known.fit.refused}
+    return [told(of, fits[of]) for of in sorted(fits)]
+
+
+def recount(counter: Counter, tenant: str, session_id: str, lines: Iterable[Line]) -> Steps[None]:
+    """Count lines that another counter counted, and store that."""
+    counts = [(line.seq, counter.count(line.text)) for line in list(lines)[-RECOUNT_LIMIT:]]
+    yield from write(lambda db: history.recount(db, tenant, session_id, counts, counter.name))

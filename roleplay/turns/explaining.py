@@ -1,0 +1,90 @@
+"""Explaining a context: what a stored request held and why, and how much of it the one before held too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from roleplay.context.pricing import Prices, size_of
+from roleplay.domain.context import ContextMessage, ContextReport
+from roleplay.domain.endpoint import Dialect
+from roleplay.domain.settings import TurnOptions
+from roleplay.errors import NotFoundError
+from roleplay.store import Connection, calls
+from roleplay.store.reports import read_report
+from roleplay.turns import speaking
+from roleplay.turns.calibrating import learned
+from roleplay.turns.effects import Steps, read
+from roleplay.turns.ground import read_stand, told
+from roleplay.turns.plan import Plan
+from roleplay.turns.rebuilding import rebuild
+from roleplay.turns.scene import Scene
+from roleplay.wire.dialects import write_messages
+
+
+class Foreseen(NamedTuple):
+    """What would be sent, with its report."""
+
+    plan: Plan
+    report: ContextReport
+
+
+def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Foreseen]:
+    """Plan a reply to ``text`` and compare it with the request before. Writes nothing."""
+    made = yield from speaking.preview(scene, text, options)
+    draft, seat = made.draft, made.stage.model.participant.seat
+    before = made.ground.parent_turn
+    prices = draft.prices
+
+    def work(db: Connection) -> int | None:
+        return _shared(db, scene, (before, seat), (draft.messages, made.dialect), prices)
+
+    shared = yield from read(work)
+    return Foreseen(made, draft.report.model_copy(update={"shared_tokens": shared}))
+
+
+def report(scene: Scene, turn_id: str | None) -> Steps[ContextReport]:
+    """Give the report of a turn's latest request (the head's turn without an id).
+
+    Raises ``NotFoundError`` for a turn that called no model, or one that was stored before reports were kept.
+    """
+    stand = yield from read_stand(scene)
+    turn = yield from told(scene, turn_id, stand)
+    tenant, session_id = scene.tenant, scene.session_id
+    call = yield from read(lambda db: calls.latest(db, tenant, session_id, turn.seq))
+    if call is None or call.report is None:
+        raise NotFoundError("report of turn", turn.id)
+    stored = read_report(call.report)
+    known = yield from learned(scene.calibrated, scene.counter, call.subject(tenant, scene.counter.name))
+
+    def work(db: Connection) -> int | None:
+        sent = rebuild(db, tenant, session_id, call.id)
+        return _shared(db, scene, (turn.parent_turn, turn.speaker), (sent.messages, sent.dialect), known.prices)
+
+    shared = yield from read(work)
+    return stored.model_copy(update={"shared_tokens": None if shared is None else min(shared, stored.prompt_tokens)})
+
+
+def _shared(
+    db: Connection,
+    scene: Scene,
+    after: tuple[int | None, int],
+    sent: tuple[Sequence[ContextMessage], Dialect],
+    prices: Prices,
+) -> int | None:
+    """Count the tokens of the messages that a request begins with as the request before it of the same seat did."""
+    call_id = calls.before(db, scene.tenant, scene.session_id, *after)
+    if call_id is None:
+        return None
+    before = rebuild(db, scene.tenant, scene.session_id, call_id)
+    messages, dialect = sent
+    if before.dialect is not dialect:
+        return 0
+    pairs = zip(write_messages(dialect, messages), write_messages(dialect, before.messages), strict=False)
+    tokens = 0
+    for mine, other in pairs:
+        if mine != other:
+            break
+        text = mine["content"]
+        tokens += prices.message(size_of(text, prices.counter.count(text)), mine.get("name", mine["role"]))
+    return tokens
