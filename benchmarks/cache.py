@@ -159,7 +159,7 @@ def ours(talk: Talk, low: float) -> Listener:
     """Hold a conversation, and give what was heard of it."""
     model = Listener(talk.reply_bytes)
     facts = [Fact(NOTE, name="note", depth=NOTE_DEPTH)] if talk.note else []
-    settings = SessionSettings(budget_tokens=BUDGET_TOKENS, facts=facts, **_mark(low))
+    settings = SessionSettings(budget_tokens=BUDGET_TOKENS, low_water=low, facts=facts)
     endpoint = Endpoint(MODEL, api_key="none", dialect=Dialect.MINIMAX)
     with Roleplay.open("sqlite://", model=endpoint, chat=model, settings=settings) as rp:
         description = words(PERSONA.description, 0, FRONT_BYTES)
@@ -168,10 +168,6 @@ def ours(talk: Talk, low: float) -> Listener:
         for number in range(talk.turns):
             session.send(talk.line(number))
     return model
-
-
-def _mark(low: float) -> dict[str, Any]:
-    return {"low_water": low} if "low_water" in SessionSettings.model_fields else {}
 
 
 Cut = Callable[[list[dict[str, str]], int], list[dict[str, str]]]

@@ -399,6 +399,7 @@ class Bench:
         """Measure all sides at one length."""
         runners = [one for name in self._chosen if (one := self._opened(name, messages, beside))]
         try:
+            os.sync()  # so that the first to run does not wait for what was filled
             for one in runners:
                 one.aim(self._turns)
             rounds = max(1, self._turns // BLOCK)
