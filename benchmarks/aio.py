@@ -31,8 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from turn import (
-    BUDGET_TOKENS,
+from common import (
     FLOOR_SCHEMA,
     HUMAN,
     KEY,
@@ -44,7 +43,9 @@ from turn import (
     Server,
     assert_durable,
     filesystem,
+    refuse_memory,
 )
+from turn import BUDGET_TOKENS
 
 from roleplay import AsyncChatSession, AsyncRoleplay, Dialect, Endpoint, SessionSettings
 
@@ -230,7 +231,8 @@ def measure(folder: Path, turns: int, *, stream: bool, simulator: bool) -> Outco
     server = Server(folder / "received", simulator=simulator)
     with asyncio.Runner() as runner:
         ours = runner.run(OursAsync.open(folder / "ours.db", f"{server.base_url}/v1", stream=stream))
-        sync = Ours(folder / "sync.db", f"{server.base_url}/v1", stream=stream)
+        settings = SessionSettings(budget_tokens=BUDGET_TOKENS)
+        sync = Ours(folder / "sync.db", f"{server.base_url}/v1", settings, stream=stream)
         floor = Floor(folder / "floor.db", f"{server.base_url}/v1/chat/completions")
         assert_durable(floor.db)
         with sync.driver() as driver:
@@ -317,8 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dir", type=Path, default=Path(), help="a directory on a real disk; by default this one")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    if filesystem(options.dir) in {"tmpfs", "ramfs"}:
-        parser.error(f"{options.dir.resolve()} is in memory, where a synced commit costs nothing; name another --dir")
+    refuse_memory(parser, options.dir)
     if options.turns < least:
         parser.error(f"--turns is {options.turns}; at least {least}")
     with tempfile.TemporaryDirectory(prefix="aio-", dir=options.dir) as folder:
