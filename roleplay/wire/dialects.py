@@ -64,6 +64,8 @@ def write_messages(dialect: Dialect, messages: Sequence[ContextMessage]) -> list
         InvalidInputError: a name is blank.
     """
     front, history = _parted(messages)
+    if dialect is Dialect.MINIMAX and _in_turn(history):
+        return [{"role": role, "name": name, "content": text} for role, name, text in (*front, *history)]
     blocks = _blocks(history)
     return _named(front, blocks) if dialect is Dialect.MINIMAX else _folded(front, blocks)
 
@@ -132,6 +134,16 @@ def _part(part: ContextMessage, prefixed: set[str]) -> str:
     if part.role is Role.SYSTEM:
         return f"[{part.text}]"
     return f"{part.name}: {part.text}" if part.name in prefixed else part.text
+
+
+def _in_turn(history: list[ContextMessage]) -> bool:
+    """Whether speakers alternate and nobody instructs them between, so that every message is a block of its own."""
+    before = None
+    for message in history:
+        if message.role is before or message.role is Role.SYSTEM:
+            return False
+        before = message.role
+    return True
 
 
 def _named(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str, str]]:
