@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, text
 
-from roleplay import Counter, Endpoint, EstimatingCounter, Persona, SessionSettings, TokenizerCounter
+import roleplay
+from roleplay import (
+    Counter,
+    Endpoint,
+    EstimatingCounter,
+    InvalidInputError,
+    Persona,
+    SessionSettings,
+    TokenizerCounter,
+)
 from roleplay.store.database import Database
 from roleplay.testing import ScriptedModel
 from roleplay.turns import calibrating
@@ -305,6 +314,16 @@ def test_counts_of_another_counter_teach_nothing(database_url: str, scripted: Sc
             assert learned(rp) == sum(told)
         assert told == sorted(told)
         assert 0 < sum(told) < len(told)
+
+
+def test_a_name_that_no_row_has_room_for_is_refused(database_url: str, scripted: Scripted) -> None:
+    """It would stand beside every count."""
+    counter = exact()
+    counter.name = "n" * 33
+    database = Database.open(database_url)
+    with pytest.raises(InvalidInputError, match=r"counter\.name"):
+        roleplay.Roleplay(database, scripted(), endpoint=MODEL, counter=counter)
+    database.close()
 
 
 def test_a_view_counts_as_its_engine(database_url: str, scripted: Scripted) -> None:
