@@ -100,8 +100,8 @@ def make_folder(where: Place) -> None:
 
 
 @contextmanager
-def stored(db: str | None, *, to_write: bool = False) -> Iterator[Roleplay]:
-    """Open what is stored, for a command that speaks to no model.
+def stored(db: str | None, *, to_write: bool = False, counter: Counter | None = None) -> Iterator[Roleplay]:
+    """Open what is stored, for a command that speaks to no model; ``counter`` is for one that counts.
 
     Raises ``NotFoundError`` for a file that was named and does not exist, unless the command is one ``to_write``.
     """
@@ -111,12 +111,12 @@ def stored(db: str | None, *, to_write: bool = False) -> Iterator[Roleplay]:
             "database", where.shown, hint=f"check --db or ROLEPLAY_DB; {hints.command('chat')} makes a new one"
         )
     with database(where) as opened:
-        yield offstage(opened)
+        yield offstage(opened, counter)
 
 
-def offstage(opened: Database) -> Roleplay:
+def offstage(opened: Database, counter: Counter | None = None) -> Roleplay:
     """Give the engine over ``opened`` with no model behind it."""
-    return Roleplay(opened, NoModel(), endpoint=Endpoint(DEFAULT_MODEL))
+    return Roleplay(opened, NoModel(), endpoint=Endpoint(DEFAULT_MODEL), counter=counter)
 
 
 def model_for(name: str | None) -> Endpoint | None:

@@ -136,3 +136,6 @@ def test_the_environment_names_a_tokenizer(
     told = spoken("chat", persona_file, typed=b"/context Well?\n")
     assert told.code == 0
     assert f"exact by {counter.name}" in told.out + told.err
+    spoken("chat", persona_file, "-m", "Well?")
+    session = spoken("session", "list").out.split()[0]
+    assert f"exact by {counter.name}" in spoken("context", session, "--next", "And now?").out
