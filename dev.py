@@ -58,7 +58,7 @@ PINS_TRIED_ON = (3, 13)
 PARTS = {
     "engine": ("the engine and what it stands on", 11, 84, 15),
     "toy": ("a small language model and its server", 127, 205, 5),
-    "dev": ("the test tools, with a PostgreSQL server", 50, 168, 15),
+    "dev": ("the test tools, with a PostgreSQL server", 53, 174, 15),
 }
 #: Seconds between two signs of life while pip works.
 HEARTBEAT_SECONDS = 10.0

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from roleplay.domain.sync import PersonaChange, SyncedPersona, SyncReport
     from roleplay.domain.usage import BaseResp, SensitiveCategory, Sensitivity, Usage
     from roleplay.engine import Roleplay
+    from roleplay.exchange.tokenizers import TokenizerCounter
     from roleplay.session import AsyncChatSession, AsyncReplyStream, ChatSession, Preview, ReplyStream
     from roleplay.store.calls import UsageTotal
     from roleplay.store.checks import Finding
@@ -125,6 +126,7 @@ __all__ = [
     "StoredVerdict",
     "SyncReport",
     "SyncedPersona",
+    "TokenizerCounter",
     "Transport",
     "Turn",
     "TurnEvent",
@@ -156,6 +158,7 @@ _ROOMS = {
     "domain.sync": "PersonaChange SyncReport SyncedPersona",
     "domain.usage": "BaseResp SensitiveCategory Sensitivity Usage",
     "engine": "Roleplay",
+    "exchange.tokenizers": "TokenizerCounter",
     "session": "AsyncChatSession AsyncReplyStream ChatSession Preview ReplyStream",
     "store.calls": "UsageTotal",
     "store.checks": "Finding",

@@ -132,6 +132,11 @@ def database_named(environ: Mapping[str, str]) -> str | None:
     return environ.get("ROLEPLAY_DB") or None
 
 
+def tokenizer_named(environ: Mapping[str, str]) -> str | None:
+    """The ``tokenizer.json`` that ``ROLEPLAY_TOKENIZER`` names for the command line; ``None`` when it names none."""
+    return environ.get("ROLEPLAY_TOKENIZER") or None
+
+
 def data_folder(environ: Mapping[str, str]) -> Path:
     """Where the command line keeps its database when nothing else is said: a folder of ours in the user's data."""
     if (named := environ.get("XDG_DATA_HOME")) and Path(named).is_absolute():

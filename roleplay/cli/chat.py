@@ -58,12 +58,13 @@ def chat(wish: Wish) -> ExitCode:
     where = opening.place(wish.db)
     alone = wish.who is None and not wish.go_on
     endpoint = None if alone and not sys.stdin.isatty() else opening.model_for(wish.model)
+    counter = opening.counter_named()
     with opening.database(where) as database:
         begin = _begin(opening.offstage(database), wish)
         lines = _lines(wish)
         with opening.speaking(endpoint) as (model, transport):
             brake = Brake()
-            rp = Roleplay(database, BrakedTransport(transport, brake), endpoint=model)
+            rp = Roleplay(database, BrakedTransport(transport, brake), endpoint=model, counter=counter)
             if endpoint is None:
                 show.note(TOY_NOTICE.format(model=model.model), style=show.WARN)
             session, new = _session(rp, begin, wish)

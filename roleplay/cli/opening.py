@@ -11,10 +11,12 @@ from typing import NoReturn
 from roleplay.chat.transport import Transport
 from roleplay.cli import hints, toy
 from roleplay.cli.hints import without_password
+from roleplay.context.counting import Counter
 from roleplay.domain.endpoint import DEFAULT_MODEL, Endpoint
 from roleplay.engine import Roleplay
 from roleplay.errors import InvalidInputError, NotFoundError, SettingsError
-from roleplay.settings import data_folder, database_named, environment, has_model, resolve
+from roleplay.exchange.tokenizers import TokenizerCounter
+from roleplay.settings import data_folder, database_named, environment, has_model, resolve, tokenizer_named
 from roleplay.store import schema
 from roleplay.store.database import Database
 from roleplay.wire.request import WireRequest
@@ -98,8 +100,8 @@ def make_folder(where: Place) -> None:
 
 
 @contextmanager
-def stored(db: str | None, *, to_write: bool = False) -> Iterator[Roleplay]:
-    """Open what is stored, for a command that speaks to no model.
+def stored(db: str | None, *, to_write: bool = False, counter: Counter | None = None) -> Iterator[Roleplay]:
+    """Open what is stored, for a command that speaks to no model; ``counter`` is for one that counts.
 
     Raises ``NotFoundError`` for a file that was named and does not exist, unless the command is one ``to_write``.
     """
@@ -109,12 +111,12 @@ def stored(db: str | None, *, to_write: bool = False) -> Iterator[Roleplay]:
             "database", where.shown, hint=f"check --db or ROLEPLAY_DB; {hints.command('chat')} makes a new one"
         )
     with database(where) as opened:
-        yield offstage(opened)
+        yield offstage(opened, counter)
 
 
-def offstage(opened: Database) -> Roleplay:
+def offstage(opened: Database, counter: Counter | None = None) -> Roleplay:
     """Give the engine over ``opened`` with no model behind it."""
-    return Roleplay(opened, NoModel(), endpoint=Endpoint(DEFAULT_MODEL))
+    return Roleplay(opened, NoModel(), endpoint=Endpoint(DEFAULT_MODEL), counter=counter)
 
 
 def model_for(name: str | None) -> Endpoint | None:
@@ -129,6 +131,18 @@ def model_for(name: str | None) -> Endpoint | None:
             "no model to speak to: export MINIMAX_API_KEY=..., or get a small local model with: " + toy.INSTALL
         )
     return None
+
+
+def counter_named() -> Counter | None:
+    """Give the counter of the file that ``ROLEPLAY_TOKENIZER`` names, ``None`` where it names none.
+
+    Raises ``SettingsError``.
+    """
+    named = tokenizer_named(environment())
+    try:
+        return None if named is None else TokenizerCounter.from_file(Path(named).expanduser())
+    except InvalidInputError as error:
+        raise SettingsError(f"ROLEPLAY_TOKENIZER cannot be used: {error}") from error
 
 
 @contextmanager

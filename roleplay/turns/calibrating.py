@@ -6,7 +6,7 @@ the engine closes; a process that is killed loses no more than that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -140,7 +140,11 @@ def list_calibrations(memory: Memory, tenant: str) -> Steps[list[Calibration]]:
     return [told(of, fits[of]) for of in sorted(fits)]
 
 
-def recount(counter: Counter, tenant: str, session_id: str, lines: Iterable[Line]) -> Steps[None]:
-    """Count lines that another counter counted, and store that."""
-    counts = [(line.seq, counter.count(line.text)) for line in list(lines)[-RECOUNT_LIMIT:]]
+def recount(counter: Counter, tenant: str, session_id: str, lines: Sequence[Line]) -> Steps[Sequence[Line]]:
+    """Count lines that another counter counted, the newest first and not too many at once, and store that.
+
+    Gives those that are left for another time.
+    """
+    counts = [(line.seq, counter.count(line.text)) for line in lines[-RECOUNT_LIMIT:]]
     yield from write(lambda db: history.recount(db, tenant, session_id, counts, counter.name))
+    return lines[:-RECOUNT_LIMIT]

@@ -34,6 +34,7 @@ from roleplay.turns.scene import Rehearsed, Scene, Watch, check_label, spoken_in
 
 REHEARSED_LIMIT = 1024
 TENANT_LIMIT = 64
+COUNTER_LIMIT = 32
 MESSAGE_LIMIT = 10_000
 ITER_PAGE = 100
 
@@ -70,6 +71,7 @@ class Company:
 
     def __post_init__(self) -> None:
         label("tenant", self.tenant, TENANT_LIMIT)
+        label("counter.name", self.counter.name, COUNTER_LIMIT)
         for _, settings in self.outer:
             check(self.scene(""), settings)
 

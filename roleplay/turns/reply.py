@@ -250,9 +250,12 @@ class Reply:
         )
 
     def _observe(self, reported: int | None) -> None:
-        """Learn from what the service reported of the prompt, and note what is to be counted anew between turns."""
+        """Learn from what the service reported of the prompt, and note what is to be counted anew between turns.
+
+        A prompt with counts of another counter would teach rates that are wrong once all is counted by this one.
+        """
         draft, scene = self.plan.draft, self.scene
-        if reported:
+        if reported and not draft.foreign:
             self._learned.observe(draft.load, reported)
         if draft.moved and draft.foreign:
             scene.recounts[scene.session_id] = draft.foreign

@@ -186,7 +186,9 @@ def _tidy(scene: Scene) -> Steps[None]:
     yield from merge_due(scene.calibrated, scene.tenant, scene.ports.now)
     lines = scene.recounts.pop(scene.session_id, None)
     if lines:
-        yield from recount(scene.counter, scene.tenant, scene.session_id, lines)
+        left = yield from recount(scene.counter, scene.tenant, scene.session_id, lines)
+        if left:
+            scene.recounts[scene.session_id] = tuple(left)
 
 
 def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:

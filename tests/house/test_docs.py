@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def test_every_block_runs(
 ) -> None:
     """The Python blocks of a page run one after the other in one namespace, as a reader would run them."""
     monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "tests/data/tokenizers/small_bpe.json", "tokenizer.json")  # what a reader has from the model
     monkeypatch.setenv("ROLEPLAY_BASE_URL", simulator.base_url)
     monkeypatch.setenv("ROLEPLAY_API_KEY", simulator.api_key)
     blocks = [
@@ -47,7 +49,7 @@ def test_every_block_runs(
 
 WRITTEN = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/**/*.md")))
 FILE = re.compile(r"[\w.-]+\.(py|md|toml|ini|txt|json|jsonl|sse)")
-INVENTED = {"0002_what_it_does.py"}  # how a file would be called
+INVENTED = {"0002_what_it_does.py", "tokenizer.json"}  # how a file would be called
 
 
 def pointed_to(page: Path) -> set[str]:

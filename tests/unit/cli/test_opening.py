@@ -11,11 +11,13 @@ import pytest
 
 from roleplay import Endpoint, InvalidInputError, SettingsError
 from roleplay.cli import opening, toy
-from roleplay.cli.opening import NoModel, model_for, place
+from roleplay.cli.opening import NoModel, counter_named, model_for, place
 from roleplay.testing import Simulator
 from roleplay.wire.request import WireRequest
 from tests.conftest import KEY
 from tests.unit.cli.conftest import Command
+
+TOKENIZER = Path(__file__).parents[2] / "data" / "tokenizers" / "small_bpe.json"
 
 
 def test_the_nearest_word_names_the_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -116,3 +118,24 @@ def test_a_missing_toy_is_told_before_anything_is_written(
     ended = command("chat", "innkeeper", "-m", "hi")
     assert (ended.code, ended.out, ended.err.count("\n")) == (3, "", 1)
     assert not list(tmp_path.glob("*.db"))
+
+
+def test_the_environment_names_a_tokenizer(
+    monkeypatch: pytest.MonkeyPatch, spoken: Command, persona_file: Path
+) -> None:
+    """A chat counts by it; what is no tokenizer is refused before anything is written."""
+    assert counter_named() is None
+    monkeypatch.setenv("ROLEPLAY_TOKENIZER", str(persona_file))
+    refused = spoken("chat", persona_file, "-m", "Well?")
+    assert (refused.code, refused.out) == (3, "")
+    assert "ROLEPLAY_TOKENIZER cannot be used: path: is no tokenizer" in refused.err
+    assert spoken("session", "list").out == ""
+    monkeypatch.setenv("ROLEPLAY_TOKENIZER", str(TOKENIZER))
+    counter = counter_named()
+    assert counter is not None
+    told = spoken("chat", persona_file, typed=b"/context Well?\n")
+    assert told.code == 0
+    assert f"exact by {counter.name}" in told.out + told.err
+    spoken("chat", persona_file, "-m", "Well?")
+    session = spoken("session", "list").out.split()[0]
+    assert f"exact by {counter.name}" in spoken("context", session, "--next", "And now?").out
