@@ -109,18 +109,22 @@ class AsyncRoleplay:
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         database = open_async(await asyncio.to_thread(schema.opened, url, migrate))
         transport = chat or _httpx_transport()
-        engine = cls(
-            database,
-            transport,
-            endpoint=endpoint,
-            tenant=tenant,
-            settings=settings,
-            counter=counter,
-            fallbacks=fallbacks,
-            languages=languages,
-            watch=Watch(tuple(guards), guard_timeout_s, keep_originals),
-            observers=observers,
-        )
+        try:
+            engine = cls(
+                database,
+                transport,
+                endpoint=endpoint,
+                tenant=tenant,
+                settings=settings,
+                counter=counter,
+                fallbacks=fallbacks,
+                languages=languages,
+                watch=Watch(tuple(guards), guard_timeout_s, keep_originals),
+                observers=observers,
+            )
+        except BaseException:  # such as a setting that no turn could be spoken with
+            await database.close()
+            raise
         engine._owned += [database.close] if chat is not None else [transport.close, database.close]
         return engine
 

@@ -127,18 +127,22 @@ class Roleplay:
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         database = schema.opened(url, migrate)
         transport = chat or _requests_transport()
-        engine = cls(
-            database,
-            transport,
-            endpoint=endpoint,
-            tenant=tenant,
-            settings=settings,
-            counter=counter,
-            fallbacks=fallbacks,
-            languages=languages,
-            watch=Watch(tuple(guards), guard_timeout_s, keep_originals),
-            observers=observers,
-        )
+        try:
+            engine = cls(
+                database,
+                transport,
+                endpoint=endpoint,
+                tenant=tenant,
+                settings=settings,
+                counter=counter,
+                fallbacks=fallbacks,
+                languages=languages,
+                watch=Watch(tuple(guards), guard_timeout_s, keep_originals),
+                observers=observers,
+            )
+        except BaseException:  # such as a setting that no turn could be spoken with
+            database.close()
+            raise
         engine._owned += [database.close]
         engine._backstage.owns_transport = chat is None
         return engine
