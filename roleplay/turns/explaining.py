@@ -9,7 +9,7 @@ from roleplay.context.pricing import Prices, size_of
 from roleplay.domain.context import ContextMessage, ContextReport
 from roleplay.domain.endpoint import Dialect
 from roleplay.domain.settings import TurnOptions
-from roleplay.errors import NotFoundError
+from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import Connection, calls
 from roleplay.store.reports import read_report
 from roleplay.turns import speaking
@@ -72,11 +72,17 @@ def _shared(
     sent: tuple[Sequence[ContextMessage], Dialect],
     prices: Prices,
 ) -> int | None:
-    """Count the tokens of the messages that a request begins with as the request before it of the same seat did."""
+    """Count the tokens of the messages that a request begins with as the request before it of the same seat did.
+
+    ``None`` where there was none, or where it cannot be rebuilt.
+    """
     call_id = calls.before(db, scene.tenant, scene.session_id, *after)
     if call_id is None:
         return None
-    before = rebuild(db, scene.tenant, scene.session_id, call_id)
+    try:
+        before = rebuild(db, scene.tenant, scene.session_id, call_id)
+    except StoreError:  # a damaged past hinders no turn; whoever asks for that request itself is told
+        return None
     messages, dialect = sent
     if before.dialect is not dialect:
         return 0
