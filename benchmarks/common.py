@@ -197,7 +197,7 @@ class Ours:
 
 class Server:
     """The server as a process of its own. Of each body that it takes it writes a line to ``record``: the body in
-    base64, or, with ``keep="lengths"``, how many bytes it had."""
+    base64, or, with ``keep="lengths"``, how many bytes and how many messages it had."""
 
     def __init__(self, record: Path, *, simulator: bool = False, reply: str = REPLY, keep: str = "bodies") -> None:
         self._record = record
@@ -219,9 +219,13 @@ class Server:
         """Give the bodies that came since the last call, of which there are ``number``."""
         return [json.loads(base64.b64decode(line)) for line in self._lines(number)]
 
-    def lengths(self, number: int) -> list[int]:
-        """Give the lengths of the bodies that came since the last call, of which there are ``number``."""
-        return [int(line) for line in self._lines(number)]
+    def lengths(self, number: int) -> list[tuple[int, int]]:
+        """Give the bytes and the messages of the bodies that came since the last call, at least ``number``."""
+        return [(int(length), int(messages)) for length, messages in map(bytes.split, self._lines(number))]
+
+    def last(self) -> Any:
+        """Wait until all that was answered is recorded, and give the body that came last."""
+        return requests.get(self.base_url, timeout=60).json()
 
     def _lines(self, number: int) -> list[bytes]:
         while True:
@@ -281,22 +285,59 @@ class FixedReply:
             yield sent
 
 
+class Received:
+    """The body that came last, once all that came are recorded."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._open = 0
+        self._last = b"null"
+
+    @contextmanager
+    def taking(self, body: bytes) -> Iterator[None]:
+        """Hold ``body`` while it is answered and recorded."""
+        with self._changed:
+            self._open += 1
+            self._last = body
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._open -= 1
+                self._changed.notify_all()
+
+    def last(self) -> bytes:
+        """Wait until nothing is left to record, and give the body that came last."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open)
+            return self._last
+
+
 def serve(record: Path, reply: str, keep: str) -> None:
-    """Answer every POST on loopback with ``reply``, streamed where the body asks for it, until the input ends."""
+    """Answer every POST on loopback with ``reply``, streamed where the body asks for it, until the input ends. A GET
+    is answered with the body that came last. What a record says of a body is written after the answer."""
     fixed = FixedReply(reply)
+    received = Received()
 
     def answer(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection, connection.makefile("rb") as asked, record.open("ab", buffering=0) as kept:
-            while asked.readline():
+            while line := asked.readline():
+                looks = line.startswith(b"GET ")
                 length = 0
                 while (line := asked.readline().strip()) != b"":
                     if line.lower().startswith(b"content-length:"):
                         length = int(line[15:])
                 came = asked.read(length)
-                for piece in fixed.to(came):
-                    connection.sendall(piece)
-                kept.write((b"%d" % length if keep == "lengths" else base64.b64encode(came)) + b"\n")
+                if looks:
+                    body = received.last()
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+                    continue
+                with received.taking(came):
+                    for piece in fixed.to(came):
+                        connection.sendall(piece)
+                    about = b"%d %d" % (length, came.count(b'"role":'))
+                    kept.write((about if keep == "lengths" else base64.b64encode(came)) + b"\n")
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
 

@@ -1,12 +1,13 @@
 """What one turn costs at a given length of history:
-`python benchmarks/context.py [--sizes 100,1000,...] [--turns N] [--beside 200000] [--peers all|none|NAMES] [--json]`.
+`python benchmarks/context.py [--sizes 100,1000,...] [--turns N] [--beside 200000] [--peers WHICH] [--json]`.
 
 *The floor* is what a script without this package would do that keeps its history on the disk: it reads the newest
 messages that fit by counts which it stored with them, posts them with a shared ``requests.Session``, and writes line
 and reply with ``sqlite3`` in two synced commits. *Ours* is ``session.send`` over the HTTP client and the database that
-``Roleplay.open`` uses. The peers are other libraries that keep conversations; `benchmarks/peers.py` says how each is
-driven. A turn is about 300 tokens and the budget 8,000 for everybody who has one. Histories are filled in SQL, or by a
-peer's own calls.
+``Roleplay.open`` uses. The peers are other libraries that keep conversations, each *as documented*, through the front
+door that its documentation shows, and *store only*, with its store alone and the client of the floor:
+`benchmarks/documented.py` and `benchmarks/peers.py` say how. A turn is about 300 tokens and the budget 8,000 for
+everybody who has one. Histories are filled in SQL, or by a peer's own calls.
 
 All sides of a size run in one process, in blocks that take turns, so that a machine which slows down slows all. The
 server is another process, whose processor time is in no figure. The databases lie in one directory on a real disk. For
@@ -16,7 +17,9 @@ before, is left out with the reason. A slow side has fewer turns.
 
 Beside the times: ``growth`` is what a turn adds to the database, in bytes and as a multiple of what was said;
 ``written`` is what the process made the disk write; ``rows`` and ``read`` are the rows that a turn fetches and their
-text; ``counted`` the tokens that a counter was made to count; ``request`` the bytes of a request. All are of this run.
+text; ``counted`` the tokens that a counter was made to count; ``request`` the bytes of a request and ``messages`` how
+many it held. All are of this run. The server counts the messages of every request, and of one at each length the whole
+body is looked through: a side that does not send the history that it should ends the program.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import sqlite3
 import statistics
 import sys
@@ -55,11 +59,26 @@ from common import (
     plain,
     refuse_memory,
 )
+from documented import DOCUMENTED
 from longpast import grow
-from peers import BUDGET_TOKENS, OTHER, PEERS, ROOM, SYSTEM, Side, Tally, UnableError, about, spoken
+from peers import (
+    BUDGET_TOKENS,
+    OTHER,
+    ROOM,
+    STORE_ONLY,
+    SYSTEM,
+    WINDOW,
+    Side,
+    Tally,
+    UnableError,
+    about,
+    fitting,
+    spoken,
+)
 
 from roleplay import EstimatingCounter, SessionSettings
 
+PEERS = {**DOCUMENTED, **STORE_ONLY}
 SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
 PEERS_MOST = 100_000
 BESIDE_SIZE = 1_000
@@ -80,10 +99,13 @@ class Watched(sqlite3.Connection):
     """A connection that can be found by its file, whoever opened it."""
 
     opened: WeakSet[Watched] = WeakSet()
+    factories: dict[str, Callable[[Any], Any]] = {}
 
     def __init__(self, database: Any, *values: Any, **named: Any) -> None:
         super().__init__(database, *values, **named)
         self.file = Path(str(database)).name
+        if made := Watched.factories.get(self.file):
+            self.row_factory = made(None)
         Watched.opened.add(self)
 
     @classmethod
@@ -126,6 +148,10 @@ class FloorSide(Floor):
     def keep(self, turn: int | None, role: str, name: str, text: str) -> None:
         insert = "INSERT INTO messages (turn_id, role, name, text, session, tokens) VALUES (?, ?, ?, ?, 1, ?)"
         self.db.execute(insert, (turn, role, name, text, self._about(text)))
+
+    def sends(self, past: int) -> range:
+        """As those who cut to a budget."""
+        return fitting(past)
 
     def fill(self, messages: int) -> None:
         """Give the conversation a past."""
@@ -188,6 +214,10 @@ class OurSide(Ours):
         settings = SessionSettings(budget_tokens=BUDGET_TOKENS)
         super().__init__(path, base_url, settings, counter=Counting(self.tally))
 
+    def sends(self, past: int) -> range:
+        """From a low-water mark up to what fits, with the system's words and the examples in messages of their own."""
+        return range(min(past, WINDOW // 3), WINDOW + 12)
+
     def fill(self, messages: int) -> None:
         """Say two things and copy the second."""
         for _ in range(2):
@@ -217,6 +247,7 @@ class Cost:
     wall: list[float] = field(default_factory=list, repr=False)
     cpu: list[float] = field(default_factory=list, repr=False)
     requests: list[int] = field(default_factory=list, repr=False)
+    sent: list[int] = field(default_factory=list, repr=False)
     growth: float = 0.0
     written: float = 0.0
     rows: float = 0.0
@@ -241,6 +272,7 @@ class Cost:
             "read_bytes": self.read,
             "tokens_counted": self.counted,
             "request_bytes": statistics.fmean(self.requests),
+            "request_messages": statistics.fmean(self.sent),
         }
 
 
@@ -273,17 +305,24 @@ class Runner:
         self._path = path
         self._server = server
         self._ran = 0
+        self._past = messages
         self._side = {**OWN, **PEERS}[name](path, f"{server.base_url}/v1/chat/completions")
         try:
             if beside:
                 self._side.beside(beside)
             self._side.fill(messages)
             settle(path)
+            server.last()
+            server.lengths(0)
             began = time.perf_counter()
             self._side.turn()
             self._first_s = time.perf_counter() - began
-            for _ in range(WARM_UP - 1 if self._first_s < WARM_ENOUGH_S else 0):
+            warm_up = WARM_UP if self._first_s < WARM_ENOUGH_S else 2
+            for _ in range(warm_up - 1):
                 self._side.turn()
+            self._sent(warm_up)
+            if name in PEERS:
+                check(name, server.last())
             connections = Watched.of(path)
             if name in OWN:
                 for one in connections:
@@ -293,7 +332,17 @@ class Runner:
         except BaseException:
             self._side.close()
             raise
-        server.lengths(0)
+
+    def _sent(self, turns: int) -> list[tuple[int, int]]:
+        """Give the lengths of the requests of so many turns, which held what they should."""
+        self._server.last()
+        came = self._server.lengths(turns)
+        wanted = [self._side.sends(self._past + 2 * turn) for turn in range(turns)]
+        for (_, messages), allowed in zip(came, wanted, strict=True):
+            if messages not in allowed:
+                raise SystemExit(f"{self._path.name}: a request held {messages} messages instead of {allowed}")
+        self._past += 2 * turns
+        return came
 
     def aim(self, turns: int) -> None:
         """Say how many turns are wanted; a slow side will have fewer."""
@@ -311,7 +360,9 @@ class Runner:
             cost.wall.append((time.perf_counter_ns() - wall) / 1e6)
             self._ran += 1
         cost.written += (disk_written() - written) / self._turns
-        cost.requests += self._server.lengths(self._ran - ran)
+        came = self._sent(self._ran - ran)
+        cost.requests += [length for length, _ in came]
+        cost.sent += [messages for _, messages in came]
 
     def end(self) -> Cost:
         """Count what a turn reads, close, and give what was found."""
@@ -319,9 +370,10 @@ class Runner:
         cost.growth = (used(self._path) - self._before) / self._ran
         turns = min(COUNTED, self._ran)
         self._side.tally.tokens = 0
-        with _rows(Watched.of(self._path)) as seen:
+        with _rows(self._path) as seen:
             for _ in range(turns):
                 self._side.turn()
+        self._sent(turns)
         cost.rows, cost.read = seen[0] / turns, seen[1] / turns
         cost.counted = self._side.tally.tokens / turns
         self.close()
@@ -332,7 +384,32 @@ class Runner:
         self._side.close()
         for one in self._path.parent.glob(f"{self._path.name}*"):
             one.unlink()
-        self._server.lengths(0)
+
+
+LINE = re.compile(re.escape(HUMAN).replace(re.escape("{}"), r"(\d+)"))
+
+
+def check(name: str, body: dict[str, Any]) -> None:
+    """Look through a request: the system's words, then line and reply by turns, up to a line that follows the one of
+    the turn before."""
+    said = [(one["role"], _text(one["content"])) for one in body["messages"]]
+    roles = ["user" if place % 2 == 0 else "assistant" for place in range(len(said) - 1)]
+    lines = [LINE.fullmatch(text) for _, text in said[1::2]]
+    numbers = [int(one[1]) for one in lines if one]
+    whole = (
+        said[0] == ("system", SYSTEM)
+        and [role for role, _ in said[1:]] == roles
+        and {text for _, text in said[2::2]} == {LONG_REPLY}
+        and len(said) % 2 == 0
+        and len(numbers) == len(lines)
+        and numbers[-1] == numbers[-2] + 1
+    )
+    if not whole:
+        raise SystemExit(f"{name}: a request did not hold the history that it should")
+
+
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 def _settings(connections: Sequence[sqlite3.Connection]) -> str:
@@ -345,9 +422,10 @@ def _settings(connections: Sequence[sqlite3.Connection]) -> str:
 
 
 @contextmanager
-def _rows(connections: Sequence[sqlite3.Connection]) -> Iterator[list[int]]:
-    """Count the rows that connections give, and the bytes of text in them."""
+def _rows(path: Path) -> Iterator[list[int]]:
+    """Count the rows that the connections to a file give, whenever they are opened, and the bytes of text in them."""
     seen = [0, 0]
+    connections = Watched.of(path)
     before = [one.row_factory for one in connections]
 
     def factory(made: Any) -> Callable[[sqlite3.Cursor, tuple[Any, ...]], Any]:
@@ -360,9 +438,11 @@ def _rows(connections: Sequence[sqlite3.Connection]) -> Iterator[list[int]]:
 
     for one, made in zip(connections, before, strict=True):
         one.row_factory = factory(made)
+    Watched.factories[path.name] = factory
     try:
         yield seen
     finally:
+        del Watched.factories[path.name]
         for one, made in zip(connections, before, strict=True):
             one.row_factory = made
 
@@ -419,7 +499,7 @@ class Bench:
 
     def _opened(self, name: str, messages: int, beside: int) -> Runner | None:
         reason = "" if beside else self._reason_against(name, messages)
-        path = self._folder / f"{name}.db"
+        path = self._folder / f"{re.sub(r'[^a-z]+', '-', name)}.db"
         if not reason:
             tell(f"{name}: making a past of {messages:,} messages" + (f" beside {beside:,}" if beside else ""))
             try:
@@ -454,8 +534,8 @@ def tell(line: str) -> None:
     print(f"context.py: {line}", file=sys.stderr, flush=True)
 
 
-HEAD = ["messages", "side", "turns", "wall, median", "wall, p95", "CPU", "growth", "of text", "written", "rows", "read",
-        "counted", "request", "journal, synchronous"]  # fmt: skip
+HEAD = ["history", "side", "turns", "wall, median", "wall, p95", "CPU", "growth", "of text", "written", "rows", "read",
+        "counted", "request", "messages", "journal, synchronous"]  # fmt: skip
 
 
 def _length(one: dict[str, Any]) -> str:
@@ -474,6 +554,7 @@ def rows(found: Outcome, only: int | None = None) -> list[list[str]]:
             f"{one['growth_of_text']:.2f}",
             *(f"{one[name]:,.0f}" for name in ("written_bytes", "rows", "read_bytes", "tokens_counted")),
             f"{one['request_bytes']:,.0f}",
+            f"{one['request_messages']:,.0f}",
             one["settings"],
         ]
         for one in found.costs
@@ -553,7 +634,8 @@ def numbers(text: str) -> list[int]:
 
 def names(text: str) -> list[str]:
     """Read a list of peers."""
-    wanted = list(PEERS) if text == "all" else [] if text == "none" else text.split(",")
+    groups = {"all": list(PEERS), "none": [], "documented": list(DOCUMENTED), "store-only": list(STORE_ONLY)}
+    wanted = groups.get(text) or ([] if text == "none" else text.split(","))
     if unknown := set(wanted) - set(PEERS):
         raise argparse.ArgumentTypeError(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
     return wanted
@@ -565,7 +647,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", type=numbers, default=list(SIZES), help="messages of history")
     parser.add_argument("--turns", type=int, default=100, help=f"turns of each side at each size, in blocks of {BLOCK}")
     parser.add_argument("--beside", type=int, default=200_000, help="messages of others in a further run; 0: none")
-    parser.add_argument("--peers", type=names, default=list(PEERS), help="all, none, or their names")
+    parser.add_argument("--peers", type=names, default=list(PEERS), help="all, none, documented, store-only, or names")
     parser.add_argument("--dir", type=Path, default=Path(), help="a directory on a real disk; by default this one")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--markdown", action="store_true", help="print tables for a page")

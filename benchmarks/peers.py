@@ -1,8 +1,9 @@
-"""What a turn is with other libraries that keep conversations, as their documentation keeps them in SQLite.
+"""What a turn is with other libraries that keep conversations: what they keep, and nothing else (*store only*).
 
 Each takes the same line, posts with the same ``requests`` as the floor, and keeps the line and the reply. None calls
-the model through a client of its own: that would measure a client and not what is kept. What is read, how it is cut
-down, and what is written in how many commits is theirs:
+the model through a client of its own: that is the strictest comparison, and the kindest to them; how they are run as
+their documentation says stands in `benchmarks/documented.py`. What is read, how it is cut down, and what is written in
+how many commits is theirs:
 
 - ``agents``: ``SQLiteSession`` of openai-agents, which its runner reads whole and sends whole, and to which it adds the
   line before the call and the reply after it. ``agents-limit``: the same with ``SessionSettings(limit=...)``.
@@ -16,7 +17,8 @@ down, and what is written in how many commits is theirs:
   ``pydantic-ai-window`` keeps the newest messages of it, as its page on history processors does.
 
 ``trim_messages`` counts with ``count_tokens_approximately``, which its documentation recommends for the path of a
-request. A limit of items is what the budget holds of these texts.
+request. A limit of items is what the budget holds of these texts. Each side says how many messages a request must
+have, and the server counts them.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ from common import HUMAN, LONG_REPLY, MODEL, PERSONA, SCENE, USER, poster
 
 BUDGET_TOKENS = 8_000
 SYSTEM = "\n".join([PERSONA.description, USER.description, SCENE, *map(str, PERSONA.examples)])
-PACKAGES = ("openai-agents", "langgraph", "langgraph-checkpoint-sqlite", "langchain-core", "langchain-community", "llm",
-            "pydantic-ai-slim", "SQLAlchemy", "requests")  # fmt: skip
+PACKAGES = ("openai-agents", "langgraph", "langgraph-checkpoint-sqlite", "langchain-core", "langchain-community",
+            "langchain-openai", "llm", "pydantic-ai-slim", "openai", "SQLAlchemy", "requests")  # fmt: skip
 CHUNK = 2_000  # messages that are written at once where a past is made
 OTHER = 2_000  # messages of each conversation beside
 
@@ -73,6 +75,10 @@ class Side(Protocol):
 
     tally: Tally
 
+    def sends(self, past: int) -> range:
+        """Say how many messages a request may have that is made after so many."""
+        ...
+
     def fill(self, messages: int) -> None:
         """Give the conversation a past of so many messages."""
         ...
@@ -90,14 +96,34 @@ class Side(Protocol):
         ...
 
 
+def whole(past: int) -> range:
+    """What is sent by whoever sends all: the system's words, the past, the line."""
+    return range(past + 2, past + 3)
+
+
+def newest(past: int) -> range:
+    """What is sent by whoever sends the newest messages."""
+    return whole(min(past, WINDOW))
+
+
+def fitting(past: int) -> range:
+    """What is sent by whoever cuts to a budget of tokens: as much, or a turn or two less."""
+    return range(newest(past).start - 4, newest(past).stop)
+
+
 class Peer:
     """What the peers have in common."""
 
-    def __init__(self, path: Path, url: str) -> None:
+    def __init__(self, path: Path, url: str, sends: Callable[[int], range] = whole) -> None:
         self.tally = Tally()
+        self._sends = sends
         self._path = path
         self._posted = poster(url)
         self._said = 0
+
+    def sends(self, past: int) -> range:
+        """Say how many messages a request may have that is made after so many."""
+        return self._sends(past)
 
     def post(self, past: Sequence[dict[str, str]]) -> str:
         """Post a past with its newest line, and give the reply."""
@@ -134,9 +160,9 @@ class Agents(Peer):
     """openai-agents."""
 
     def __init__(self, path: Path, url: str, limit: int | None = None) -> None:
-        super().__init__(path, url)
+        super().__init__(path, url, newest if limit else whole)
         self._limit = limit
-        self._runner = asyncio.Runner()
+        self._loop = asyncio.new_event_loop()  # no Runner: it would take the loop of those who are run without one
         self._session = self._open("benchmark")
 
     def _open(self, name: str) -> Any:
@@ -150,7 +176,7 @@ class Agents(Peer):
 
     def _fill(self, session: Any, messages: int) -> None:
         for chunk in spoken(messages):
-            self._runner.run(session.add_items([one for turn in chunk for one in said(*turn)]))
+            self._loop.run_until_complete(session.add_items([one for turn in chunk for one in said(*turn)]))
 
     def beside(self, messages: int) -> None:
         for name in others(messages):
@@ -159,14 +185,14 @@ class Agents(Peer):
             session.close()
 
     def turn(self) -> None:
-        past = self._runner.run(self._session.get_items())
+        past = self._loop.run_until_complete(self._session.get_items())
         line, _ = said(self.line(), "")
-        self._runner.run(self._session.add_items([line]))
-        self._runner.run(self._session.add_items([said("", self.post([*past, line]))[1]]))
+        self._loop.run_until_complete(self._session.add_items([line]))
+        self._loop.run_until_complete(self._session.add_items([said("", self.post([*past, line]))[1]]))
 
     def close(self) -> None:
         self._session.close()
-        self._runner.close()
+        self._loop.close()
 
 
 ROLES = {"human": "user", "ai": "assistant"}
@@ -202,7 +228,7 @@ class LangGraph(Peer):
         from langgraph.checkpoint.sqlite import SqliteSaver
         from langgraph.graph import START, MessagesState, StateGraph
 
-        super().__init__(path, url)
+        super().__init__(path, url, fitting)
         counter = self.tally.over(approximately())
 
         def talk(state: dict[str, Any]) -> dict[str, Any]:
@@ -237,7 +263,7 @@ class LangChain(Peer):
     """LangChain's history of chat messages in SQL."""
 
     def __init__(self, path: Path, url: str) -> None:
-        super().__init__(path, url)
+        super().__init__(path, url, fitting)
         self._counter = self.tally.over(approximately())
         self._history = self._open("benchmark")
 
@@ -316,7 +342,7 @@ class PydanticAI(Peer):
     """Pydantic AI's message history as JSON, a row for each turn; ``window``: how many messages of it are sent."""
 
     def __init__(self, path: Path, url: str, window: int = 0) -> None:
-        super().__init__(path, url)
+        super().__init__(path, url, newest if window else whole)
         self._window = window
         self._db = sqlite3.connect(path)
         self._db.execute("CREATE TABLE IF NOT EXISTS messages (id INT PRIMARY KEY, message_list TEXT)")
@@ -364,12 +390,12 @@ def _dumped(messages: list[Any]) -> bytes:
     return dumped
 
 
-PEERS: dict[str, Callable[[Path, str], Side]] = {
-    "agents": Agents,
-    "agents-limit": lambda path, url: Agents(path, url, WINDOW),
-    "langgraph": LangGraph,
-    "langchain": LangChain,
-    "llm": Llm,
-    "pydantic-ai": PydanticAI,
-    "pydantic-ai-window": lambda path, url: PydanticAI(path, url, WINDOW),
+STORE_ONLY: dict[str, Callable[[Path, str], Side]] = {
+    "agents (store only)": Agents,
+    "agents-limit (store only)": lambda path, url: Agents(path, url, WINDOW),
+    "langgraph (store only)": LangGraph,
+    "langchain (store only)": LangChain,
+    "llm (store only)": Llm,
+    "pydantic-ai (store only)": PydanticAI,
+    "pydantic-ai-window (store only)": lambda path, url: PydanticAI(path, url, WINDOW),
 }
