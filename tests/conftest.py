@@ -188,6 +188,12 @@ def endpoint(simulator: Simulator) -> Endpoint:
 
 
 @pytest.fixture
+def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements of a turn's path go straight to SQLite's driver, as they do where nobody listens, as tests do."""
+    monkeypatch.setattr("roleplay.store.prepared.is_watched", lambda _connection: False)
+
+
+@pytest.fixture
 def scripted(ledger: Ledger) -> Callable[..., ScriptedModel]:
     """Makes scripted models."""
 

@@ -221,7 +221,7 @@ def stand(connection: Connection, tenant: str, session_id: str) -> Stand:
 
 
 @reads("the place of a session")
-def _as_stand(row: Row[*tuple[Any, ...]]) -> Stand:
+def _as_stand(row: Sequence[Any]) -> Stand:
     values: list[Any] = list(row)
     as_numbers(values[:10])
     values[6:9] = [number or 0 for number in values[6:9]]

@@ -32,7 +32,7 @@ from roleplay import (
 from roleplay.testing import ScriptedModel
 from tests.support.shells import Roleplay
 
-pytestmark = pytest.mark.usefixtures("shell")
+pytestmark = pytest.mark.usefixtures("shell", "unwatched")
 
 Scripted = Callable[..., ScriptedModel]
 MODEL = Endpoint("MiniMax-M2.7", retry={"attempts": 1})

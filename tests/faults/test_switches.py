@@ -72,7 +72,7 @@ from roleplay.testing.simulator import (
 )
 from tests.support.shells import Roleplay
 
-pytestmark = pytest.mark.usefixtures("shell")
+pytestmark = pytest.mark.usefixtures("shell", "unwatched")
 
 TEXT = ("Snow lies on the pass, 雪很深, and the beacon 🔥 burns. " * 3).strip()
 SAID = TEXT

@@ -693,7 +693,7 @@ def shape(turn: Any) -> Any:
     )
 
 
-@pytest.mark.usefixtures("shell")
+@pytest.mark.usefixtures("shell", "unwatched")
 def test_a_conversation_is_what_its_model_says(database_url: str, ledger: Ledger) -> None:
     """Through every order of sends, failures, crashes and moves, the session is what a tree in memory is."""
     world = World.of(database_url, ledger)

@@ -30,9 +30,11 @@ THINGS = Table(
 NOW = datetime(2026, 5, 1, 12, 30, tzinfo=UTC)
 
 
-@pytest.fixture
-def connection() -> Iterator[Connection]:
-    """An empty database in memory with one table."""
+@pytest.fixture(params=["watched", "unwatched"])
+def connection(request: pytest.FixtureRequest) -> Iterator[Connection]:
+    """An empty database in memory with one table, whose statements somebody listens to, or nobody."""
+    if request.param == "unwatched":
+        request.getfixturevalue("unwatched")
     engine = create_engine("sqlite://")
     with engine.connect() as one:
         THINGS.create(one)
@@ -67,7 +69,7 @@ def test_rows_come_as_the_driver_gives_them(connection: Connection) -> None:
     """A query gives rows; nothing in them is converted."""
     Prepared(insert(THINGS)).run(connection, {"id": 1, "name": "one", "at": NOW})
     found = Prepared(select(THINGS.c.name, THINGS.c.at).where(THINGS.c.id == bindparam("of_id")))
-    assert [tuple(row) for row in found.run(connection, {"of_id": 1})] == [("one", "2026-05-01 12:30:00.000000")]
+    assert [tuple(row) for row in found.run(connection, {"of_id": 1}).all()] == [("one", "2026-05-01 12:30:00.000000")]
 
 
 @pytest.mark.parametrize("values", [{"id": 1}, {"id": 1, "name": "one", "at": NOW}, {}])
