@@ -202,9 +202,8 @@ class Roleplay:
         return self._backstage.run(calibrating.list_calibrations(self._company.calibrated, self._company.tenant))
 
     def _remember(self) -> None:
-        work = calibrating.merge_all(self._company.calibrated, self._company.ports.now)
-        if work is not None:
-            with contextlib.suppress(StoreError):  # turns are stored; this much is learned again
+        for work in calibrating.merges_left(self._company.calibrated, self._company.ports.now):
+            with contextlib.suppress(StoreError):  # no turn hangs on it, and this much is learned again
                 self._backstage.database.write(work)
 
     def close(self, *, grace_s: float = GRACE_S) -> None:

@@ -10,7 +10,7 @@ from roleplay.context.emit import emit
 from roleplay.context.examples import Choice, Rule, choose, read_choice
 from roleplay.context.pricing import Prices, Size
 from roleplay.context.sheet import Rendered, Sheet
-from roleplay.context.window import Marks, first_kept
+from roleplay.context.window import Marks, first_kept, turn_start
 from roleplay.domain.context import (
     ContextMessage,
     ContextReport,
@@ -172,12 +172,14 @@ def build(
     Raises ``BudgetError`` when what is required does not fit.
     """
     ledger = _Ledger(rules.budget_tokens, prices)
-    past, newest = lines[:-1], lines[-1:]
+    # The newest line, or all of the turn that was said last, where nobody asks for the next: turns are kept whole.
+    cut = turn_start(lines, len(lines) - 1) if lines else 0
+    past, newest = lines[:cut], lines[cut:]
     costs, sizes = prices.lines(lines)
     for piece in sheet.front:
         ledger.require((piece.section, ""), ledger.cost(piece))
-    if newest:
-        ledger.require((Section.NEWEST, ""), costs[-1])
+    for cost in costs[cut:]:
+        ledger.require((Section.NEWEST, ""), cost)
     for piece in sheet.wish:
         ledger.require((piece.section, ""), ledger.cost(piece))
     for fact in facts:
@@ -188,7 +190,7 @@ def build(
     note = ledger.take((Section.NOTE, ""), sheet.note)
     ranked = sorted(facts, key=lambda fact: -fact.priority)
     told = {fact.name for fact in ranked if fact.priority > EXAMPLES_PRIORITY and ledger.take_fact(fact)}
-    rest = _Rest(sheet, past, costs[:-1], newest, ranked, rules, inherited)
+    rest = _Rest(sheet, past, costs[:cut], newest, ranked, rules, inherited)
     ledger, filled = rest.fill(ledger)
     told |= filled.told
     kept_facts = [fact for fact in facts if fact.name in told]
@@ -259,23 +261,18 @@ class _Rest(NamedTuple):
     def fill(self, ledger: _Ledger) -> tuple[_Ledger, _Filled]:
         """Claim for dialogues, facts of lower priority and history; gives the ledger with their claims."""
         prices = [sum(map(ledger.cost, dialogue)) for dialogue in self.sheet.examples]
-        before = self._choice_before(prices, ledger.left)
-        if before is None:
-            return ledger, self._anew(ledger, prices, 0, moves=False)
-        spare = ledger.copy() if prices and self.rules.examples.policy != "keep" else None
+        if not prices:
+            return ledger, self._with(ledger, _NOTHING, prices, ("", ()))
+        before = read_choice(self.inherited.examples, len(prices))
+        if before is None or before.digest != self._digest:
+            return ledger, self._anew(ledger, prices, 0, moves=before is not None)
+        if sum(prices[place] for place in before.kept) > ledger.left:
+            return ledger, self._anew(ledger, prices, before.step, moves=True)
+        spare = ledger.copy()
         filled = self._with(ledger, before, prices, self._stayed(before))
-        if filled.first == 0 or spare is None:
+        if filled.first == 0:
             return ledger, filled
         return spare, self._anew(spare, prices, before.step + 1, moves=True)
-
-    def _choice_before(self, costs: Sequence[int], left: int) -> Choice | None:
-        """The choice that goes on; ``None`` when there is none that could."""
-        if not costs:
-            return _NOTHING
-        choice = read_choice(self.inherited.examples, len(costs))
-        if choice is None or choice.digest != self._digest or sum(costs[place] for place in choice.kept) > left:
-            return None
-        return choice
 
     @property
     def _digest(self) -> str:

@@ -42,14 +42,15 @@ class Observation(NamedTuple):
 
 class Fit(NamedTuple):
     """What was learned from reports: their weighted sums (the upper half of a 4 × 4 matrix, row by row, and a vector),
-    how many there were, the share that the latest were missed by, and the smallest load lately refused as too long,
-    with the number of reports then."""
+    how many there were, the share that the latest were missed by, the smallest load lately refused as too long and
+    the largest lately answered, each with the number of reports then."""
 
     squares: tuple[float, ...] = (0.0,) * 10
     products: tuple[float, ...] = (0.0,) * 4
     observations: int = 0
     error: float | None = None
     refused: tuple[Load, int] | None = None
+    answered: tuple[Load, int] | None = None
 
 
 def predicted(rates: Rates, load: Load) -> float:
@@ -78,9 +79,12 @@ def rates_of(fit: Fit, start: Rates) -> Rates:
 def learn(fit: Fit, start: Rates, observed: Iterable[Observation]) -> Fit:
     """Give the fit with some observations more, the oldest first; what cannot be a report is left out."""
     for load, reported in observed:
+        size = predicted(start, load)
         if reported is None:
-            smaller = fit.refused is None or predicted(start, load) < predicted(start, fit.refused[0])
-            fit = fit._replace(refused=(load, fit.observations) if smaller else fit.refused)
+            smaller = fit.refused is None or size < predicted(start, fit.refused[0])
+            # Where longer ones were answered, it was not the length, whatever the service says.
+            believed = fit.answered is None or size > predicted(start, fit.answered[0])
+            fit = fit._replace(refused=(load, fit.observations) if smaller and believed else fit.refused)
             continue
         guess = predicted(rates_of(fit, start), load)
         if not 0.1 < reported / max(guess, 1.0) < 10:
@@ -99,8 +103,17 @@ def learn(fit: Fit, start: Rates, observed: Iterable[Observation]) -> Fit:
             observations=fit.observations + 1,
             error=error,
             refused=fit.refused if _holds(fit, start, load) else None,
+            answered=_largest(fit, start, load),
         )
     return fit
+
+
+def _largest(fit: Fit, start: Rates, answered: Load) -> tuple[Load, int]:
+    """Give the largest load that was answered lately, with the number of reports then."""
+    known = fit.answered
+    if known is None or fit.observations - known[1] >= _REMEMBERED:
+        return answered, fit.observations
+    return known if predicted(start, known[0]) > predicted(start, answered) else (answered, fit.observations)
 
 
 def _holds(fit: Fit, start: Rates, answered: Load) -> bool:

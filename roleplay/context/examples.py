@@ -12,8 +12,8 @@ from typing import NamedTuple
 from roleplay.domain.settings import ExamplePolicy
 
 FADE_STEPS = 4
-_TERM = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\\W\\d_]{4,}")
 _EAST = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+_TERM = re.compile(f"{_EAST.pattern}|(?:(?!{_EAST.pattern})[^\\W\\d_]){{4,}}")
 
 
 class Rule(NamedTuple):

@@ -12,6 +12,7 @@ from roleplay.domain.context import DialectDemands, Line
 # A character beyond ASCII costs two bytes more than one within (three for an emoji), and about so much.
 _WIDE = 0.65
 _NARROW = 1 / 3.4
+_NAMES = 1024
 
 
 class Size(NamedTuple):
@@ -74,6 +75,8 @@ class Prices:
         """Give what a message costs beside its text, and the size of what is counted of that: its name."""
         found = self._beside.get(name)
         if found is None:
+            if len(self._beside) >= _NAMES:
+                self._beside.clear()
             size = _name_size(self.counter, name) if self._names else Size(0.0, 0.0)
             rates = self.rates
             cost = rates.per_message + rates.narrow * size.narrow + rates.wide * size.wide

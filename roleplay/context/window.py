@@ -40,7 +40,7 @@ def first_kept(
     kept = index = len(lines)
     cost = 0
     while index > 0:
-        start = _turn_start(lines, index - 1)
+        start = turn_start(lines, index - 1)
         cost += sum(costs[start:index])
         newest_turn = kept == len(lines)
         if cost > (room if newest_turn else low):
@@ -49,7 +49,8 @@ def first_kept(
     return kept
 
 
-def _turn_start(lines: Sequence[Line], index: int) -> int:
+def turn_start(lines: Sequence[Line], index: int) -> int:
+    """Give the index of the first line of the turn that a line belongs to."""
     while index > 0 and lines[index - 1].turn_seq == lines[index].turn_seq:
         index -= 1
     return index

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.context.builder import Load
 from roleplay.context.calibration import Fit
+from roleplay.domain.endpoint import Dialect
 from roleplay.store.stored import reads
 from roleplay.store.tables import CalibrationRow, table
 
@@ -61,7 +62,13 @@ def merge(connection: Connection, of: Subject, learn: Callable[[Fit], Fit], *, a
 def of_tenant(connection: Connection, tenant: str) -> list[tuple[Subject, Fit]]:
     """Give all that was learned about a tenant's models."""
     rows = connection.execute(_OF_TENANT, {"tenant": tenant}).all()
-    return [(Subject(*(getattr(row, name) for name in _SUBJECT)), read_fit(row.fit)) for row in rows]
+    return [_read(row) for row in rows]
+
+
+@reads("a calibration")
+def _read(row: Any) -> tuple[Subject, Fit]:
+    Dialect(row.dialect)
+    return Subject(*(getattr(row, name) for name in _SUBJECT)), read_fit(row.fit)
 
 
 def _written(learned: Fit) -> str:
@@ -71,15 +78,19 @@ def _written(learned: Fit) -> str:
 @reads("a calibration")
 def read_fit(stored: str) -> Fit:
     """Read a fit back from its text."""
-    squares, products, observations, error, refused = json.loads(stored)
-    limit = None
-    if refused is not None:
-        (narrow, wide, messages), then = refused
-        limit = Load(float(narrow), float(wide), int(messages)), int(then)
+    squares, products, observations, error, refused, answered = json.loads(stored)
     return Fit(
         squares=tuple(map(float, squares)),
         products=tuple(map(float, products)),
         observations=int(observations),
         error=None if error is None else float(error),
-        refused=limit,
+        refused=_load_of(refused),
+        answered=_load_of(answered),
     )
+
+
+def _load_of(stored: Any) -> tuple[Load, int] | None:
+    if stored is None:
+        return None
+    (narrow, wide, messages), then = stored
+    return Load(float(narrow), float(wide), int(messages)), int(then)

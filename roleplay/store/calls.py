@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, bindparam, func, select
 
 from roleplay.domain.context import Recipe
 from roleplay.domain.conversation import ModelCall
+from roleplay.domain.endpoint import Dialect
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 from roleplay.domain.values import Value
 from roleplay.errors import NotFoundError, StoreError
@@ -137,7 +138,13 @@ class Latest(NamedTuple):
 def latest(connection: Connection, tenant: str, session_id: str, turn_seq: int) -> Latest | None:
     """Give the latest call of a turn, ``None`` where it called no model."""
     row = connection.execute(_LATEST, {"tenant": tenant, "session": session_id, "turn": turn_seq}).first()
-    return None if row is None else Latest(*row)
+    return None if row is None else _latest(row)
+
+
+@reads("a model call")
+def _latest(row: Any) -> Latest:
+    Dialect(row.dialect)
+    return Latest(*row)
 
 
 def before(connection: Connection, tenant: str, session_id: str, turn_seq: int | None, seat: int) -> str | None:

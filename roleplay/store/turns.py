@@ -62,7 +62,13 @@ _INSERT_TURN = Prepared(insert(table(TurnRow)))
 _INSERT_LEASED = {name: Prepared(insert(table(TurnRow)).values(lease_until=until)) for name, until in _UNTIL.items()}
 _INSERT_MESSAGE = Prepared(insert(table(MessageRow)))
 _INSERT_CALL = Prepared(insert(table(ModelCallRow)))
-_INSERT_STATE = Prepared(insert(table(PathStateRow)))
+_PUT_STATE: dict[str, Any] = {}
+for _name, _into in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
+    _put = _into(table(PathStateRow))
+    _PUT_STATE[_name] = _put.on_conflict_do_update(
+        index_elements=["session_id", "seq"], set_={"state": _put.excluded.state}
+    )
+_STAND_ON_STATE = update(table(TurnRow)).where(HELD).values(state_seq=_t.seq)
 _INSERT_PIECES = {
     "sqlite": sqlite.insert(table(PieceRow)).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(table(PieceRow)).on_conflict_do_nothing(),
@@ -81,6 +87,8 @@ _AGAIN = {
         reply_seq=bindparam("new_reply"),
         from_head=bindparam("new_head"),
         moves_head=bindparam("new_moves"),
+        state_seq=bindparam("new_state"),
+        revision=bindparam("new_revision"),
         lease_owner=bindparam("new_owner"),
         lease_until=until,
         ended_at=None,
@@ -134,7 +142,12 @@ _RETEXT = Prepared(
         _m.session_id == bindparam("of_session"),
         _m.seq == bindparam("of_message"),
     )
-    .values(text=bindparam("new_text"), tokens=bindparam("new_tokens"), repaired=bindparam("new_repaired"))
+    .values(
+        text=bindparam("new_text"),
+        tokens=bindparam("new_tokens"),
+        counter=bindparam("new_counter"),
+        repaired=bindparam("new_repaired"),
+    )
 )
 
 
@@ -149,7 +162,7 @@ def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: 
     plain = {"tenant": tenant, "session_id": session_id}
     _add_pieces(connection, tenant, session_id, new.pieces)
     if new.state is not None:
-        _INSERT_STATE.run(connection, plain | {"seq": new.turn.seq, "state": new.state})
+        _hand_on(connection, tenant, session_id, new.turn.seq, new.state)
     if new.again:
         _claim_again(connection, tenant, session_id, new, now)
     else:
@@ -168,6 +181,12 @@ def _add_pieces(connection: Connection, tenant: str, session_id: str, pieces: Ma
         plain = {"tenant": tenant, "session_id": session_id}
         rows = [plain | {"digest": digest, "text": words} for digest, words in pieces.items()]
         connection.execute(_INSERT_PIECES[connection.dialect.name], rows)
+
+
+def _hand_on(connection: Connection, tenant: str, session_id: str, turn_seq: int, state: str) -> None:
+    """Write what a turn hands on; an attempt before may have written another, on which nothing was built yet."""
+    row = {"tenant": tenant, "session_id": session_id, "seq": turn_seq, "state": state}
+    connection.execute(_PUT_STATE[connection.dialect.name], row)
 
 
 def utter(connection: Connection, tenant: str, session_id: str, version: int, new: Uttered, at: datetime) -> bool:
@@ -224,6 +243,8 @@ def _claim_again(connection: Connection, tenant: str, session_id: str, new: Clai
             "new_head": turn.from_head,
             "new_moves": turn.moves_head,
             "new_owner": turn.lease_owner,
+            "new_state": turn.state_seq,
+            "new_revision": turn.revision,
         }
         | _until(connection, now, new.lease),
     )
@@ -254,12 +275,13 @@ def next_attempt(
     ended: tuple[str, CallEnding],
     call: NewCall,
     pieces: Mapping[str, str],
+    state: str | None,
     *,
     lease: timedelta,
     at: datetime,
     now: datetime,
 ) -> bool:
-    """End one call of a turn and begin the next, whose texts are ``pieces``.
+    """End one call of a turn and begin the next, whose texts are ``pieces``; with ``state``, the turn hands on that.
 
     ``False``, having changed nothing, when the turn is not held.
 
@@ -269,6 +291,9 @@ def next_attempt(
         return is_held(connection, replace(hold, attempt=call.attempt))
     end_call(connection, hold, *ended)
     _add_pieces(connection, hold.tenant, hold.session_id, pieces)
+    if state is not None:
+        _hand_on(connection, hold.tenant, hold.session_id, hold.turn_seq, state)
+        connection.execute(_STAND_ON_STATE, replace(hold, attempt=call.attempt).where())
     add_call(connection, hold.tenant, hold.session_id, call, at)
     return True
 
@@ -344,6 +369,7 @@ def _reworded(connection: Connection, hold: Hold, reply: NewMessage) -> bool:
             "of_message": reply.seq,
             "new_text": reply.text,
             "new_tokens": reply.tokens,
+            "new_counter": reply.counter,
             "new_repaired": reply.repaired,
         },
     )

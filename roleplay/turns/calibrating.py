@@ -6,9 +6,12 @@ the engine closes; a process that is killed loses no more than that.
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 
 from roleplay.context.builder import Load
 from roleplay.context.calibration import Fit, Observation, learn, limit_of, rates_of
@@ -16,6 +19,7 @@ from roleplay.context.counting import Counter
 from roleplay.context.pricing import Prices, prior
 from roleplay.domain.context import Calibration, DialectDemands, Line
 from roleplay.domain.endpoint import Dialect, Endpoint
+from roleplay.errors import StoreError
 from roleplay.store import Connection, calibrations, history
 from roleplay.store.calibrations import Subject
 from roleplay.turns.effects import Steps, read, write
@@ -34,7 +38,7 @@ class Learned:
     needs: DialectDemands
     fit: Fit
     prices: Prices = field(init=False)
-    waiting: list[Observation] = field(default_factory=list)
+    waiting: deque[Observation] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self.take(self.fit)
@@ -43,6 +47,20 @@ class Learned:
         """Let a fit be in force from now on."""
         self.fit = fit
         self.prices = Prices(self.counter, self.needs, rates_of(fit, prior(self.needs)), fit.observations)
+
+    def take_waiting(self) -> list[Observation]:
+        """Give what waits, so that nobody else has it to merge; each is given once, whoever asks at the same time."""
+        batch: list[Observation] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                batch.append(self.waiting.popleft())
+        return batch
+
+    def merged(self, fit: Fit) -> None:
+        """Let what was merged be in force with what others merged, unless more is known here by now."""
+        fit = learn(fit, prior(self.needs), list(self.waiting))
+        if fit.observations >= self.fit.observations:
+            self.take(fit)
 
     def observe(self, load: Load, reported: int | None) -> None:
         """Learn from a report (``None``: the request was refused as too long). Threads may do so at once: then one may
@@ -76,7 +94,7 @@ def learned(memory: Memory, counter: Counter, of: Subject) -> Steps[Learned]:
     found = memory.get(of)
     if found is None:
         stored = yield from read(lambda db: calibrations.fit(db, of))
-        found = memory.setdefault(of, Learned(counter, demands(Dialect(of.dialect)), stored))
+        found = memory[of] = memory.get(of) or Learned(counter, demands(Dialect(of.dialect)), stored)
     return found
 
 
@@ -84,34 +102,23 @@ def merge_due(memory: Memory, tenant: str, now: Callable[[], datetime]) -> Steps
     """Write what was learned about a tenant's models, where enough of it waits."""
     for of, known in list(memory.items()):
         if of.tenant == tenant and known.is_due:
-            batch = list(known.waiting)
-            fit = yield from write(_merging(of, known, batch, now()))
-            _merged(known, batch, fit)
+            batch = known.take_waiting()
+            try:
+                fit = yield from write(_merging(of, known, batch, now()))
+            except StoreError:
+                known.waiting.extendleft(reversed(batch))
+                raise
+            known.merged(fit)
 
 
-def merge_all(memory: Memory, now: Callable[[], datetime]) -> Callable[[Connection], None] | None:
-    """Give the work that writes all that waits, when an engine closes; ``None`` when nothing does."""
-    left = [(of, known, list(known.waiting)) for of, known in list(memory.items()) if known.waiting]
-
-    def work(db: Connection) -> None:
-        for of, known, batch in left:
-            _merge(db, of, known, batch, now())
-
-    return work if left else None
+def merges_left(memory: Memory, now: Callable[[], datetime]) -> list[Callable[[Connection], Fit]]:
+    """Give the works that write all that waits, each in a transaction of its own, when an engine closes."""
+    left = sorted(((of, known) for of, known in list(memory.items()) if known.waiting), key=itemgetter(0))
+    return [_merging(of, known, known.take_waiting(), now()) for of, known in left]
 
 
 def _merging(of: Subject, known: Learned, batch: list[Observation], at: datetime) -> Callable[[Connection], Fit]:
-    return lambda db: _merge(db, of, known, batch, at)
-
-
-def _merge(db: Connection, of: Subject, known: Learned, batch: list[Observation], at: datetime) -> Fit:
-    """Put a batch to what others merged meanwhile."""
-    return calibrations.merge(db, of, lambda fit: learn(fit, prior(known.needs), batch), at=at)
-
-
-def _merged(known: Learned, batch: list[Observation], fit: Fit) -> None:
-    del known.waiting[: len(batch)]
-    known.take(learn(fit, prior(known.needs), list(known.waiting)))
+    return lambda db: calibrations.merge(db, of, lambda fit: learn(fit, prior(known.needs), batch), at=at)
 
 
 def told(of: Subject, fit: Fit) -> Calibration:
@@ -136,7 +143,12 @@ def list_calibrations(memory: Memory, tenant: str) -> Steps[list[Calibration]]:
     """Read what was learned about a tenant's models; what waits in memory is in it."""
     stored = dict((yield from read(lambda db: calibrations.of_tenant(db, tenant))))
     here = {of: known for of, known in list(memory.items()) if of.tenant == tenant}
-    fits = stored | {of: known.fit for of, known in here.items() if known.fit.observations or known.fit.refused}
+    fits = dict(stored)
+    for of, known in here.items():
+        newest = learn(stored.get(of, Fit()), prior(known.needs), list(known.waiting))
+        newest = max(newest, known.fit, key=lambda fit: fit.observations)
+        if newest.observations or newest.refused:
+            fits[of] = newest
     return [told(of, fits[of]) for of in sorted(fits)]
 
 

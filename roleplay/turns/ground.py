@@ -135,7 +135,7 @@ def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: st
         state_seq=told.state_seq,
         state=told.state,
         ordinals=told.ordinals,
-        revision=told.revision if again else stand.revision,
+        revision=stand.revision,
         again=told if again else None,
         so_far=so_far,
     )

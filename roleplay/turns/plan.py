@@ -13,6 +13,7 @@ from roleplay.context.builder import Draft, PlacedFact, Rules, build
 from roleplay.context.examples import Rule
 from roleplay.context.languages import Words, language_of
 from roleplay.context.macros import expand, expand_moment
+from roleplay.context.pricing import Prices
 from roleplay.context.sheet import Sheet, Wanted, rendered
 from roleplay.context.window import MARKS, Marks
 from roleplay.domain.context import Line, Role, Section
@@ -54,7 +55,8 @@ class Plan:
     body: bytes
     stream: bool
     settings: Told
-    redraw: Callable[[int], Draft]
+    budget_tokens: int
+    redraw: Callable[[int, Prices], Draft]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     asked_for = sheet.with_wish(Wanted(unasked, ground.so_far, wish.hint), words, counter)
     facts = _placed(scene, force, sheet)
 
-    def draw(budget_tokens: int) -> Draft:
+    def draw(budget_tokens: int, prices: Prices) -> Draft:
         return build(
             asked_for,
             lines,
@@ -117,11 +119,11 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
             prices=prices,
         )
 
-    draft = _within(draw, budget, tokens.limit_tokens)
+    draft = _within(draw, budget, tokens)
     body = encode_request(dialect, draft.messages, asked)
     settings = force.told(
         model=(endpoint.model, force.origins.get("model", "engine")),
-        budget_tokens=(draft.budget_tokens, force.origins.get("budget_tokens", "profile")),
+        budget_tokens=(budget, force.origins.get("budget_tokens", "profile")),
         language=(language, force.origins.get("language", "detected")),
         time_zone=(force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
         high_water=(marks.high, force.origins.get("high_water", "default")),
@@ -140,16 +142,18 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         body,
         stream,
         settings,
+        budget,
         draw,
     )
 
 
-def _within(draw: Callable[[int], Draft], budget: int, limit: int | None) -> Draft:
+def _within(draw: Callable[[int, Prices], Draft], budget: int, tokens: Learned) -> Draft:
     """Draw within a budget, and below what the host was seen to refuse as too long, unless nothing fits there."""
+    limit = tokens.limit_tokens
     if limit is not None and limit < budget:
         with contextlib.suppress(BudgetError):
-            return draw(limit)
-    return draw(budget)
+            return draw(limit, tokens.prices)
+    return draw(budget, tokens.prices)
 
 
 def check(scene: Scene, settings: SessionSettings) -> None:
@@ -214,10 +218,8 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
     stand, again = ground.stand, ground.again
     speaker = made.stage.model.participant
     front, front_digest = recipes.front_of(draft.recipe.front)
-    epoch: tuple[int | str, ...] = (draft.window_start, front_digest, made.settings.digest)
-    if draft.examples:
-        epoch = (*epoch, draft.examples)
-    same_epoch = ground.left_as(speaker.seat, epoch)
+    state = state_of(made)
+    same_epoch = state is None
     volatile = {p.digest for p in draft.recipe.tail} | {one.piece.digest for one in draft.recipe.insertions}
     pieces = {name: text for name, text in draft.texts.items() if not same_epoch or name in volatile}
     goes_on = again is not None and bool(ground.so_far)  # in the message that holds the text so far
@@ -234,7 +236,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         ordinal=1,
         speaker=speaker.seat,
         revision=ground.revision,
-        state_seq=ground.state_seq if same_epoch or again else seq,
+        state_seq=ground.state_seq if same_epoch else seq,
         status=TurnStatus.PENDING.value,
         human_seq=ground.line.seq if ground.line else None,
         reply_seq=again.reply_seq if again and goes_on else stand.last_seq + new_messages,
@@ -273,30 +275,58 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         verdicts=ground.verdicts,
         again=again is not None,
         earlier=again.reply_seq if again and again.reply_text and not goes_on else None,
-        state=None if same_epoch or again else json.dumps({str(speaker.seat): epoch}, separators=(",", ":")),
+        state=state,
         pieces=pieces if same_epoch else pieces | {front_digest: front, made.settings.digest: made.settings.text},
     )
 
 
-def folded(made: Plan) -> Plan:
-    """Give the same context written without role-play roles."""
-    body = encode_request(Dialect.OPENAI, made.draft.messages, made.parameters)
-    return replace(made, dialect=Dialect.OPENAI, body=body)
+def state_of(made: Plan) -> str | None:
+    """Give what a planned reply hands on, as it is stored; ``None`` where it is what the path hands on anyway."""
+    draft, seat = made.draft, made.stage.model.participant.seat
+    _, front_digest = recipes.front_of(draft.recipe.front)
+    epoch: tuple[int | str, ...] = (draft.window_start, front_digest, made.settings.digest)
+    if draft.examples:
+        epoch = (*epoch, draft.examples)
+    same = made.ground.left_as(seat, epoch)
+    return None if same else json.dumps({str(seat): epoch}, separators=(",", ":"))
 
 
 def shrunk(made: Plan) -> Plan:
-    """Give a shorter context for the same line, after the host found this one too long. Raises ``BudgetError``."""
-    draft = made.redraw(int(made.draft.prompt_tokens * SHRINK_SHARE))
+    """Give a shorter context for the same line, after the host found this one too long. Raises ``BudgetError`` where
+    there is none."""
+    tokens, prices = made.draft.prompt_tokens, made.draft.prices
+    try:
+        draft = made.redraw(int(tokens * SHRINK_SHARE), prices)
+    except BudgetError as error:
+        if error.needed_tokens >= tokens:
+            raise
+        draft = made.redraw(error.needed_tokens, prices)
     return replace(made, draft=draft, body=encode_request(made.dialect, draft.messages, made.parameters))
 
 
-def turned_to(made: Plan, scene: Scene) -> Plan:
-    """Give the same context for the next of ``others``."""
+def folded(made: Plan, scene: Scene) -> Steps[Plan]:
+    """Give the context written without role-play roles."""
+    return (yield from _drawn_for(replace(made, dialect=Dialect.OPENAI), scene))
+
+
+def turned_to(made: Plan, scene: Scene) -> Steps[Plan]:
+    """Give the context for the next of ``others``."""
     endpoint, *others = made.others
     asked = parameters(endpoint, made.sampling, stream=made.stream)
     dialect = scene.dialect_of(endpoint)
-    body = encode_request(dialect, made.draft.messages, asked)
-    return replace(made, endpoint=endpoint, others=tuple(others), parameters=asked, dialect=dialect, body=body)
+    other = replace(made, endpoint=endpoint, others=tuple(others), parameters=asked, dialect=dialect)
+    return (yield from _drawn_for(other, scene))
+
+
+def _drawn_for(made: Plan, scene: Scene) -> Steps[Plan]:
+    """Draw a context anew within its budget by what is known of the model that is asked now; where what is required
+    does not fit there, it is sent as it was."""
+    of = subject(scene.tenant, made.endpoint, made.dialect, scene.counter)
+    tokens: Learned = yield from learned(scene.calibrated, scene.counter, of)
+    draft = made.draft
+    with contextlib.suppress(BudgetError):
+        draft = _within(made.redraw, made.budget_tokens, tokens)
+    return replace(made, draft=draft, body=encode_request(made.dialect, draft.messages, made.parameters))
 
 
 def lease_of(made: Plan, pause_s: float = 0.0) -> timedelta:

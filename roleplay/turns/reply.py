@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -10,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from roleplay.chat.retry import pause_before_next
-from roleplay.context.calibration import Fit
 from roleplay.domain.context import Role
 from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, Turn, TurnStatus
 from roleplay.domain.endpoint import Dialect
@@ -29,7 +27,7 @@ from roleplay.errors import (
 from roleplay.store import Connection, recipes, reports, rescue, transcript, verdicts
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
-from roleplay.turns.calibrating import Learned, subject
+from roleplay.turns.calibrating import subject
 from roleplay.turns.effects import (
     Claimed,
     Course,
@@ -46,10 +44,9 @@ from roleplay.turns.effects import (
     write,
 )
 from roleplay.turns.guarding import Sieve, judge
-from roleplay.turns.plan import Plan, folded, lease_of, shrunk, turned_to
+from roleplay.turns.plan import Plan, folded, lease_of, shrunk, state_of, turned_to
 from roleplay.turns.scene import Scene
-from roleplay.wire.codes import is_too_long, may_refuse_roles
-from roleplay.wire.dialects import demands
+from roleplay.wire.codes import blames_the_prompt, is_too_long, may_refuse_roles
 from roleplay.wire.reply import ReplyDecoder, Said
 from roleplay.wire.request import WireRequest, parameters_json
 
@@ -98,7 +95,7 @@ class Reply:
                     yield from self._converse()
                 except ChatError as error:
                     yield Release()
-                    pause = self._another_way(error)
+                    pause = yield from self._another_way(error)
                     if pause is None:
                         raise
                     yield from self._next_attempt(error, pause)
@@ -250,24 +247,14 @@ class Reply:
         )
 
     def _observe(self, reported: int | None) -> None:
-        """Learn from what the service reported of the prompt, and note what is to be counted anew between turns.
+        """Learn from what the service reported of the prompt (``None``: that it was too long).
 
         A prompt with counts of another counter would teach rates that are wrong once all is counted by this one.
         """
         draft, scene = self.plan.draft, self.scene
-        if reported and not draft.foreign:
-            self._learned.observe(draft.load, reported)
-        if draft.moved and draft.foreign:
-            scene.recounts[scene.session_id] = draft.foreign
-
-    @property
-    def _learned(self) -> Learned:
-        scene = self.scene
-        of = subject(scene.tenant, self.plan.endpoint, self.plan.dialect, scene.counter)
-        known = scene.calibrated.get(of)
-        if known is None:  # another endpoint than was planned with: what is stored is met when this is merged
-            known = scene.calibrated[of] = Learned(scene.counter, demands(self.plan.dialect), Fit())
-        return known
+        known = scene.calibrated.get(subject(scene.tenant, self.plan.endpoint, self.plan.dialect, scene.counter))
+        if known is not None and not draft.foreign:
+            known.observe(draft.load, reported)
 
     def _learn(self) -> None:
         """Remember that the folded form was taken where the roles were refused in words; a bare 1000 may also pass."""
@@ -275,23 +262,32 @@ class Reply:
             endpoint = self.plan.endpoint
             self.scene.learned[endpoint.host, endpoint.model] = Dialect.OPENAI
 
-    def _another_way(self, error: ChatError) -> float | None:
+    def _another_way(self, error: ChatError) -> Steps[float | None]:
         """Plan the next attempt after ``error``, if there is to be one; gives the seconds until then."""
         pause = self._pause(error)
         if self._may_fold(error):
-            self.refused, self.plan = error, folded(self.plan)
+            self.refused, self.plan = error, (yield from folded(self.plan, self.scene))
             return 0.0
-        if not self.shrunk and not self._has_shown and is_too_long(error):
-            with contextlib.suppress(BudgetError):  # then there is no shorter one, and the service's refusal is told
-                shorter = shrunk(self.plan)
-                self._learned.observe(self.plan.draft.load, None)
-                self.shrunk, self.plan = True, shorter
-                return 0.0
-        if pause is None and self._may_turn(error):
-            self.refused, self.plan = None, turned_to(self.plan, self.scene)
-            self.asked_from = self.call.attempt + 1, self.scene.ports.monotonic()
-            return 0.0
-        return pause
+        if (shorter := self._shorter(error)) is not None:
+            self.shrunk, self.plan = True, shorter
+        elif pause is None and self._may_turn(error):
+            self.refused, self.plan = None, (yield from turned_to(self.plan, self.scene))
+        else:
+            return pause
+        self.asked_from = self.call.attempt + 1, self.scene.ports.monotonic()
+        return 0.0
+
+    def _shorter(self, error: ChatError) -> Plan | None:
+        """Plan a shorter request, once, where the service found this one too long; ``None`` where there is none."""
+        if self.shrunk or self._has_shown or not is_too_long(error):
+            return None
+        try:
+            shorter = shrunk(self.plan)
+        except BudgetError:
+            return None
+        if blames_the_prompt(error):
+            self._observe(None)
+        return shorter
 
     def _may_turn(self, error: ChatError) -> bool:
         """Whether another endpoint may be asked: this one is unavailable, and nothing it said was shown."""
@@ -333,14 +329,16 @@ class Reply:
             report=reports.report_text(draft),
             request_digest=hashlib.sha256(self.plan.body).hexdigest(),
         )
-        pieces = {front_digest: front} | draft.texts if front_digest != self.call.front_digest else draft.texts
+        told = self.plan.settings
         is_new = call.recipe != self.call.recipe or front_digest != self.call.front_digest
+        pieces = {front_digest: front, told.digest: told.text} | draft.texts if is_new else {}
+        state = state_of(self.plan) if is_new else None
         lease, at = lease_of(self.plan, pause_s), self.scene.ports.now()
         hold = self._hold
 
         def work(db: Connection) -> bool:
             now = self.scene.ports.now()
-            return store.next_attempt(db, hold, ended, call, pieces if is_new else {}, lease=lease, at=at, now=now)
+            return store.next_attempt(db, hold, ended, call, pieces, state, lease=lease, at=at, now=now)
 
         try:
             held = yield from write(work, patient=True)
@@ -374,7 +372,10 @@ class Reply:
     def _finish(self, error: BaseException | None) -> Course:
         """End the turn, and tell who watches."""
         if error is None and self.decoder is not None:
-            self._observe(self.decoder.facts.usage.prompt_tokens)
+            if reported := self.decoder.facts.usage.prompt_tokens:
+                self._observe(reported)
+            if self.plan.draft.moved and self.plan.draft.foreign:
+                self.scene.recounts[self.scene.session_id] = self.plan.draft.foreign
         turn = yield from self._end(error)
         if not turn.status.in_flight:
             yield Notify(turn.status.value, lambda: self._ended_event(turn))

@@ -184,11 +184,10 @@ def _speak(
 def _tidy(scene: Scene) -> Steps[None]:
     """Do what turns left to be done between them: merge what they taught, count anew what another counter counted."""
     yield from merge_due(scene.calibrated, scene.tenant, scene.ports.now)
-    lines = scene.recounts.pop(scene.session_id, None)
+    lines = scene.recounts.get(scene.session_id)
     if lines:
         left = yield from recount(scene.counter, scene.tenant, scene.session_id, lines)
-        if left:
-            scene.recounts[scene.session_id] = tuple(left)
+        scene.recounts[scene.session_id] = tuple(left)
 
 
 def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:

@@ -148,6 +148,11 @@ def is_too_long(error: ChatError) -> bool:
     return isinstance(error, ChatRequestError) and _TOO_LONG.search(error.message) is not None
 
 
+def blames_the_prompt(error: ChatError) -> bool:
+    """Whether a refusal as too long speaks of the prompt alone, not of the reply that was asked for beside it."""
+    return "completion" not in error.message.lower()
+
+
 def _meaning(refusal: _Refusal) -> Meaning:
     if refusal.code is not None and refusal.code in CODES:
         return CODES[refusal.code]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from roleplay import (
     TurnStatus,
 )
 from roleplay.testing import ScriptedModel, Simulator
-from roleplay.testing.simulator import ContextTooLong
+from roleplay.testing.simulator import ContextTooLong, Overloaded
 from roleplay.testing.simulator.models import Model
 from tests.conftest import KEY, Ledger
 from tests.support.shells import Roleplay
@@ -173,11 +174,7 @@ def test_what_is_shared_is_told(database_url: str, scripted: Scripted) -> None:
             report = session.report()
             shared[name] = report.prompt_tokens - report.shared_tokens
             unshared[name] = sections(report).get("fact fact")
-            common = [
-                a == b for a, b in zip(model.requests[-1]["messages"], model.requests[-2]["messages"], strict=False)
-            ]
             assert report.shared_tokens > 0
-            assert (name == "timed") or all(common[: common.index(False)] if False in common else common)
     assert unshared["plain"] is None
     assert shared["noted"] > shared["plain"] + 2 * 10
     assert unshared["noted"].unshared_tokens > unshared["noted"].kept_tokens
@@ -252,11 +249,14 @@ def test_a_branch_keeps_its_examples(database_url: str, scripted: Scripted) -> N
             turn = session.send(LINE)
             chosen[turn.id] = examples_sent(model)
         assert len({tuple(one) for one in chosen.values()}) > 1
-        for turn_id in list(chosen)[::7]:
+        stayed = 0
+        for turn_id in list(chosen)[::3]:
             session.tree.fork(turn_id)
             if not session.preview(LINE).report.new_epoch:
                 session.send(LINE)
                 assert examples_sent(model) == chosen[turn_id]
+                stayed += 1
+        assert stayed >= 3
 
 
 def test_a_context_that_is_too_long_is_shrunk_once(database_url: str, small: Simulator) -> None:
@@ -335,3 +335,113 @@ def test_a_damaged_calibration_is_named(database_url: str, scripted: Scripted) -
             rp.sessions.get(session.id).send(LINE)
         assert [one.says for one in rp.doctor()] == ["calibrations.fit holds what is never written there"]
         assert json.loads(rp.doctor()[0].model_dump_json())["session_id"] == "MiniMax-M2.7"
+
+
+def test_turns_at_once_teach_once(database_url: str, scripted: Scripted) -> None:
+    """However many turns of one engine end at the same time, each report is learned from once and none is lost."""
+    with Roleplay.open(database_url, model=MODEL, chat=scripted()) as rp:
+        huang = rp.personas.put(Persona("Huang"))
+        sessions = [rp.sessions.create(cast=[huang]) for _ in range(8)]
+
+        def talk(session: Any) -> None:
+            for _ in range(6):
+                session.send(LINE)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(talk, sessions))
+    with Roleplay.open(database_url, model=MODEL, chat=scripted()) as rp:
+        assert [known.observations for known in rp.calibrations()] == [48]
+
+
+def test_examples_come_back(database_url: str, scripted: Scripted) -> None:
+    """One long line that leaves no room for examples, or a smaller budget, does not change them for good."""
+    model = scripted()
+    model.usage = False
+    settings = SessionSettings(budget_tokens=900)
+    with Roleplay.open(database_url, model=MODEL, chat=model, settings=settings) as rp:
+        session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang", "A ferryman.", examples=EXAMPLES))])
+        session.send("Well?")
+        before = examples_sent(model)
+        model.say("Hm.")
+        session.send(LINE * 24)
+        assert len(examples_sent(model)) < len(before)
+        for _ in range(30):
+            session.send(LINE)
+        assert examples_sent(model) == before
+        session.update(settings=SessionSettings(budget_tokens=560))
+        reports = []
+        for _ in range(12):
+            session.send(LINE)
+            reports.append(session.report())
+        assert sum(one.new_epoch for one in reports) < 8
+        assert sections(reports[-1])["history"].kept_items > 0
+
+
+def test_what_was_shrunk_is_handed_on(database_url: str, small: Simulator) -> None:
+    """The turn after one that was shrunk goes on from the window that was sent; no setting is said to have changed."""
+    endpoint = at(small, retry={"attempts": 1})
+    with Roleplay.open(database_url, model=endpoint, settings=SessionSettings(budget_tokens=8_000)) as rp:
+        session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang", "A ferryman."))])
+        turn = session.send(LINE * 4)
+        while len(turn.calls) == 1:
+            turn = session.send(LINE * 4)
+        start = session.report(turn.id).window_start
+        assert start > 1
+        after = session.send(LINE)
+        assert session.report(after.id).window_start == start
+        assert not session.report(after.id).new_epoch
+        assert after.call.settings["budget_tokens"].value == 8_000
+
+
+def test_one_refusal_does_not_forget_what_was_answered(database_url: str, simulator: Simulator) -> None:
+    """A refusal of a short prompt, where longer ones were just answered, shortens that turn alone."""
+    with Roleplay.open(database_url, model=at(simulator, retry={"attempts": 1})) as rp:
+        huang = rp.personas.put(Persona("Huang", "A ferryman."))
+        long, short = rp.sessions.create(cast=[huang]), rp.sessions.create(cast=[huang])
+        for _ in range(8):
+            long.send(LINE * 3)
+        for _ in range(3):
+            short.send("Well?")
+        simulator.next(ContextTooLong())
+        assert len(short.send("Well?").calls) == 2
+        assert all(known.limit_tokens is None for known in rp.calibrations())
+        kept = sections(long.preview("And?").report)["history"]
+        assert kept.kept_items == kept.claimed_items == 16
+
+
+def test_another_endpoint_is_drawn_for_anew(database_url: str, simulator: Simulator) -> None:
+    """What goes to the next endpoint keeps the budget by what is known of that one, also from earlier processes."""
+    other = at(simulator, retry={"attempts": 1}).evolve(model="MiniMax-M2.5")
+    settings = SessionSettings(budget_tokens=700)
+    with Roleplay.open(database_url, model=other, settings=settings) as rp:
+        session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang", "A ferryman.", key="huang"))])
+        for _ in range(10):
+            session.send(CHINESE * 3)
+        [known] = rp.calibrations()
+    both = [at(simulator, retry={"attempts": 1}), other]
+    with Roleplay.open(database_url, model=both, settings=settings) as rp:
+        session = rp.sessions.get(session.id)
+        simulator.next(Overloaded())
+        turn = session.send(CHINESE * 3)
+        assert [call.model_asked for call in turn.calls] == ["MiniMax-M2.7", "MiniMax-M2.5"]
+        assert session.report().calibrated == known.observations == 10
+        assert turn.usage.prompt_tokens <= 1.05 * 700
+        [again] = [one for one in rp.calibrations() if one.model == "MiniMax-M2.5"]
+        assert again.observations == 11
+
+
+def test_who_speaks_unasked_has_whole_turns(database_url: str, scripted: Scripted) -> None:
+    """Where nobody asks, the turn that was said last is in whole, its line and its reply."""
+    model = scripted()
+    model.usage = False
+    with Roleplay.open(database_url, model=MODEL, chat=model, settings=SessionSettings(budget_tokens=400)) as rp:
+        session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang", "A ferryman."))])
+        for _ in range(6):
+            model.say("Aye. " * 40)
+            session.send(LINE)
+            with session.speak() as reply:
+                list(reply)
+            asked, answered = model.requests[-1]["messages"][-3:-1]
+            assert (asked["role"], asked["content"]) == ("user", LINE)
+            assert (answered["role"], answered["content"][:4]) == ("assistant", "Aye.")
+            assert session.report().prompt_tokens <= 400

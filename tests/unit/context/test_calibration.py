@@ -71,7 +71,7 @@ def conversation(text: Callable[[random.Random], str], turns: int, seed: int = 7
 @pytest.mark.parametrize("text", [english, chinese, mixed])
 def test_counts_come_near(text: Callable[[random.Random], str], template: Template) -> None:
     """From turn 21 to 200 the median error is at most 3 % and the 95th percentile at most 6 %, whatever the service
-    counts with; never is a count changed by what comes after it."""
+    counts with."""
     fit, errors = Fit(), []
     for texts in conversation(text, 200):
         load, reported = load_of(texts), template.reported(texts)
