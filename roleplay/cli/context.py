@@ -10,7 +10,6 @@ from rich.text import Text
 from roleplay.cli import show
 from roleplay.cli.opening import counter_named, stored
 from roleplay.domain.context import ContextReport, SectionReport
-from roleplay.domain.settings import DEFAULT_OPTIONS
 
 _BAR_CHARS = 78
 _FREE = "·"
@@ -37,7 +36,7 @@ def show_context(name: str, db: str | None, *, turn: str | None, line: str | Non
     """Explain a session's latest request, another turn's, or the one that a line would make."""
     with stored(db, counter=counter_named()) as rp:
         session = rp.sessions.get(name)
-        report = session.preview(line, options=DEFAULT_OPTIONS).report if line else session.report(turn)
+        report = session.preview(line).report if line else session.report(turn)
         if as_json:
             show.write_json(report)
         else:

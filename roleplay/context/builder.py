@@ -31,7 +31,7 @@ EXAMPLES_PRIORITY = 50
 
 Label = tuple[Section, str]
 """What claims: a section, and of facts which one."""
-_ORDER = {section: place for place, section in enumerate(Section)}
+ORDER = {section: place for place, section in enumerate(Section)}
 
 
 class PlacedFact(NamedTuple):
@@ -124,7 +124,7 @@ class Draft:
 
 
 def _in_order(label: Label) -> int:
-    return _ORDER[label[0]]
+    return ORDER[label[0]]
 
 
 def section_name(label: Label) -> str:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 # Tokens per character. Published measurements of the vendor's models: 0.22 to 0.28 for English, 0.57 for Chinese; each
 # figure here lies above, since an estimate that is too low breaks the budget and one that is too high only wastes some.
-_ASCII = 1 / 3.4
-_CJK = 0.65
+ASCII_TOKENS = 1 / 3.4
+CJK_TOKENS = 0.65
 _OTHER = 0.6
 _ASTRAL = 2.5
 _CJK_CHARS = re.compile("[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
@@ -39,9 +39,9 @@ class EstimatingCounter:
     def count(self, text: str) -> int:
         """Estimate the tokens of ``text``; linear in its length."""
         if text.isascii():
-            return ceil(len(text) * _ASCII)
+            return ceil(len(text) * ASCII_TOKENS)
         ascii_chars = len(_ASCII_CHARS.findall(text))
         cjk = len(_CJK_CHARS.findall(text))
         astral = len(_ASTRAL_CHARS.findall(text))
         other = len(text) - ascii_chars - cjk - astral
-        return ceil(ascii_chars * _ASCII + cjk * _CJK + astral * _ASTRAL + other * _OTHER)
+        return ceil(ascii_chars * ASCII_TOKENS + cjk * CJK_TOKENS + astral * _ASTRAL + other * _OTHER)

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from roleplay.context.counting import Counter
+from roleplay.context.counting import ASCII_TOKENS, CJK_TOKENS, Counter
 from roleplay.domain.context import DialectDemands, Line
 
-# A character beyond ASCII costs two bytes more than one within (three for an emoji), and about so much.
-_WIDE = 0.65
-_NARROW = 1 / 3.4
 _NAMES = 1024
 
 
@@ -39,9 +36,9 @@ def size_of(text: str, tokens: int) -> Size:
     if text.isascii():
         return Size(tokens, 0.0)
     length = len(text)
-    wide = (len(text.encode()) - length) / 2
-    weight = wide * _WIDE
-    share = weight / (weight + max(length - wide, 0.0) * _NARROW)
+    wide = (len(text.encode()) - length) / 2  # what is beyond ASCII mostly takes two bytes more, an emoji three
+    weight = wide * CJK_TOKENS
+    share = weight / (weight + max(length - wide, 0.0) * ASCII_TOKENS)
     return Size(tokens * (1 - share), tokens * share)
 
 

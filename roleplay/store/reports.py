@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from roleplay.context.builder import Draft, section_name
+from roleplay.context.builder import ORDER, Draft, section_name
 from roleplay.domain.context import ContextReport, Section, SectionReport
 from roleplay.store.stored import reads
 
@@ -44,7 +44,7 @@ def read_report(stored: str) -> ContextReport:
 
 
 def _place(one: SectionReport) -> int:
-    return list(Section).index(Section(one.section.partition(" ")[0]))
+    return ORDER[Section(one.section.partition(" ")[0])]
 
 
 def _section(row: Sequence[Any]) -> SectionReport:

@@ -52,11 +52,6 @@ class UtcDateTime(TypeDecorator[datetime]):
         """Write a moment for SQLite as SQLAlchemy's own type does, in one step of the two."""
         return _sqlite_moment if dialect.name == "sqlite" else super().bind_processor(dialect)
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
-
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
         process = super().result_processor(dialect, coltype)
         return None if process is None else reads("a moment")(process)

@@ -41,7 +41,7 @@ class Plan:
     """A reply that could be claimed: what it stands on, what would be sent to whom, and the settings in force as JSON.
 
     ``others``: who is asked, in this order, when ``endpoint`` is unavailable. ``redraw`` builds the same context
-    within another budget.
+    within another budget, at other prices.
     """
 
     ground: Ground
@@ -81,7 +81,6 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     budget = force.budget_tokens or min(_budget(one, asked) for one in (endpoint, *others))
     dialect = scene.dialect_of(endpoint)
     tokens: Learned = yield from learned(scene.calibrated, counter, subject(scene.tenant, endpoint, dialect, counter))
-    prices = tokens.prices
     language = force.language or (language_of(ground.so_far) if ground.so_far else known.language)
     words = words_of(scene, language)
     sheet = known.sheet
@@ -89,7 +88,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     past = history.Path((), ())
     if ground.before is not None:
         before = ground.before
-        cap, per_message = prices.bounds(budget)
+        cap, per_message = tokens.prices.bounds(budget)
         past = yield from read(
             lambda db: history.path_back(
                 db,
