@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import threading
 import time
 import weakref
-from http.cookiejar import DefaultCookiePolicy
+from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -34,9 +35,13 @@ class RequestsTransport:
 
     def __init__(self, http: requests.Session | None = None) -> None:
         """Use ``http``, which its owner closes, or a session of its own."""
-        self._owns = http is None
-        self._lines = _Lines()
-        self._http = http or _new_session(self._lines)
+        self._own = _Adapter() if http is None else None
+        self._http = http or requests.Session()
+        self._send: Callable[..., requests.Response] = functools.partial(self._http.send, allow_redirects=False)
+        if self._own is not None:
+            self._http.mount("https://", self._own)
+            self._http.mount("http://", self._own)
+            self._send = self._own.send  # what a session does beside, redirects, cookies and hooks, is not wanted
         self._prepared: dict[Endpoint, tuple[requests.PreparedRequest, dict[str, Any]]] = {}
 
     def open(self, endpoint: Endpoint, request: WireRequest) -> RequestsAnswer:
@@ -54,15 +59,15 @@ class RequestsTransport:
             connect=endpoint.connect_timeout_s, read=endpoint.read_timeout_s, total=endpoint.timeout_s
         )
         try:
-            response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
+            response = self._send(post, timeout=timeout, **settings)
         except _FAULTS as error:
             raise _unavailable(endpoint, error) from error
         return RequestsAnswer(endpoint, response, deadline)
 
     def close(self) -> None:
         """Close all connections, also those that somebody waits on, unless the session came from outside."""
-        if self._owns:
-            self._lines.cut()
+        if self._own is not None:
+            self._own.lines.cut()
             self._http.close()
 
     def _prepare(self, endpoint: Endpoint) -> tuple[requests.PreparedRequest, dict[str, Any]]:
@@ -181,17 +186,26 @@ def _hang_up(wire: socket.socket | None) -> None:
             socket.socket.shutdown(wire, socket.SHUT_RDWR)  # of TLS, its own method would wait for the reader
 
 
-def _new_session(lines: _Lines) -> requests.Session:
-    http = requests.Session()
-    http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    adapter = HTTPAdapter(pool_connections=_POOL, pool_maxsize=_POOL, max_retries=0)
-    adapter.poolmanager.pool_classes_by_scheme = {
-        scheme: type(pool.__name__, (pool,), {"ConnectionCls": type(line.__name__, (line,), {"lines": lines})})
-        for scheme, pool, line in (("http", HTTPConnectionPool, _Line), ("https", HTTPSConnectionPool, _SafeLine))
-    }
-    http.mount("https://", adapter)
-    http.mount("http://", adapter)
-    return http
+class _Adapter(HTTPAdapter):
+    """Sends over connections that can be cut. Which pool of them leads to a server is worked out once."""
+
+    def __init__(self) -> None:
+        super().__init__(pool_connections=_POOL, pool_maxsize=_POOL, max_retries=0)
+        self.lines = _Lines()
+        self._found: dict[tuple[object, ...], Any] = {}
+        self.poolmanager.pool_classes_by_scheme = {
+            scheme: type(pool.__name__, (pool,), {"ConnectionCls": type(line.__name__, (line,), {"lines": self.lines})})
+            for scheme, pool, line in (("http", HTTPConnectionPool, _Line), ("https", HTTPSConnectionPool, _SafeLine))
+        }
+
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        key = request.url, verify, cert, *(proxies or {}).items()
+        found = self._found.get(key)
+        if found is None or found.pool is None:  # the manager closes those that were not used for long
+            found = self._found[key] = super().get_connection_with_tls_context(request, verify, proxies, cert)
+        return found
 
 
 def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from roleplay.context.emit import emit
 from roleplay.context.examples import Choice, Rule, choose, read_choice
-from roleplay.context.pricing import Prices, Size
+from roleplay.context.pricing import Prices
 from roleplay.context.sheet import Rendered, Sheet
 from roleplay.context.window import Marks, first_kept, turn_start
 from roleplay.domain.context import (
@@ -223,11 +223,11 @@ def build(
         window_start=begin if filled.first > 0 else inherited.start,
         examples=filled.choice.written() if filled.choice else "",
         moved=filled.first > 0 or filled.chosen,
-        foreign=tuple(line for line in kept if line.counter != counter),
+        foreign=tuple([line for line in kept if line.counter != counter]),
     )
 
 
-def _load(pieces: Sequence[Rendered], sizes: Sequence[Size], prices: Prices) -> Load:
+def _load(pieces: Sequence[Rendered], sizes: Sequence[tuple[float, float]], prices: Prices) -> Load:
     narrow, wide = map(sum, zip(*sizes, strict=True)) if sizes else (0.0, 0.0)
     for piece in pieces:
         _, named = prices.beside(piece.piece.name)

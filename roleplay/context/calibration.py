@@ -8,7 +8,7 @@ say weighs less, so that no single one misleads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -129,18 +129,19 @@ def limit_of(fit: Fit, rates: Rates) -> int | None:
     return None if fit.refused is None else max(int(predicted(rates, fit.refused[0]) * _LIMIT_SHARE), 1)
 
 
-def _solve(matrix: Sequence[Sequence[float]], vector: Sequence[float]) -> list[float]:
-    """Solve a small positive definite system by Cholesky's decomposition; columns of other sizes do it no harm."""
+def _solve(matrix: list[list[float]], vector: list[float]) -> list[float]:
+    """Solve a small positive definite system by elimination, in its place; columns of other sizes do it no harm."""
     size = len(vector)
-    lower = [[0.0] * size for _ in range(size)]
-    for i in range(size):
-        for j in range(i + 1):
-            rest = matrix[i][j] - sum(lower[i][k] * lower[j][k] for k in range(j))
-            lower[i][j] = max(rest, 1e-12) ** 0.5 if i == j else rest / lower[j][j]
-    middle: list[float] = []
-    for i in range(size):
-        middle.append((vector[i] - sum(lower[i][k] * middle[k] for k in range(i))) / lower[i][i])
-    solved = [0.0] * size
+    for i, row in enumerate(matrix):
+        pivot = row[i] = max(row[i], 1e-12)
+        for j in range(i + 1, size):
+            factor = matrix[j][i] / pivot
+            vector[j] -= factor * vector[i]
+            for k in range(i + 1, size):
+                matrix[j][k] -= factor * row[k]
     for i in range(size - 1, -1, -1):
-        solved[i] = (middle[i] - sum(lower[k][i] * solved[k] for k in range(i + 1, size))) / lower[i][i]
-    return solved
+        rest = vector[i]
+        for k in range(i + 1, size):
+            rest -= matrix[i][k] * vector[k]
+        vector[i] = rest / matrix[i][i]
+    return vector

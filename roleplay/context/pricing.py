@@ -84,19 +84,19 @@ class Prices:
         """Give what a message costs, to the nearest token."""
         return int(self.rates.narrow * size.narrow + self.rates.wide * size.wide + self.beside(name)[0] + 0.5)
 
-    def lines(self, lines: Sequence[Line]) -> tuple[list[int], list[Size]]:
-        """Give what lines of history cost, each, and their sizes with the names that they are said under."""
+    def lines(self, lines: Sequence[Line]) -> tuple[list[int], list[tuple[float, float]]]:
+        """Give what lines of history cost, each, and their sizes with the names that they are said under, as pairs."""
         narrow, wide = self.rates.narrow, self.rates.wide
         costs, sizes = [], []
         for line in lines:
             beside, named = self._beside.get(line.name) or self.beside(line.name)
             if line.text.isascii():
                 costs.append(int(narrow * line.tokens + beside + 0.5))
-                sizes.append(Size(line.tokens + named.narrow, named.wide))
+                sizes.append((line.tokens + named.narrow, named.wide))
             else:
                 size = size_of(line.text, line.tokens)
                 costs.append(int(narrow * size.narrow + wide * size.wide + beside + 0.5))
-                sizes.append(Size(size.narrow + named.narrow, size.wide + named.wide))
+                sizes.append((size.narrow + named.narrow, size.wide + named.wide))
         return costs, sizes
 
     def bounds(self, budget_tokens: int) -> tuple[int, int]:

@@ -97,7 +97,7 @@ class ModelCall(Value):
     dialect: str
     streamed: bool
     settings: Mapping[str, Setting] = {}
-    parameters: Metadata
+    parameters: Mapping[str, Any]
     request_digest: str
     response_id: str | None
     response_created: int | None

@@ -49,7 +49,7 @@ def _clean_name(text: str) -> str:
 
 
 def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
 def _json_object(value: Any) -> dict[str, Any]:

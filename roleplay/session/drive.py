@@ -49,17 +49,17 @@ class _Course(Generic[T]):
         self.effect: Effect | None = None
         self.result: T | None = None
         self.ended = False
-        self._advance(lambda: next(steps))
+        self.send(None)
 
     def send(self, value: Any) -> None:
-        self._advance(lambda: self._steps.send(value))
+        self._advance(self._steps.send, value)
 
     def throw(self, error: BaseException) -> None:
-        self._advance(lambda: self._steps.throw(error))
+        self._advance(self._steps.throw, error)
 
-    def _advance(self, step: Callable[[], Effect]) -> None:
+    def _advance(self, step: Callable[[Any], Effect], value: Any) -> None:
         try:
-            effect = step()
+            effect = step(value)
             while isinstance(effect, Ended):
                 self.result = cast("T", effect.turn)  # such a course gives turns
                 effect = self._steps.send(None)
@@ -92,7 +92,8 @@ class Backstage:
         self.observers: Sequence[Observer] = ()
         self._on: set[Drive[Any]] = set()
         self._threads: set[threading.Thread] = set()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._closing = False
         self._process = os.getpid()
 
@@ -113,16 +114,17 @@ class Backstage:
         """Note a course that is on. Raises ``ConflictError`` once the engine closes, ``SettingsError`` in a fork."""
         if not self.is_ours:
             raise SettingsError(FORKED)
-        with self._changed:
+        with self._lock:
             if self._closing:
                 raise ConflictError("the engine is closed")
             self._on.add(drive)
 
     def leave(self, drive: Drive[Any]) -> None:
         """Note that a course has ended."""
-        with self._changed:
+        with self._lock:
             self._on.discard(drive)
-            self._changed.notify_all()
+            if self._closing:
+                self._changed.notify_all()
 
     def start(self, work: Callable[[], object]) -> threading.Thread:
         """Do ``work`` in a thread of its own, which ``shut`` waits for."""
@@ -221,7 +223,8 @@ class Drive(Generic[T]):
         except BaseException:
             backstage.leave(self)
             raise
-        self._note_end()
+        if self._course.ended:
+            self._note_end()
 
     @property
     def ended(self) -> bool:
@@ -241,7 +244,7 @@ class Drive(Generic[T]):
             while not self._course.ended:
                 effect = self._course.effect
                 if isinstance(effect, Emit):
-                    self._step(lambda: self._course.send(None))
+                    self._step(self._course.send, None)
                     return effect.what
                 self._perform(effect)
         return None
@@ -283,7 +286,7 @@ class Drive(Generic[T]):
 
     def _throw(self, error: BaseException) -> None:
         if not self._course.ended:
-            self._step(lambda: self._course.throw(error))
+            self._step(self._course.throw, error)
 
     def stop(self) -> None:
         """From another thread: end the reply at the next chance, and wake whoever waits for it."""
@@ -301,19 +304,19 @@ class Drive(Generic[T]):
             stopped = self.stopped and isinstance(error, Exception) and isinstance(effect, Open | Receive | Pause)
             self._throw(Interrupt() if stopped else error)
         else:
-            self._step(lambda: self._course.send(result))
+            self._step(self._course.send, result)
 
-    def _step(self, step: Callable[[], None]) -> None:
+    def _step(self, step: Callable[[Any], None], value: Any) -> None:
         try:
-            step()
+            step(value)
         finally:
-            self._note_end()
+            if self._course.ended:
+                self._note_end()
 
     def _note_end(self) -> None:
-        if self._course.ended:
-            if self._answer is not None:
-                self._answer.close()
-            self._backstage.leave(self)
+        if self._answer is not None:
+            self._answer.close()
+        self._backstage.leave(self)
 
     def _do(self, effect: Effect | None) -> Any:  # noqa: PLR0911 - one for each effect
         match effect:
@@ -471,7 +474,7 @@ class AsyncDrive(Generic[T]):
         while not self._course.ended:
             effect = self._course.effect
             if isinstance(effect, Emit):
-                await self._step(lambda: self._course.send(None))
+                await self._step(self._course.send, None)
                 return effect.what
             await self._perform(effect)
         return None
@@ -507,7 +510,7 @@ class AsyncDrive(Generic[T]):
 
     async def _throw(self, error: BaseException) -> None:
         if not self._course.ended:
-            await self._step(lambda: self._course.throw(error))
+            await self._step(self._course.throw, error)
 
     def stop(self) -> None:
         """End the reply at the next chance, and wake whoever waits for it."""
@@ -526,11 +529,11 @@ class AsyncDrive(Generic[T]):
             stopped = self.stopped and stoppable and isinstance(error, Exception)
             await self._throw(Interrupt() if stopped else error)
         else:
-            await self._step(lambda: self._course.send(result))
+            await self._step(self._course.send, result)
 
-    async def _step(self, step: Callable[[], None]) -> None:
+    async def _step(self, step: Callable[[Any], None], value: Any) -> None:
         try:
-            step()
+            step(value)
         finally:
             if self._course.ended:
                 self._backstage.leave(self)

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from roleplay.domain.erasure import Files
 from roleplay.errors import SettingsError, StoreError
-from roleplay.store.database import POSTGRES_OPTIONS, Database, Patience, errors_as_ours, postgres_url
+from roleplay.store.database import POSTGRES_OPTIONS, Database, OurErrors, Patience, postgres_url
 
 T = TypeVar("T")
 READERS = 2
@@ -201,7 +201,7 @@ class AsyncPostgres:
         self._database.close()
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
-        with errors_as_ours():
+        with OurErrors():
             async with self._engine.connect() as connection:
                 result = await connection.run_sync(work)
                 try:
@@ -224,7 +224,7 @@ def _outcome(job: _Job, connection: Connection) -> _Outcome:
     driver: Any = connection.connection.driver_connection
     driver.execute("SAVEPOINT work")
     try:
-        with errors_as_ours():
+        with OurErrors():
             outcome = _done(job, connection)
     except Exception as error:  # noqa: BLE001 - handed to who waits
         driver.execute("ROLLBACK TO work")

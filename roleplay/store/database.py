@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -25,6 +24,7 @@ from sqlalchemy.pool import QueuePool
 
 from roleplay.domain.erasure import Files
 from roleplay.errors import InvalidInputError, RoleplayError, SettingsError, StoreError
+from roleplay.store import prepared
 from roleplay.store.stored import unreadable
 
 T = TypeVar("T")
@@ -102,19 +102,23 @@ class Database:
         try:
             with self.engine.connect() as connection:
                 driver: Any = connection.connection.driver_connection
-                _patiently(lambda: driver.execute("PRAGMA journal_mode = WAL"))
+                _patiently(driver.execute, "PRAGMA journal_mode = WAL")
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise as_ours(error) from error
 
     def _run(self, work: Callable[[Connection], T], begin: str) -> T:
-        with errors_as_ours(), self.engine.connect() as connection:
-            connection.begin()
+        with OurErrors(), self.engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            if self.dialect != "sqlite" or prepared.is_watched(connection):
+                connection.begin()
             if self.dialect == "sqlite":
-                driver: Any = connection.connection.driver_connection
-                _patiently(lambda: driver.execute(begin))
+                _patiently(driver.execute, begin)
             result = work(connection)
             try:
-                connection.commit()
+                if connection.in_transaction():
+                    connection.commit()
+                else:  # nothing went through SQLAlchemy, which knows of no transaction then
+                    driver.commit()
             except BaseException:
                 connection.invalidate()  # else it would go back to the pool with its transaction open
                 raise
@@ -142,7 +146,7 @@ def _wipe(driver: sqlite3.Connection) -> Files:
     too_large = pages * size > REWRITE_LIMIT_BYTES
     try:
         if not too_large:
-            _patiently(lambda: driver.execute("VACUUM"), WIPE_PATIENCE_S)
+            _patiently(driver.execute, "VACUUM", WIPE_PATIENCE_S)
         driver.execute(f"PRAGMA busy_timeout = {_WIPE_LOOK_MS}")
         give_up = time.monotonic() + WIPE_PATIENCE_S
         while driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
@@ -168,20 +172,20 @@ def _went_away(error: BaseException | None) -> bool:
     return state.startswith(("08", "57P")) or state in {"40001", "40P01"}
 
 
-def _patiently(step: Callable[[], object], patience_s: float | None = None) -> None:
-    """Do ``step``, waiting for SQLite's lock with jittered pauses above its own busy time-out."""
+def _patiently(
+    execute: Callable[[str], sqlite3.Cursor], statement: str, patience_s: float | None = None
+) -> sqlite3.Cursor:
+    """Execute ``statement``, waiting for SQLite's lock with jittered pauses above its own busy time-out."""
     give_up = time.monotonic() + (LOCK_PATIENCE_S if patience_s is None else patience_s)
     pause = _FIRST_PAUSE_S
     while True:
         try:
-            step()
-        except (DBAPIError, sqlite3.Error) as error:
+            return execute(statement)
+        except sqlite3.Error as error:
             if not is_locked(error) or time.monotonic() > give_up:
                 raise
             time.sleep(pause * random.random())  # noqa: S311 - spreads waiting writers, guards nothing
             pause = min(2 * pause, _LONGEST_PAUSE_S)
-        else:
-            return
 
 
 def is_locked(error: DBAPIError | sqlite3.Error) -> bool:
@@ -190,21 +194,24 @@ def is_locked(error: DBAPIError | sqlite3.Error) -> bool:
     return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-@contextmanager
-def errors_as_ours() -> Iterator[None]:
-    """Translate what the database raises, and what reading its rows raises where they hold what we never wrote.
+class OurErrors:
+    """Around what uses a database: translates what it raises, and what reading its rows raises, where they hold what
+    was never written.
 
     Nothing of a caller's runs in a transaction, and what callers give was checked before; so a ``ValueError`` that is
     none of ours is a row's: no JSON, not in an enumeration, no moment.
     """
-    try:
-        yield
-    except RoleplayError:
-        raise
-    except (SQLAlchemyError, sqlite3.Error, UnicodeEncodeError) as error:
-        raise as_ours(error) from error
-    except ValueError as error:
-        raise unreadable("a row", error) from None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None or isinstance(error, RoleplayError):
+            return
+        if isinstance(error, SQLAlchemyError | sqlite3.Error | UnicodeEncodeError):
+            raise as_ours(error) from error
+        if isinstance(error, ValueError):
+            raise unreadable("a row", error) from None
 
 
 def as_ours(error: SQLAlchemyError | sqlite3.Error | UnicodeEncodeError) -> StoreError | InvalidInputError:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.settings import Setting
@@ -23,8 +23,7 @@ def settings_of(text: str | None) -> Mapping[str, Setting]:
     return {name: Setting(value=value, layer=layer) for name, (value, layer) in told.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
+class NewMessage(NamedTuple):
     """A message to write; field by field as ``domain.Message``."""
 
     seq: int
@@ -59,8 +58,7 @@ class NewMessage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class NewVerdict:
+class NewVerdict(NamedTuple):
     """A guard's verdict to write; field by field as ``domain.StoredVerdict``."""
 
     side: str
@@ -70,8 +68,7 @@ class NewVerdict:
     original: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class NewTurn:
+class NewTurn(NamedTuple):
     """A turn to write; ``reply_seq`` is given out with it, its message comes when there is text."""
 
     seq: int
@@ -136,8 +133,7 @@ class Uttered:
     verdicts: tuple[NewVerdict, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NewCall:
+class NewCall(NamedTuple):
     """A model call to write, before it is made."""
 
     id: str
@@ -209,8 +205,7 @@ class Claim:
     verdicts: tuple[NewVerdict, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """Proof of a turn in flight: which turn, which attempt, whose."""
 
     tenant: str
@@ -230,8 +225,7 @@ class Hold:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class CallEnding:
+class CallEnding(NamedTuple):
     """How a model call ended: what the service said of it, the error as JSON, seconds from sending."""
 
     model_answered: str | None = None
@@ -262,8 +256,3 @@ class CallEnding:
             "first_token_s": self.first_token_s,
             "total_s": self.total_s,
         }
-
-
-def columns(value: Any) -> dict[str, Any]:
-    """Give one of the values above as the columns it fills."""
-    return {name: getattr(value, name) for name in value.__slots__}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Integer, bindparam, case, literal_column, select, text, true, update
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, Integer, bindparam, case, literal_column, sel
 from roleplay.domain.context import Line, Span
 from roleplay.store import sessions
 from roleplay.store.prepared import Prepared
-from roleplay.store.stored import as_text, reads
+from roleplay.store.stored import reads
 from roleplay.store.tables import MessageRow, TurnRow, table
 
 _NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")
@@ -103,24 +104,26 @@ def path_back(
     that answers it on this path, hidden with it or not: it was said in another when that turn is a variant.
     """
     rows = _rows(connection, tenant, session_id, head=head, start=start, cap=cap, per_message=per_message)
-    turns, hidden, roles = [row[2] for row in rows], [row[7] for row in rows], [row[8] for row in rows]
     pairs = [
-        (place, after)
-        for place, after in enumerate(range(1, len(rows)))
-        if roles[place] == "user" and roles[after] == "assistant"
+        (place, row, after)
+        for place, (row, after) in enumerate(pairwise(rows))
+        if row[8] == "user" and after[8] == "assistant"
     ]
-    if any(hidden):
-        # Where both say the same, or are of one turn, nothing need be asked: that is so unless a variant was hidden.
-        unclear = [turns[after] for place, after in pairs if hidden[place] != hidden[after]]
-        where = {"tenant": tenant, "session": session_id, "turns": unclear}
-        answered = set(connection.execute(_ANSWERED, where).scalars()) if unclear else set()
-        for place, after in pairs:
-            if turns[place] == turns[after] or rows[place][0] in answered:
-                hidden[place] = hidden[after]
-    for place, after in pairs:
-        turns[place] = turns[after]
-    visible = [(row, turn) for row, turn, gone in zip(rows, turns, hidden, strict=True) if not gone]
-    return Path(_lines(visible), tuple([row[0] for row, gone in zip(rows, hidden, strict=True) if gone]))
+    turns, hidden = [row[2] for row in rows], [row[7] for row in rows]
+    for place, _, after in pairs:
+        turns[place] = after[2]
+    if not any(hidden):
+        return Path(_lines(rows, turns), ())
+    # Where both say the same, or are of one turn, nothing need be asked: that is so unless a variant was hidden.
+    unclear = [after[2] for _, row, after in pairs if row[7] != after[7]]
+    where = {"tenant": tenant, "session": session_id, "turns": unclear}
+    answered = set(connection.execute(_ANSWERED, where).scalars()) if unclear else set()
+    for place, row, after in pairs:
+        if row[2] == after[2] or row[0] in answered:
+            hidden[place] = after[7]
+    visible = [place for place, gone in enumerate(hidden) if not gone]
+    lines = _lines([rows[place] for place in visible], [turns[place] for place in visible])
+    return Path(lines, tuple([row[0] for row, gone in zip(rows, hidden, strict=True) if gone]))
 
 
 def _rows(connection: Connection, tenant: str, session_id: str, **bounds: int) -> list[Any]:
@@ -137,10 +140,12 @@ def _rows(connection: Connection, tenant: str, session_id: str, **bounds: int) -
 
 
 @reads("a message")
-def _lines(rows: Sequence[tuple[Any, int]]) -> tuple[Line, ...]:
-    lines = []
-    for (seq, _, _, seat, name, said, tokens, _, _, counter, _), turn_seq in rows:
-        lines.append(Line(seq, turn_seq, seat, as_text(name), as_text(said), tokens, counter))
+def _lines(rows: Sequence[Sequence[Any]], turns: Iterable[int]) -> tuple[Line, ...]:
+    lines, new = [], tuple.__new__  # a named tuple's own costs three times as much
+    for (seq, _, _, seat, name, said, tokens, _, _, counter, _), turn_seq in zip(rows, turns, strict=True):
+        if type(name) is not str or type(said) is not str:  # SQLite keeps what it is given
+            raise TypeError("text")
+        lines.append(new(Line, (seq, turn_seq, seat, name, said, tokens, counter)))
     return tuple(lines)
 
 
@@ -150,7 +155,8 @@ def span(connection: Connection, tenant: str, session_id: str, wanted: Span) -> 
         return []
     unbounded = 2**31 - 1
     rows = _rows(connection, tenant, session_id, head=wanted.last, start=wanted.first, cap=unbounded, per_message=0)
-    return list(_lines([(row, row[2]) for row in rows if row[0] not in wanted.hidden]))
+    visible = [row for row in rows if row[0] not in wanted.hidden]
+    return list(_lines(visible, [row[2] for row in visible]))
 
 
 def recount(

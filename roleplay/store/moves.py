@@ -22,7 +22,7 @@ _MOVE = Prepared(
         _s.id == bindparam("of_session"),
         func.coalesce(_s.head_seq, 0) == bindparam("from_head"),
     )
-    .values(head_seq=bindparam("to_head"), version=_s.version + 1, last_turn_at=bindparam("at"))
+    .values(head_seq=bindparam("to_head"), version=_s.version + 1)
 )
 _INSERT = Prepared(
     insert(table(HeadMoveRow)).from_select(
@@ -68,10 +68,11 @@ def move_head(
 ) -> bool:
     """Move a session's head and record the move, when it stands where ``move`` begins; says whether it did."""
     came_from, to = move
-    where = {"of_tenant": tenant, "of_session": session_id, "at": at}
+    where = {"of_tenant": tenant, "of_session": session_id}
     if _MOVE.run(connection, where | {"from_head": came_from or 0, "to_head": to}).rowcount != 1:
         return False
-    _INSERT.run(connection, where | {"from_seq": came_from, "to_seq": to, "cause": cause, "undoes": undoes})
+    move_row = {"from_seq": came_from, "to_seq": to, "cause": cause, "undoes": undoes, "at": at}
+    _INSERT.run(connection, where | move_row)
     return True
 
 

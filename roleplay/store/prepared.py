@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, cast
 
 from sqlalchemy import ClauseElement, Connection, Dialect
@@ -84,18 +85,18 @@ class _Compiled(NamedTuple):
     """A statement as a driver takes it: its text, and where each value goes, by place or by name."""
 
     sql: str
-    places: list[str] | None
+    placed: Callable[[dict[str, Any]], Any] | None
     asked: int
     constants: dict[str, Any]
-    conversions: dict[str, Callable[[Any], Any]]
+    conversions: list[tuple[str, Callable[[Any], Any]]]
 
-    def parameters(self, values: Mapping[str, Any]) -> tuple[Any, ...] | dict[str, Any]:
+    def parameters(self, values: Mapping[str, Any]) -> Any:
         given = {**values, **self.constants}
         if len(given) != self.asked:
             raise TypeError(f"the statement takes {self.asked} values and was given {sorted(given)}")
-        for name, convert in self.conversions.items():
+        for name, convert in self.conversions:
             given[name] = convert(given[name])
-        return given if self.places is None else tuple([given[name] for name in self.places])
+        return given if self.placed is None else self.placed(given)
 
 
 def _compile(statement: ClauseElement, dialect: Dialect, values: Mapping[str, Any]) -> _Compiled:
@@ -108,5 +109,10 @@ def _compile(statement: ClauseElement, dialect: Dialect, values: Mapping[str, An
             constants[name] = convert(parameter.effective_value) if convert else parameter.effective_value
         elif convert:
             conversions[name] = convert
-    places = list(compiled.positiontup or ()) if compiled.positional else None
-    return _Compiled(compiled.string, places, len(compiled.params), constants, conversions)
+    places = list(compiled.positiontup or ())
+    placed = (itemgetter(*places) if len(places) > 1 else _placed(places)) if compiled.positional else None
+    return _Compiled(compiled.string, placed, len(compiled.params), constants, list(conversions.items()))
+
+
+def _placed(places: list[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    return lambda given: tuple([given[name] for name in places])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, cast
 
 from sqlalchemy import (
@@ -36,10 +37,12 @@ CAUSES = ("greeting", "reply", "accept", "choose", "rewind", "fork", "edit", "un
 ON_HEAD = f"{IN_FLIGHT} AND moves_head"
 
 
+@lru_cache(maxsize=64)  # all rows of a transaction have one moment
 def _sqlite_moment(value: datetime | None) -> str | None:
     if value is None:
         return None
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    moment = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return moment.replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -7,7 +7,6 @@ changes nothing of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,7 +23,6 @@ from roleplay.store.entries import (
     NewMessage,
     NewTurn,
     Uttered,
-    columns,
 )
 from roleplay.store.moves import move_head
 from roleplay.store.prepared import Prepared
@@ -166,7 +164,7 @@ def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: 
     if new.again:
         _claim_again(connection, tenant, session_id, new, now)
     else:
-        row = columns(new.turn) | plain | {"created_at": at, "ended_at": None}
+        row = new.turn._asdict() | plain | {"created_at": at, "ended_at": None}
         leased = _INSERT_LEASED[connection.dialect.name]
         leased.run(connection, row | _until(connection, now, new.lease))
     if new.human is not None:
@@ -252,7 +250,7 @@ def _claim_again(connection: Connection, tenant: str, session_id: str, new: Clai
 
 def add_turn(connection: Connection, tenant: str, session_id: str, turn: NewTurn, at: datetime) -> None:
     """Insert one turn that needs no model and has ended at ``at``."""
-    row = columns(turn) | {"tenant": tenant, "session_id": session_id, "created_at": at, "ended_at": at}
+    row = turn._asdict() | {"tenant": tenant, "session_id": session_id, "created_at": at, "ended_at": at}
     _INSERT_TURN.run(connection, row)
 
 
@@ -260,13 +258,13 @@ def add_message(
     connection: Connection, tenant: str, session_id: str, turn_seq: int, message: NewMessage, at: datetime
 ) -> None:
     """Insert one message of a turn."""
-    row = columns(message) | {"tenant": tenant, "session_id": session_id, "turn_seq": turn_seq, "created_at": at}
+    row = message._asdict() | {"tenant": tenant, "session_id": session_id, "turn_seq": turn_seq, "created_at": at}
     _INSERT_MESSAGE.run(connection, row)
 
 
 def add_call(connection: Connection, tenant: str, session_id: str, call: NewCall, at: datetime) -> None:
     """Insert one model call, still running."""
-    _INSERT_CALL.run(connection, columns(call) | {"tenant": tenant, "session_id": session_id, "created_at": at})
+    _INSERT_CALL.run(connection, call._asdict() | {"tenant": tenant, "session_id": session_id, "created_at": at})
 
 
 def next_attempt(
@@ -288,12 +286,12 @@ def next_attempt(
     Again with the same values, it changes nothing and says what it said.
     """
     if not _still_held(connection, _NEXT_ATTEMPT, hold, lease, now):
-        return is_held(connection, replace(hold, attempt=call.attempt))
+        return is_held(connection, hold._replace(attempt=call.attempt))
     end_call(connection, hold, *ended)
     _add_pieces(connection, hold.tenant, hold.session_id, pieces)
     if state is not None:
         _hand_on(connection, hold.tenant, hold.session_id, hold.turn_seq, state)
-        connection.execute(_STAND_ON_STATE, replace(hold, attempt=call.attempt).where())
+        connection.execute(_STAND_ON_STATE, hold._replace(attempt=call.attempt).where())
     add_call(connection, hold.tenant, hold.session_id, call, at)
     return True
 

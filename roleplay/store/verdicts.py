@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, insert, select
 
 from roleplay.domain.guards import StoredVerdict
-from roleplay.store.entries import NewVerdict, columns
+from roleplay.store.entries import NewVerdict
 from roleplay.store.stored import reads
 from roleplay.store.tables import TurnRow, VerdictRow, table
 
@@ -34,7 +34,7 @@ def add(
     """Write the verdicts on one side of a turn; ``turn`` is its number and its attempt."""
     plain = {"tenant": tenant, "session_id": session_id, "turn_seq": turn[0], "attempt": turn[1], "created_at": at}
     if verdicts:
-        rows = [plain | columns(one) | {"ordinal": number} for number, one in enumerate(verdicts, start=1)]
+        rows = [plain | one._asdict() | {"ordinal": number} for number, one in enumerate(verdicts, start=1)]
         connection.execute(_INSERT, rows)
 
 

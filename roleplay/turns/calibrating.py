@@ -25,8 +25,9 @@ from roleplay.store.calibrations import Subject
 from roleplay.turns.effects import Steps, read, write
 from roleplay.wire.dialects import demands
 
-MERGE_AT = 16
+MERGE_AT = 48
 MERGE_EARLY_AT = 4
+EARLY = 16
 RECOUNT_LIMIT = 500
 
 
@@ -77,7 +78,7 @@ class Learned:
     @property
     def is_due(self) -> bool:
         """Whether enough waits to be merged."""
-        return len(self.waiting) >= (MERGE_AT if self.fit.observations > MERGE_AT else MERGE_EARLY_AT)
+        return len(self.waiting) >= (MERGE_AT if self.fit.observations > EARLY else MERGE_EARLY_AT)
 
 
 Memory = MutableMapping[Subject, Learned]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from roleplay.chat.retry import pause_before_next
@@ -315,8 +315,7 @@ class Reply:
         ended = self.call.id, self._ending(error)
         draft = self.plan.draft
         front, front_digest = recipes.front_of(draft.recipe.front)
-        call = replace(
-            self.call,
+        call = self.call._replace(
             id=self.scene.ports.new_id(),
             attempt=self.call.attempt + 1,
             model_asked=self.plan.endpoint.model,
@@ -345,7 +344,7 @@ class Reply:
         except GeneratorExit:
             raise
         except BaseException:
-            if (yield from read(lambda db: store.is_held(db, replace(hold, attempt=call.attempt)))):
+            if (yield from read(lambda db: store.is_held(db, hold._replace(attempt=call.attempt)))):
                 self.call, self.call_at = call, at
             raise
         if not held:

@@ -169,10 +169,10 @@ def _meaning(refusal: _Refusal) -> Meaning:
 def _refusal(status: int, body: object) -> _Refusal:
     if isinstance(body, str):
         return _Refusal(None, _page_words(body), "", status)
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         return _Refusal(None, "", "", status)
     error = body.get("error")
-    inner: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+    inner: Mapping[str, Any] = error if isinstance(error, dict) else {}
     words = _first_words(
         _base(body).get("status_msg"), inner.get("message"), error, body.get("message"), body.get("detail")
     )
@@ -196,7 +196,7 @@ def _own_status(status: int, inner: Mapping[str, Any]) -> int:
 
 def _base(body: Mapping[str, Any]) -> Mapping[str, Any]:
     base = body.get("base_resp")
-    return base if isinstance(base, Mapping) else {}
+    return base if isinstance(base, dict) else {}
 
 
 def _base_code(body: Mapping[str, Any]) -> int | None:
@@ -224,5 +224,5 @@ def _number(value: object) -> int | None:
 
 
 def _category(body: object, side: str) -> str | None:
-    number = _number(body.get(f"{side}_sensitive_type")) if isinstance(body, Mapping) else None
+    number = _number(body.get(f"{side}_sensitive_type")) if isinstance(body, dict) else None
     return next((one.name.lower() for one in SensitiveCategory if one == number), None)

@@ -26,6 +26,8 @@ _DEMANDS = {
 _FRONT = {Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI}
 _SAMPLES = {Role.SAMPLE_USER, Role.SAMPLE_AI}
 _MODEL_ROLES = {Role.ASSISTANT, Role.SAMPLE_AI}
+_SYSTEM = Role.SYSTEM
+_WRITTEN = {role: role.value for role in Role}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 _ONLY_THOUGHT = "…"
 _DIALOGUE_BREAK = "***"
@@ -65,33 +67,29 @@ def write_messages(dialect: Dialect, messages: Sequence[ContextMessage]) -> list
     """
     front, history = _parted(messages)
     if dialect is Dialect.MINIMAX and _in_turn(history):
-        return [{"role": role, "name": name, "content": text} for role, name, text in (*front, *history)]
+        return [{"role": _WRITTEN[role], "name": name, "content": text} for role, name, text in (*front, *history)]
     blocks = _blocks(history)
     return _named(front, blocks) if dialect is Dialect.MINIMAX else _folded(front, blocks)
 
 
 def _parted(messages: Sequence[ContextMessage]) -> tuple[list[ContextMessage], list[ContextMessage]]:
+    """Clean the messages and part them where history begins. Most of them are clean, and stay what they are."""
     front: list[ContextMessage] = []
     history: list[ContextMessage] = []
     for place, message in enumerate(messages):
-        if not message.text or message.text.isspace():
+        role, name, text = message
+        if not text or text.isspace():
             continue
-        leads = message.role in _FRONT or (place == 0 and message.role is Role.SYSTEM)
-        (front if leads else history).append(_clean(message))
+        spoken = without_thinking(text) if role in _MODEL_ROLES else text
+        if spoken is not text and (not spoken or spoken.isspace()):
+            spoken = _ONLY_THOUGHT
+        plain = _clean_name(name)
+        if not plain:
+            raise InvalidInputError("name", f"is blank in a {role} message")
+        is_clean = spoken is text and plain == name
+        leads = role in _FRONT or (place == 0 and role is _SYSTEM)
+        (front if leads else history).append(message if is_clean else ContextMessage(role, plain, spoken))
     return front, history
-
-
-def _clean(message: ContextMessage) -> ContextMessage:
-    name = _clean_name(message.name)
-    if not name:
-        raise InvalidInputError("name", f"is blank in a {message.role} message")
-    text = message.text
-    if message.role in _MODEL_ROLES:
-        text = without_thinking(text)
-        text = _ONLY_THOUGHT if not text or text.isspace() else text
-    if name == message.name and text is message.text:
-        return message
-    return ContextMessage(message.role, name, text)
 
 
 @lru_cache(maxsize=1024)
@@ -140,9 +138,10 @@ def _in_turn(history: list[ContextMessage]) -> bool:
     """Whether speakers alternate and nobody instructs them between, so that every message is a block of its own."""
     before = None
     for message in history:
-        if message.role is before or message.role is Role.SYSTEM:
+        role = message.role
+        if role is before or role is _SYSTEM:
             return False
-        before = message.role
+        before = role
     return True
 
 
@@ -158,7 +157,7 @@ def _named(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str, 
 
 
 def _message(role: Role, name: str, text: str) -> dict[str, str]:
-    return {"role": role, "name": name, "content": text}
+    return {"role": _WRITTEN[role], "name": name, "content": text}
 
 
 def _folded(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str, str]]:
@@ -166,11 +165,11 @@ def _folded(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str,
     samples = [f"{message.name}: {message.text}" for message in front if message.role in _SAMPLES]
     if samples:
         sections.append("\n".join([_DIALOGUE_BREAK, *samples, _DIALOGUE_BREAK]))
-    written = [{"role": Role.SYSTEM.value, "content": "\n\n".join(sections)}] if sections else []
+    written = [{"role": _WRITTEN[_SYSTEM], "content": "\n\n".join(sections)}] if sections else []
     user = _main_user(front, blocks)
     for block in blocks:
         others = {part.name for part in block.said} - {user} if block.role is Role.USER else set()
-        written.append({"role": block.role.value, "content": _joined(block, others)})
+        written.append({"role": _WRITTEN[block.role], "content": _joined(block, others)})
     return written
 
 

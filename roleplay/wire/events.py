@@ -57,13 +57,13 @@ class ReplyEvents:
             ChatError: the event is a refusal, of whichever class its code names.
             BadReplyError: it is no object, or its words are not text, or the reply's text passes the limit.
         """
-        if not isinstance(event, Mapping):
+        if not isinstance(event, dict):
             raise BadReplyError("an event of the reply is not a JSON object")
         self.facts.observe(event)
         if is_refusal(event):
             raise chat_error(self._status, event, now=self._now)
         for choice in _list(event, "choices"):
-            if not isinstance(choice, Mapping):
+            if not isinstance(choice, dict):
                 raise BadReplyError("a choice of the reply is not a JSON object")
             if self._is_ours(choice):
                 self._choice(choice)
@@ -133,7 +133,7 @@ def _list(data: Mapping[str, Any], name: str) -> list[Any]:
 
 def _object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = data.get(name) or {}
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise BadReplyError(f"{name} of the reply is not an object")
     return value
 
@@ -147,5 +147,5 @@ def _text(data: Mapping[str, Any], name: str) -> str:
 
 def _details(part: Mapping[str, Any]) -> str:
     details = part.get("reasoning_details")
-    texts = [one.get("text") for one in details if isinstance(one, Mapping)] if isinstance(details, list) else []
+    texts = [one.get("text") for one in details if isinstance(one, dict)] if isinstance(details, list) else []
     return "".join(text for text in texts if isinstance(text, str))

@@ -61,7 +61,7 @@ def count(value: object) -> int | None:
 
 
 def _usage(data: object) -> Usage | None:
-    if not isinstance(data, Mapping):
+    if not isinstance(data, dict):
         return None
     prompt, completion = (_part(data, name) for name in ("prompt_tokens_details", "completion_tokens_details"))
     usage = Usage(
@@ -77,7 +77,7 @@ def _usage(data: object) -> Usage | None:
 
 def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = data.get(name)
-    return part if isinstance(part, Mapping) else {}
+    return part if isinstance(part, dict) else {}
 
 
 def _either(first: object, second: object) -> int | None:
@@ -97,7 +97,7 @@ def _flagged(known: Sensitivity, event: Mapping[str, Any]) -> Sensitivity:
 
 
 def _base_resp(data: object) -> BaseResp | None:
-    code = count(data.get("status_code")) if isinstance(data, Mapping) else None
-    if code is None or not isinstance(data, Mapping):
+    code = count(data.get("status_code")) if isinstance(data, dict) else None
+    if code is None or not isinstance(data, dict):
         return None
     return BaseResp(status_code=code, status_msg=word(data.get("status_msg")) or "")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic_core import to_json
 
 from roleplay.errors import InvalidInputError
 from roleplay.wire.dialects import write_messages
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from roleplay.domain.endpoint import Dialect, Endpoint
     from roleplay.domain.settings import Sampling
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 RECIPE_VERSION = 1
 """Which way of turning a recipe into bytes a stored call used; each change of bytes needs a new one."""
 
@@ -49,7 +52,7 @@ def parameters(endpoint: Endpoint, sampling: Sampling, *, stream: bool) -> dict[
 
 def parameters_json(parameters: Mapping[str, object]) -> str:
     """Give ``parameters`` as the JSON text to store; loaded and sent again, it gives the same bytes."""
-    return _json(dict(parameters))
+    return _JSON.encode(dict(parameters))
 
 
 def encode_request(dialect: Dialect, messages: Sequence[ContextMessage], parameters: Mapping[str, object]) -> bytes:
@@ -57,12 +60,10 @@ def encode_request(dialect: Dialect, messages: Sequence[ContextMessage], paramet
 
     What may differ from turn to turn stands behind the messages, so that successive requests begin with the same bytes.
     """
-    rest = {name: value for name, value in parameters.items() if name != "model"}
-    return _json({"model": parameters["model"], "messages": write_messages(dialect, messages), **rest}).encode()
-
-
-def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    rest = _JSON.encode({name: value for name, value in parameters.items() if name != "model"})[1:].encode()
+    model = _JSON.encode(parameters["model"]).encode()
+    said = to_json(write_messages(dialect, messages))  # of texts the bytes that _JSON gives, in a third of the time
+    return b'{"model":%b,"messages":%b%b%b' % (model, said, b"," if len(rest) > 1 else b"", rest)
 
 
 def _check_share(field: str, value: float | None) -> None:
