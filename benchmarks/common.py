@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import socket
 import sqlite3
 import subprocess
@@ -53,7 +54,14 @@ LONG_REPLY = (
     "said: I do not know the depth, I know the places where men have drowned. A map of fear is also a map. Draw me "
     "yours, and leave out the roads; roads are where others have been. *He pushes the brush across the table.*"
 )
-"""With ``HUMAN`` about 300 tokens a turn."""
+"""With ``HUMAN`` about 300 tokens a turn, as in prose. With ``TALK=short`` in the environment it is about 90, as in
+chats, and a budget holds three times as many messages."""
+if os.environ.get("TALK") == "short":
+    HUMAN = "If the grain is late again, how long can the garrison hold the pass? Winter is near. ({})"
+    LONG_REPLY = (
+        "*He turns the cup.* A garrison does not hold a pass with grain; it holds with the belief that grain comes. "
+        "Send forty carts by the upper road at noon, half of them empty, and the others by night. Now drink your tea."
+    )
 PERSONA = Persona(
     "Zhuge Liang",
     "Chancellor of Shu. Calm, exact, fond of parables; he answers a question with the question behind it. He knows the "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
@@ -72,6 +73,11 @@ def _base_url(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
+@lru_cache(maxsize=256)
+def _host(base_url: str) -> str:
+    return urlsplit(base_url).netloc
+
+
 def _api_key(key: Any) -> Any:
     """Take off the line break that a key read from a file ends with; what a header cannot hold is refused unshown."""
     text = key.get_secret_value() if isinstance(key, SecretStr) else key
@@ -138,7 +144,7 @@ class Endpoint(Input):
     @property
     def host(self) -> str:
         """Host and port, as they may be logged and stored."""
-        return urlsplit(self.base_url).netloc
+        return _host(self.base_url)
 
     @property
     def url(self) -> str:

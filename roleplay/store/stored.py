@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
 from roleplay.errors import StoreError
 
+P = ParamSpec("P")
+T = TypeVar("T")
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
 
-@contextmanager
-def reads(what: str) -> Iterator[None]:
+
+def reads(what: str) -> _Reads:
     """Around, or as a decorator of, what makes a value of a row and nothing else. Raises ``StoreError``."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise unreadable(what, error) from None  # some of them hold the text that was stored
+    return _Reads(what)
+
+
+class _Reads:
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, _UNREADABLE) and not isinstance(error, StoreError):
+            raise unreadable(self._what, error) from None  # some of them hold the text that was stored
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def reading(*args: P.args, **kwargs: P.kwargs) -> T:
+            with self:
+                return function(*args, **kwargs)
+
+        return reading
 
 
 def as_text(text: object) -> str:
