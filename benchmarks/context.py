@@ -6,8 +6,8 @@ messages that fit by counts which it stored with them, posts them with a shared 
 and reply with ``sqlite3`` in two synced commits. *Ours* is ``session.send`` over the HTTP client and the database that
 ``Roleplay.open`` uses. The peers are other libraries that keep conversations, each *as documented*, through the front
 door that its documentation shows, and *store only*, with its store alone and the client of the floor:
-`benchmarks/documented.py` and `benchmarks/peers.py` say how. A turn is about 300 tokens and the budget 8,000 for
-everybody who has one. Histories are filled in SQL, or by a peer's own calls.
+`benchmarks/documented.py` and `benchmarks/peers.py` say how. A turn is about 300 tokens (``TALK=short`` in the
+environment: 90) and the budget 8,000 for everybody who has one. Histories are filled in SQL, or by a peer's own calls.
 
 All sides of a size run in one process, in blocks that take turns, so that a machine which slows down slows all. The
 server is another process, whose processor time is in no figure. The databases lie in one directory on a real disk. For
@@ -36,47 +36,18 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import peers
-from common import (
-    FLOOR_SCHEMA,
-    HUMAN,
-    LONG_REPLY,
-    MODEL,
-    PERSONA,
-    Floor,
-    Ours,
-    Server,
-    assert_durable,
-    filesystem,
-    markdown,
-    plain,
-    refuse_memory,
-)
+from common import HUMAN, LONG_REPLY, Server, assert_durable, filesystem, refuse_memory
 from documented import DOCUMENTED
-from longpast import grow
-from peers import (
-    BUDGET_TOKENS,
-    OTHER,
-    ROOM,
-    STORE_ONLY,
-    SYSTEM,
-    WINDOW,
-    Side,
-    Tally,
-    UnableError,
-    about,
-    fitting,
-    spoken,
-)
-
-from roleplay import EstimatingCounter, SessionSettings
+from own import OWN
+from peers import STORE_ONLY, SYSTEM, UnableError
+from tables import SPOKEN_BYTES, Outcome, show, show_page
+from watching import Watched, counting_rows, disk_written, settings_of, settle, used, watch
 
 PEERS = {**DOCUMENTED, **STORE_ONLY}
 SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
@@ -89,151 +60,6 @@ FEWEST = 3
 WARM_ENOUGH_S = 0.3  # a turn that takes longer is not told by what is loaded and opened for the first time
 LONGEST_S = 60.0  # a turn
 SHARE_S = 20.0  # of each side at each size
-SPOKEN_BYTES = len(HUMAN.encode()) + len(LONG_REPLY.encode())
-GROWTH_TARGET = 2 * SPOKEN_BYTES + 2_048
-SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
-CONNECT = sqlite3.connect
-
-
-class Watched(sqlite3.Connection):
-    """A connection that can be found by its file, whoever opened it."""
-
-    opened: WeakSet[Watched] = WeakSet()
-    factories: dict[str, Callable[[Any], Any]] = {}
-
-    def __init__(self, database: Any, *values: Any, **named: Any) -> None:
-        super().__init__(database, *values, **named)
-        self.file = Path(str(database)).name
-        if made := Watched.factories.get(self.file):
-            self.row_factory = made(None)
-        Watched.opened.add(self)
-
-    @classmethod
-    def of(cls, path: Path) -> list[Watched]:
-        """Find the open connections to a file."""
-        return [one for one in cls.opened if one.file == path.name and _is_open(one)]
-
-
-def _is_open(connection: sqlite3.Connection) -> bool:
-    try:
-        return connection.execute("SELECT 1").fetchone() is not None
-    except sqlite3.ProgrammingError:
-        return False
-
-
-def watch() -> None:
-    """Let every connection that is opened from now on be a watched one."""
-
-    def connect(database: Any, *values: Any, **named: Any) -> sqlite3.Connection:
-        made: sqlite3.Connection = CONNECT(database, *values, **{"factory": Watched} | named)
-        return made
-
-    sqlite3.connect = sqlite3.dbapi2.connect = connect  # type: ignore[assignment]
-
-
-class FloorSide(Floor):
-    """The floor with more than one conversation, and with its history on the disk."""
-
-    schema = FLOOR_SCHEMA + (
-        "ALTER TABLE messages ADD COLUMN session INTEGER; ALTER TABLE messages ADD COLUMN tokens INTEGER;"
-        "CREATE INDEX of_session ON messages (session, id);"
-    )
-
-    def __init__(self, path: Path, url: str) -> None:
-        super().__init__(path, url)
-        self.tally = Tally()
-        self._about = self.tally.over(about)
-        self._said = 0
-
-    def keep(self, turn: int | None, role: str, name: str, text: str) -> None:
-        insert = "INSERT INTO messages (turn_id, role, name, text, session, tokens) VALUES (?, ?, ?, ?, 1, ?)"
-        self.db.execute(insert, (turn, role, name, text, self._about(text)))
-
-    def sends(self, past: int) -> range:
-        """As those who cut to a budget."""
-        return fitting(past)
-
-    def fill(self, messages: int) -> None:
-        """Give the conversation a past."""
-        self._fill(1, messages)
-
-    def _fill(self, session: int, messages: int) -> None:
-        insert = "INSERT INTO messages (turn_id, role, name, text, session, tokens) VALUES (?, ?, ?, ?, ?, ?)"
-        for chunk in spoken(messages):
-            self.db.execute("BEGIN IMMEDIATE")
-            for line, reply in chunk:
-                turn = self.db.execute(
-                    "INSERT INTO turns VALUES (NULL, 'completed', 7000, 190, 7190, datetime(), datetime())"
-                ).lastrowid
-                self.db.execute(insert, (turn, "user", "Traveler", line, session, about(line)))
-                self.db.execute(insert, (turn, "assistant", PERSONA.name, reply, session, about(reply)))
-            self.db.execute("COMMIT")
-
-    def beside(self, messages: int) -> None:
-        """Write other conversations."""
-        for number in range(messages // OTHER):
-            self._fill(2 + number, OTHER)
-
-    def turn(self) -> None:
-        """Read what fits, post, keep."""
-        self._said += 1
-        text = HUMAN.format(self._said)
-        left, past = ROOM - self._about(text), []
-        newest = "SELECT role, name, text, tokens FROM messages WHERE session = 1 ORDER BY id DESC"
-        with closing(self.db.execute(newest)) as rows:
-            for role, name, said, tokens in rows:
-                left -= tokens
-                if left < 0:
-                    break
-                past.append({"role": role, "name": name, "content": said})
-        past.append({"role": "system", "name": PERSONA.name, "content": SYSTEM})
-        human = {"role": "user", "name": "Traveler", "content": text}
-        self.say({"model": MODEL, "messages": [*reversed(past), human], "stream": False})
-
-    def close(self) -> None:
-        """Close the database."""
-        self.db.close()
-
-
-class Counting(EstimatingCounter):
-    """The counter of ``Roleplay.open``, with a tally."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._count = tally.over(super().count)
-
-    def count(self, text: str) -> int:
-        return self._count(text)
-
-
-class OurSide(Ours):
-    """A session of ours that begins with a past."""
-
-    def __init__(self, path: Path, url: str) -> None:
-        self.tally = Tally()
-        base_url = url.removesuffix("/chat/completions")
-        settings = SessionSettings(budget_tokens=BUDGET_TOKENS)
-        super().__init__(path, base_url, settings, counter=Counting(self.tally))
-
-    def sends(self, past: int) -> range:
-        """From a low-water mark up to what fits, with the system's words and the examples in messages of their own."""
-        return range(min(past, WINDOW // 3), WINDOW + 12)
-
-    def fill(self, messages: int) -> None:
-        """Say two things and copy the second."""
-        for _ in range(2):
-            self.turn()
-        grow(self.database, self.session, messages)
-
-    def beside(self, messages: int) -> None:
-        """Write other sessions."""
-        for _ in range(messages // OTHER):
-            session = self.new_session()
-            for number in range(2):
-                session.send(HUMAN.format(number))
-            grow(self.database, session, OTHER)
-
-
-OWN: dict[str, Callable[[Path, str], Side]] = {"floor": FloorSide, "ours": OurSide}
 
 
 @dataclass
@@ -276,28 +102,6 @@ class Cost:
         }
 
 
-def used(path: Path) -> int:
-    """Give the bytes of the pages that a database uses, with those that its log still holds."""
-    with closing(sqlite3.Connection(path)) as looking:
-        pages, free, size = (
-            looking.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
-        )
-    return int((pages - free) * size)
-
-
-def settle(path: Path) -> None:
-    """Bring what was filled from the log into the database, so that no turn has to."""
-    with closing(sqlite3.Connection(path)) as looking:
-        looking.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def disk_written() -> int:
-    """Give the bytes that this process made the disk write, where the system tells; else 0."""
-    told = Path("/proc/self/io")
-    lines = told.read_text(encoding="ascii").splitlines() if told.exists() else []
-    return next((int(line.split()[1]) for line in lines if line.startswith("write_bytes")), 0)
-
-
 class Runner:
     """A side at one length, opened and filled, and what it has cost so far."""
 
@@ -327,7 +131,7 @@ class Runner:
             if name in OWN:
                 for one in connections:
                     assert_durable(one)
-            self.cost = Cost(name, messages, beside, _settings(connections))
+            self.cost = Cost(name, messages, beside, settings_of(connections))
             self._before = used(path)
         except BaseException:
             self._side.close()
@@ -370,7 +174,7 @@ class Runner:
         cost.growth = (used(self._path) - self._before) / self._ran
         turns = min(COUNTED, self._ran)
         self._side.tally.tokens = 0
-        with _rows(self._path) as seen:
+        with counting_rows(self._path) as seen:
             for _ in range(turns):
                 self._side.turn()
         self._sent(turns)
@@ -410,53 +214,6 @@ def check(name: str, body: dict[str, Any]) -> None:
 
 def _text(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
-
-
-def _settings(connections: Sequence[sqlite3.Connection]) -> str:
-    found = {
-        f"{one.execute('PRAGMA journal_mode').fetchone()[0]}, "
-        f"{SYNCHRONOUS[one.execute('PRAGMA synchronous').fetchone()[0]]}"
-        for one in connections
-    }
-    return " and ".join(sorted(found))
-
-
-@contextmanager
-def _rows(path: Path) -> Iterator[list[int]]:
-    """Count the rows that the connections to a file give, whenever they are opened, and the bytes of text in them."""
-    seen = [0, 0]
-    connections = Watched.of(path)
-    before = [one.row_factory for one in connections]
-
-    def factory(made: Any) -> Callable[[sqlite3.Cursor, tuple[Any, ...]], Any]:
-        def row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Any:
-            seen[0] += 1
-            seen[1] += sum(len(value) for value in values if isinstance(value, str | bytes))
-            return values if made is None else made(cursor, values)
-
-        return row
-
-    for one, made in zip(connections, before, strict=True):
-        one.row_factory = factory(made)
-    Watched.factories[path.name] = factory
-    try:
-        yield seen
-    finally:
-        del Watched.factories[path.name]
-        for one, made in zip(connections, before, strict=True):
-            one.row_factory = made
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one run of this program found."""
-
-    machine: str
-    filesystem: str
-    versions: dict[str, str]
-    spoken_bytes: int
-    costs: list[dict[str, Any]]
-    left_out: list[str]
 
 
 class Bench:
@@ -532,83 +289,6 @@ class Bench:
 def tell(line: str) -> None:
     """Say what goes on, apart from what is printed."""
     print(f"context.py: {line}", file=sys.stderr, flush=True)
-
-
-HEAD = ["history", "side", "turns", "wall, median", "wall, p95", "CPU", "growth", "of text", "written", "rows", "read",
-        "counted", "request", "messages", "journal, synchronous"]  # fmt: skip
-
-
-def _length(one: dict[str, Any]) -> str:
-    return f"{one['messages']:,}" + (f" beside {one['beside']:,}" if one["beside"] else "")
-
-
-def rows(found: Outcome, only: int | None = None) -> list[list[str]]:
-    """Give the rows of the table, or those of one length alone; times in milliseconds."""
-    return [
-        [
-            _length(one),
-            one["side"],
-            str(one["turns"]),
-            *(f"{one[name]:,.2f}" for name in ("wall_median_ms", "wall_p95_ms", "cpu_ms")),
-            f"{one['growth_bytes']:,.0f}",
-            f"{one['growth_of_text']:.2f}",
-            *(f"{one[name]:,.0f}" for name in ("written_bytes", "rows", "read_bytes", "tokens_counted")),
-            f"{one['request_bytes']:,.0f}",
-            f"{one['request_messages']:,.0f}",
-            one["settings"],
-        ]
-        for one in found.costs
-        if only is None or (one["messages"] == only and not one["beside"])
-    ]
-
-
-def by_length(found: Outcome) -> tuple[list[str], list[list[str]]]:
-    """Give a table of times: a row for each side, a column for each length."""
-    cells = {(one["side"], _length(one)): one for one in found.costs}
-    lengths, sides = (list(dict.fromkeys(key[place] for key in cells)) for place in (1, 0))
-
-    def cell(side: str, length: str) -> str:
-        one = cells.get((side, length))
-        return f"{one['wall_median_ms']:,.1f} / {one['cpu_ms']:,.1f}" if one else ""
-
-    return ["wall / CPU, ms", *lengths], [[side, *(cell(side, length) for length in lengths)] for side in sides]
-
-
-def show_page(found: Outcome) -> None:
-    """Print an outcome for a page: times by length, and everything at the length that most sides could stand."""
-    lengths = [one["messages"] for one in found.costs if not one["beside"]]
-    chosen = max(lengths, key=lambda length: (lengths.count(length), length))
-    print(f"{told(found)}\n\n{markdown(*by_length(found))}\n\nAt {chosen:,} messages, a turn:\n")
-    head, *lines = ([row[1], *row[3:]] for row in (HEAD, *rows(found, chosen)))
-    print(f"{markdown(head, lines)}\n")
-    show_verdict(found)
-
-
-def show(found: Outcome) -> None:
-    """Print an outcome for a terminal."""
-    print(f"{told(found)}\ntimes in milliseconds, the rest in bytes, rows and tokens a turn\n")
-    print(f"{plain(HEAD, rows(found))}\n")
-    show_verdict(found)
-
-
-def told(found: Outcome) -> str:
-    """Say what was measured and where."""
-    where = f"{found.machine}; databases on {found.filesystem}; {found.spoken_bytes:,} bytes are said in a turn"
-    return f"{where}\n{', '.join(f'{name} {version}' for name, version in found.versions.items())}"
-
-
-def show_verdict(found: Outcome) -> None:
-    """Print what was left out, and whether we keep to what we promise."""
-    for line in found.left_out:
-        print(f"left out: {line}")
-    ours = [one for one in found.costs if one["side"] == "ours"]
-    most = max(one["growth_bytes"] for one in ours)
-    print(f"\nours grows by at most {most:,.0f} bytes a turn: ", end="")
-    print(f"{'within' if most <= GROWTH_TARGET else 'ABOVE'} twice the text and 2 KB, {GROWTH_TARGET:,}")
-    floor = {_length(one): one for one in found.costs if one["side"] == "floor"}
-    for name, what in (("wall_median_ms", "wall"), ("cpu_ms", "CPU")):
-        ratios = (f"{one[name] / floor[_length(one)][name]:.2f} at {_length(one)}" for one in ours)
-        print(f"{what}, ours to floor: {', '.join(ratios)}")
 
 
 def versions(chosen: Sequence[str]) -> dict[str, str]:

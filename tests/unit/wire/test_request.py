@@ -75,6 +75,15 @@ def test_the_body_is_compact_and_begins_with_what_stays() -> None:
     )
 
 
+def test_every_character_is_written_as_json_writes_it() -> None:
+    """All of Unicode in one message gives the bytes that the standard library gives: requests of long ago are rebuilt
+    byte for byte, whoever encodes them."""
+    text = "".join(chr(point) for point in range(0x110000) if not 0xD800 <= point <= 0xDFFF)
+    body = encode_request(Dialect.MINIMAX, [ContextMessage(Role.USER, "Traveler", text)], {"model": "m"})
+    said = {"role": "user", "name": "Traveler", "content": text}
+    assert body == json.dumps({"model": "m", "messages": [said]}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def test_successive_requests_share_their_beginning() -> None:
     """A request with one more message begins with the bytes of the one before, up to the end of its messages."""
     chosen = parameters(ENDPOINT, Sampling(), stream=True)
