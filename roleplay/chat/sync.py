@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
@@ -37,11 +36,10 @@ class RequestsTransport:
         """Use ``http``, which its owner closes, or a session of its own."""
         self._own = _Adapter() if http is None else None
         self._http = http or requests.Session()
-        self._send: Callable[..., requests.Response] = functools.partial(self._http.send, allow_redirects=False)
         if self._own is not None:
+            self._http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
             self._http.mount("https://", self._own)
             self._http.mount("http://", self._own)
-            self._send = self._own.send  # what a session does beside, redirects, cookies and hooks, is not wanted
         self._prepared: dict[Endpoint, tuple[requests.PreparedRequest, dict[str, Any]]] = {}
 
     def open(self, endpoint: Endpoint, request: WireRequest) -> RequestsAnswer:
@@ -59,7 +57,7 @@ class RequestsTransport:
             connect=endpoint.connect_timeout_s, read=endpoint.read_timeout_s, total=endpoint.timeout_s
         )
         try:
-            response = self._send(post, timeout=timeout, **settings)
+            response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
         except _FAULTS as error:
             raise _unavailable(endpoint, error) from error
         return RequestsAnswer(endpoint, response, deadline)
@@ -187,12 +185,13 @@ def _hang_up(wire: socket.socket | None) -> None:
 
 
 class _Adapter(HTTPAdapter):
-    """Sends over connections that can be cut. Which pool of them leads to a server is worked out once."""
+    """Sends over connections that can be cut. Which pool of them leads to a server is worked out once,
+    as long as the manager keeps it."""
 
     def __init__(self) -> None:
         super().__init__(pool_connections=_POOL, pool_maxsize=_POOL, max_retries=0)
         self.lines = _Lines()
-        self._found: dict[tuple[object, ...], Any] = {}
+        self._found: weakref.WeakValueDictionary[tuple[object, ...], Any] = weakref.WeakValueDictionary()
         self.poolmanager.pool_classes_by_scheme = {
             scheme: type(pool.__name__, (pool,), {"ConnectionCls": type(line.__name__, (line,), {"lines": self.lines})})
             for scheme, pool, line in (("http", HTTPConnectionPool, _Line), ("https", HTTPSConnectionPool, _SafeLine))
@@ -203,7 +202,7 @@ class _Adapter(HTTPAdapter):
     ) -> Any:
         key = request.url, verify, cert, *(proxies or {}).items()
         found = self._found.get(key)
-        if found is None or found.pool is None:  # the manager closes those that were not used for long
+        if found is None:
             found = self._found[key] = super().get_connection_with_tls_context(request, verify, proxies, cert)
         return found
 

@@ -169,7 +169,10 @@ class Participant(Value):
 
 
 class SessionInfo(Value):
-    """A session as it stands: who is in it, where, since when."""
+    """A session as it stands: who is in it, where, since when.
+
+    ``last_turn_at`` is when its last turn began, or when its head was moved otherwise since.
+    """
 
     id: str
     owner: str | None

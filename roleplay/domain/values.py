@@ -52,7 +52,7 @@ def _utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
-def _json_object(value: Any) -> dict[str, Any]:
+def json_object(value: Any) -> dict[str, Any]:
     """Give a copy of ``value`` as it comes back from the JSON it is stored as."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise ValueError("is not a mapping with text keys")
@@ -70,7 +70,7 @@ def _json_object(value: Any) -> dict[str, Any]:
 def metadata_of(value: Any) -> dict[str, Any]:
     """Give a caller's metadata as it will be stored. Raises ``InvalidInputError``."""
     try:
-        return _json_object(value)
+        return json_object(value)
     except ValueError as error:
         raise InvalidInputError("metadata", str(error), allowed="a mapping of text keys to JSON values") from None
 
@@ -79,7 +79,7 @@ Text = Annotated[str, AfterValidator(_clean), Field(max_length=TEXT_LIMIT)]
 Name = Annotated[str, AfterValidator(_clean_name), Field(max_length=NAME_LIMIT)]
 Key = Annotated[str, AfterValidator(_clean_name), Field(max_length=KEY_LIMIT)]
 Utc = Annotated[AwareDatetime, AfterValidator(_utc)]
-Metadata = Annotated[Mapping[str, Any], BeforeValidator(_json_object)]
+Metadata = Annotated[Mapping[str, Any], BeforeValidator(json_object)]
 NO_METADATA: Mapping[str, Any] = {}
 
 

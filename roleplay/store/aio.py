@@ -145,6 +145,8 @@ class _Lane:
         def works(connection: Connection) -> list[_Outcome]:
             nonlocal begun
             begun = True
+            if len(group) > 1 and not connection.in_transaction():
+                connection.begin()  # else SQLAlchemy undoes all of them when it cannot execute a statement of one
             return [_outcome(job, connection) if len(group) > 1 else _done(job, connection) for job in group]
 
         try:

@@ -13,7 +13,7 @@ from roleplay.domain.context import Recipe
 from roleplay.domain.conversation import ModelCall
 from roleplay.domain.endpoint import Dialect
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
-from roleplay.domain.values import Value
+from roleplay.domain.values import Value, json_object
 from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import recipes
 from roleplay.store.calibrations import Subject
@@ -210,7 +210,7 @@ def _call(row: Row[Any]) -> ModelCall:
     same = ModelCall.model_fields.keys() & known.keys() - {"parameters", "error", "settings"}
     return ModelCall(
         **{name: known[name] for name in same},
-        parameters=json.loads(row.parameters),
+        parameters=json_object(json.loads(row.parameters)),
         usage=Usage(**{name: known[name] for name in Usage.model_fields}),
         sensitivity=Sensitivity(**{name: known[name] for name in Sensitivity.model_fields}),
         base_resp=base,

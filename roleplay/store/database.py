@@ -111,9 +111,14 @@ class Database:
             driver: Any = connection.connection.driver_connection
             if self.dialect != "sqlite" or prepared.is_watched(connection):
                 connection.begin()
-            if self.dialect == "sqlite":
-                _patiently(driver.execute, begin)
-            result = work(connection)
+            try:
+                if self.dialect == "sqlite":
+                    _patiently(driver.execute, begin)
+                result = work(connection)
+            except BaseException:
+                if self.dialect == "sqlite":  # SQLAlchemy may know of no transaction, and a pool may leave it open
+                    driver.rollback()
+                raise
             try:
                 if connection.in_transaction():
                     connection.commit()

@@ -68,7 +68,9 @@ WHERE h.tenant = :tenant AND h.session_id = :session AND h.version > :after
 """)
 _TAKE_BACK = text("""
 INSERT INTO roleplay_head_moves (session_id, version, tenant, from_seq, to_seq, cause, undoes, created_at)
-SELECT s.id, s.version, s.tenant, NULL, s.head_seq, 'undo', :undoes, s.last_turn_at FROM roleplay_sessions s
+SELECT s.id, s.version, s.tenant, NULL, s.head_seq, 'undo', :undoes,
+       (SELECT max(h.created_at) FROM roleplay_head_moves h WHERE h.tenant = :tenant AND h.session_id = :session)
+FROM roleplay_sessions s
 WHERE s.tenant = :tenant AND s.id = :session
 """)
 _TIPS = text("""

@@ -15,7 +15,7 @@ _s = table(SessionRow).c
 _h = table(HeadMoveRow).c
 _m = table(MessageRow).c
 
-_MOVE = Prepared(
+_move = (
     update(table(SessionRow))
     .where(
         _s.tenant == bindparam("of_tenant"),
@@ -24,6 +24,8 @@ _MOVE = Prepared(
     )
     .values(head_seq=bindparam("to_head"), version=_s.version + 1)
 )
+_MOVE = Prepared(_move.values(last_turn_at=bindparam("at")))
+_MOVE_TO_REPLY = Prepared(_move)  # its turn has set the time when it began, so that two indexes are written once
 _INSERT = Prepared(
     insert(table(HeadMoveRow)).from_select(
         ["session_id", "version", "tenant", "from_seq", "to_seq", "cause", "undoes", "created_at"],
@@ -69,10 +71,12 @@ def move_head(
     """Move a session's head and record the move, when it stands where ``move`` begins; says whether it did."""
     came_from, to = move
     where = {"of_tenant": tenant, "of_session": session_id}
-    if _MOVE.run(connection, where | {"from_head": came_from or 0, "to_head": to}).rowcount != 1:
+    heads = where | {"from_head": came_from or 0, "to_head": to}
+    moved = _MOVE_TO_REPLY.run(connection, heads) if cause == "reply" else _MOVE.run(connection, heads | {"at": at})
+    if moved.rowcount != 1:
         return False
-    move_row = {"from_seq": came_from, "to_seq": to, "cause": cause, "undoes": undoes, "at": at}
-    _INSERT.run(connection, where | move_row)
+    row = {"from_seq": came_from, "to_seq": to, "cause": cause, "undoes": undoes, "at": at}
+    _INSERT.run(connection, where | row)
     return True
 
 

@@ -37,11 +37,12 @@ CAUSES = ("greeting", "reply", "accept", "choose", "rewind", "fork", "edit", "un
 ON_HEAD = f"{IN_FLIGHT} AND moves_head"
 
 
-@lru_cache(maxsize=64)  # all rows of a transaction have one moment
 def _sqlite_moment(value: datetime | None) -> str | None:
-    if value is None:
-        return None
-    moment = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return None if value is None else _in_utc(value if value.tzinfo is UTC else value.astimezone(UTC))
+
+
+@lru_cache(maxsize=64)  # all rows of a transaction have one moment
+def _in_utc(moment: datetime) -> str:
     return moment.replace(tzinfo=None).isoformat(" ", "microseconds")
 
 

@@ -40,6 +40,7 @@ class Learned:
     fit: Fit
     prices: Prices = field(init=False)
     waiting: deque[Observation] = field(default_factory=deque)
+    refused: bool = False
 
     def __post_init__(self) -> None:
         self.take(self.fit)
@@ -52,6 +53,7 @@ class Learned:
     def take_waiting(self) -> list[Observation]:
         """Give what waits, so that nobody else has it to merge; each is given once, whoever asks at the same time."""
         batch: list[Observation] = []
+        self.refused = False
         with contextlib.suppress(IndexError):
             while True:
                 batch.append(self.waiting.popleft())
@@ -68,6 +70,7 @@ class Learned:
         think for a while that it was alone, until what waits is merged."""
         one = Observation(load, reported)
         self.waiting.append(one)
+        self.refused = self.refused or reported is None
         self.take(learn(self.fit, prior(self.needs), (one,)))
 
     @property
@@ -77,8 +80,9 @@ class Learned:
 
     @property
     def is_due(self) -> bool:
-        """Whether enough waits to be merged."""
-        return len(self.waiting) >= (MERGE_AT if self.fit.observations > EARLY else MERGE_EARLY_AT)
+        """Whether enough waits to be merged; what was refused as too long, others should know at once."""
+        enough = MERGE_AT if self.fit.observations > EARLY else MERGE_EARLY_AT
+        return self.refused or len(self.waiting) >= enough
 
 
 Memory = MutableMapping[Subject, Learned]

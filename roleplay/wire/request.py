@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic_core import to_json
+from pydantic import TypeAdapter
 
 from roleplay.errors import InvalidInputError
 from roleplay.wire.dialects import write_messages
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from roleplay.domain.settings import Sampling
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_SAID = TypeAdapter(list[dict[str, str]])  # of texts it writes the bytes that _JSON does, in a third of the time
 RECIPE_VERSION = 1
 """Which way of turning a recipe into bytes a stored call used; each change of bytes needs a new one."""
 
@@ -62,7 +63,7 @@ def encode_request(dialect: Dialect, messages: Sequence[ContextMessage], paramet
     """
     rest = _JSON.encode({name: value for name, value in parameters.items() if name != "model"})[1:].encode()
     model = _JSON.encode(parameters["model"]).encode()
-    said = to_json(write_messages(dialect, messages))  # of texts the bytes that _JSON gives, in a third of the time
+    said = _SAID.dump_json(write_messages(dialect, messages))
     return b'{"model":%b,"messages":%b%b%b' % (model, said, b"," if len(rest) > 1 else b"", rest)
 
 

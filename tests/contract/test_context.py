@@ -276,6 +276,8 @@ def test_a_context_that_is_too_long_is_shrunk_once(database_url: str, small: Sim
         [known] = rp.calibrations()
         assert known.limit_tokens is not None
         assert known.limit_tokens <= 2_050
+        with Roleplay.open(database_url, model=endpoint) as other:  # what was refused, others know after the next turn
+            assert [one.limit_tokens is not None for one in other.calibrations()] == [True]
         calls = [call for turn in session.turns(limit=100) for call in turn.calls]
         assert [rp.replay.request(session.id, call.id) for call in calls] == [one.body for one in small.requests]
 

@@ -229,6 +229,21 @@ def test_idle_sessions_are_erased(house: House) -> None:
     assert house.sessions() == {late.id}
 
 
+def test_what_is_used_is_not_idle(house: House) -> None:
+    """Whoever speaks in a session, edits it or steps back in it uses it."""
+    asleep, spoken, edited, rewound = (house.session("anna") for _ in range(4))
+    long_ago = "2020-01-01 00:00:00" if "sqlite" in house.url else LONG_AGO
+    sql = "UPDATE roleplay_sessions SET last_turn_at = :at WHERE tenant = 'default'"
+    house.database.write(lambda db: db.execute(text(sql), {"at": long_ago}))
+    spoken.send("And now?")
+    *_, turn = edited.turns()
+    edited.tree.edit(turn.id, "Said otherwise.")
+    rewound.tree.rewind(1)
+    assert house.rp.erase(idle_since=LONG_AGO + timedelta(days=365)).erased.sessions == 1
+    assert house.sessions() == {spoken.id, edited.id, rewound.id}
+    assert asleep.id not in house.sessions()
+
+
 @pytest.mark.parametrize("by", ["owner", "session", "persona", "idle_since"])
 def test_a_dry_run_writes_nothing(house: House, by: str) -> None:
     """It counts what the erasure then deletes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -200,6 +201,12 @@ def test_a_damaged_row_is_named(database_url: str, scripted: Scripted) -> None:
         with pytest.raises(StoreError, match=turn.call.id):
             rp.replay.request(session.id, turn.call.id)
         change(database_url, "UPDATE roleplay_messages SET text = 'Well?' WHERE tenant = 'default' AND seq = 1")
+        kept = json.dumps(turn.call.parameters)
+        for parameters in ('{"temperature": NaN}', r'{"model": "\ud800"}', "[]"):
+            change(database_url, f"UPDATE roleplay_model_calls SET parameters = '{parameters}'")
+            with pytest.raises(StoreError, match="a model call is stored that cannot be read"):
+                session.turns()
+        change(database_url, f"UPDATE roleplay_model_calls SET parameters = '{kept}'")
 
 
 def change(url: str, sql: str) -> None:

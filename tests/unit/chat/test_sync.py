@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -55,6 +56,22 @@ def connections(transport: RequestsTransport) -> int:
     """How many connections a transport has made."""
     pools = transport._http.get_adapter("http://").poolmanager.pools
     return sum(pools[key].num_connections for key in pools.keys())  # noqa: SIM118 - it cannot be walked
+
+
+def test_servers_that_were_not_asked_for_long_are_let_go(
+    raw: Callable[..., Raw], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections are kept for as many servers as there are pools; none is left when the transport is closed."""
+    monkeypatch.setattr("roleplay.chat.sync._POOL", 2)
+    transport = RequestsTransport()
+    servers = [raw(lambda there, _: there.sendall(HEAD + b"Content-Length: 2\r\n\r\n{}")) for _ in range(5)]
+    for server in servers * 2:
+        whole(transport, at(server.url))
+    gc.collect()
+    lines = transport._own.lines._open
+    assert len(lines) <= 2
+    transport.close()
+    assert all(line.sock is None for line in lines)
 
 
 @pytest.mark.parametrize("path", list(ChatPath))

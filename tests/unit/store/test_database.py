@@ -92,6 +92,27 @@ def test_all_or_nothing(database_url: str) -> None:
         assert len(rp.personas.list()) == 0
 
 
+@pytest.mark.usefixtures("unwatched")
+@pytest.mark.parametrize("reset", ["rollback", "commit", None])
+def test_nothing_stays_open_in_a_pool_from_outside(sqlite_url: str, reset: Any) -> None:
+    """Whatever a caller's pool does with the connections that it gets back, a work that raised left nothing on them."""
+    Roleplay.open(sqlite_url, model=MODEL, chat=ScriptedModel()).close()
+    engine = create_engine(make_url(sqlite_url), pool_reset_on_return=reset)
+    database = Database(engine)
+
+    def work(db: Connection) -> None:
+        driver: Any = db.connection.driver_connection
+        driver.execute("INSERT INTO roleplay_alembic_version VALUES ('half')")
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            database.write(work)
+    found = "SELECT count(*) FROM roleplay_alembic_version WHERE version_num = 'half'"
+    assert database.write(lambda db: db.exec_driver_sql(found).scalar()) == 0
+    engine.dispose()
+
+
 def test_half_a_character_is_the_callers_fault(database_url: str) -> None:
     """An id or owner that no database can hold is refused as input, not passed to a driver."""
     with Roleplay.open(database_url, model=MODEL, chat=ScriptedModel()) as rp:

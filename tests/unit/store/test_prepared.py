@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import (
@@ -53,6 +54,15 @@ def test_it_writes_what_execute_would(connection: Connection) -> None:
     for number in (1, 2):
         add.run(connection, {"id": number, "name": "one", "at": NOW})
     assert rows(connection) == [(1, "one", NOW), (2, "one", NOW)]
+
+
+def test_moments_that_a_clock_shows_twice(connection: Connection) -> None:
+    """Where summer time ends, one time of day is two moments, which Python finds equal."""
+    zone = ZoneInfo("America/New_York")
+    add = Prepared(insert(THINGS))
+    for fold in (0, 1):
+        add.run(connection, {"id": fold, "name": "", "at": datetime(2025, 11, 2, 1, 30, tzinfo=zone, fold=fold)})
+    assert [at.hour for _, _, at in rows(connection)] == [5, 6]
 
 
 def test_values_of_its_own(connection: Connection) -> None:
