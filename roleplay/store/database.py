@@ -117,7 +117,10 @@ class Database:
                 result = work(connection)
             except BaseException:
                 if self.dialect == "sqlite":  # SQLAlchemy may know of no transaction, and a pool may leave it open
-                    driver.rollback()
+                    try:
+                        driver.rollback()
+                    except sqlite3.Error:  # after Ctrl-C in a statement SQLAlchemy has closed the connection
+                        connection.invalidate()
                 raise
             try:
                 if connection.in_transaction():
