@@ -108,7 +108,7 @@ def newest(past: int) -> range:
 
 def fitting(past: int) -> range:
     """What is sent by whoever cuts to a budget of tokens: as much, or a little less, since they count roles too."""
-    return range(newest(past).start - max(4, WINDOW // 8), newest(past).stop)
+    return range(newest(past).start - max(4, WINDOW // 16), newest(past).stop)
 
 
 class Peer:

@@ -102,5 +102,5 @@ def show_verdict(found: Outcome) -> None:
             there = [other for other in found.costs if _length(other) == _length(one)]
             others = [other for other in there if other["side"] not in {"ours", "floor"}]
             if others:
-                told = ", ".join(f"{other['side']} {other[name] / one[name]:.2f}" for other in others)
-                print(f"{what}, others to ours at {_length(one)}: {told}")
+                times = ", ".join(f"{other['side']} {other[name] / one[name]:.2f}" for other in others)
+                print(f"{what}, others to ours at {_length(one)}: {times}")

@@ -162,7 +162,7 @@ def _wipe(driver: sqlite3.Connection) -> Files:
                 return "busy"
             time.sleep(_LONGEST_PAUSE_S)
     except sqlite3.Error as error:
-        if is_locked(error):
+        if _is_locked(error):
             return "busy"
         raise
     finally:
@@ -180,25 +180,25 @@ def _went_away(error: BaseException | None) -> bool:
     return state.startswith(("08", "57P")) or state in {"40001", "40P01"}
 
 
-def _patiently(
-    execute: Callable[[str], sqlite3.Cursor], statement: str, patience_s: float | None = None
-) -> sqlite3.Cursor:
+def _patiently(execute: Callable[[str], object], statement: str, patience_s: float | None = None) -> None:
     """Execute ``statement``, waiting for SQLite's lock with jittered pauses above its own busy time-out."""
     give_up = time.monotonic() + (LOCK_PATIENCE_S if patience_s is None else patience_s)
     pause = _FIRST_PAUSE_S
     while True:
         try:
-            return execute(statement)
+            execute(statement)
         except sqlite3.Error as error:
-            if not is_locked(error) or time.monotonic() > give_up:
+            if not _is_locked(error) or time.monotonic() > give_up:
                 raise
             time.sleep(pause * random.random())  # noqa: S311 - spreads waiting writers, guards nothing
             pause = min(2 * pause, _LONGEST_PAUSE_S)
+        else:
+            return
 
 
-def is_locked(error: DBAPIError | sqlite3.Error) -> bool:
+def _is_locked(error: sqlite3.Error) -> bool:
     """Whether SQLite refused because another connection holds the lock."""
-    code = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlite_errorcode", None) or 0
+    code = getattr(error, "sqlite_errorcode", None) or 0
     return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 

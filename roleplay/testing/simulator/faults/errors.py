@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 from roleplay.testing.simulator.asked import Asked
@@ -13,12 +14,12 @@ from roleplay.testing.simulator.replies import dump
 from roleplay.testing.simulator.shape import Shape
 
 
-class _Refusing(Fault):
+class _Refusing(Fault, ABC):
     """Answers every accepted request with one refusal."""
 
+    @abstractmethod
     def refusal(self) -> Refusal:
         """The error that is answered."""
-        raise NotImplementedError
 
     def instead(self, asked: Asked) -> Refusal | Page | None:
         return self.refusal()
