@@ -131,8 +131,8 @@ class ReplyEvents:
             self._take(part_of(delta), streamed=True)
         if message and not self._speech_streamed:  # otherwise it repeats what was streamed
             self._message(part_of(message), is_last=ends)
-        if reason is not None:
-            self.facts.finish_reason = reason
+        if not self.whole:  # the first reason is the reply's own
+            self.facts.finish_reason = reason or self.facts.finish_reason
         self.whole = self.whole or ends
 
     def _message(self, part: Part, *, is_last: bool) -> None:

@@ -63,11 +63,19 @@ def failure_of(frame: Frame) -> object:
 
 def failure_said(data: bytes) -> object:
     """Give the failure that the text of an event is where it holds no object, else ``None``."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        value = data.decode(errors="replace")
+    value = _loaded(data.decode(errors="replace"))
+    if isinstance(value, dict):
+        return failure_in(value)
     return {"error": value} if isinstance(value, str) and _ERROR_TEXT.match(value) else None
+
+
+def _loaded(text: str) -> object:
+    """Give what a text is as JSON, of a list of one its one, else the text itself."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _of_choices(choices: object) -> Mapping[str, Any] | None:
@@ -81,15 +89,12 @@ def _of_choices(choices: object) -> Mapping[str, Any] | None:
 def _told(data: bytes) -> object:
     """Read what stands where an error is expected; ``None`` where nothing does."""
     text = data.decode(errors="replace").strip()
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {"error": text} if text else None
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if not isinstance(value, dict):
-        return {"error": value if isinstance(value, str) else text} if value else None
-    return (failure_in(value) or {"error": value}) if value else None
+    value = _loaded(text)
+    if not value:
+        return None
+    if isinstance(value, dict):
+        return failure_in(value) or {"error": value}
+    return {"error": value if isinstance(value, str) else text}
 
 
 def _flat(event: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -11,7 +11,7 @@ from roleplay.errors import BadReplyError, ChatError, ChatUnavailableError, Cont
 from roleplay.wire.codes import chat_error
 from roleplay.wire.events import ReplyEvents
 from roleplay.wire.facts import ReplyFacts
-from roleplay.wire.failures import failure_of, failure_said
+from roleplay.wire.failures import failure_in, failure_of, failure_said
 from roleplay.wire.speech import Said
 from roleplay.wire.sse import (
     LINE_LIMIT,
@@ -253,6 +253,8 @@ class ReplyDecoder:
     def _body(self, data: bytes) -> None:
         if not data:
             raise ChatUnavailableError(_CUT_STREAM if self._streamed else "the service sent an empty answer")
+        if data.startswith(b"{") and (told := _first_failure(data)) is not None:
+            raise self._events.failed(told)
         if data.startswith(b"{") and not data.endswith(b"}"):
             raise ChatUnavailableError("the answer ended before the reply was complete")
         answer = self._json(data)
@@ -287,6 +289,15 @@ def _is_json(data: bytes) -> bool:
         return isinstance(_DECODER.decode(data.decode(errors="replace").strip()), dict | list)
     except (ValueError, RecursionError):
         return False
+
+
+def _first_failure(data: bytes) -> object:
+    """Give the failure that a body reports in a first object behind which more stands, such as the end of a stream."""
+    try:
+        first, end = _DECODER.raw_decode(data.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    return failure_in(first) if isinstance(first, dict) and end < len(data) else None
 
 
 def _silence(events: ReplyEvents, reasoning: str) -> ChatError:
