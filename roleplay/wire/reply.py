@@ -253,7 +253,8 @@ class ReplyDecoder:
     def _body(self, data: bytes) -> None:
         if not data:
             raise ChatUnavailableError(_CUT_STREAM if self._streamed else "the service sent an empty answer")
-        if data.startswith(b"{") and (told := _first_failure(data)) is not None:
+        told = _first_failure(data) if data.startswith(b"{") else failure_said(data)
+        if told is not None:
             raise self._events.failed(told)
         if data.startswith(b"{") and not data.endswith(b"}"):
             raise ChatUnavailableError("the answer ended before the reply was complete")
