@@ -74,6 +74,7 @@ class Reply:
     began: float = field(init=False, default=0.0)
     first_token_s: float | None = field(init=False, default=None)
     speech_chars: int = field(init=False, default=0)
+    restarts: int = field(init=False, default=0)
     kept_chars: int = field(init=False, default=0)
     kept: bool = field(init=False, default=False)
     kept_at: float = field(init=False, default=0.0)
@@ -82,7 +83,13 @@ class Reply:
 
     def __post_init__(self) -> None:
         self.call, self.call_at = self.claim.call, self.claimed_at
-        self.kept, self.kept_chars = bool(self.plan.ground.so_far), len(self.plan.ground.so_far)
+        self.kept = self.goes_on
+        self.kept_chars = len(self.plan.ground.so_far) if self.goes_on else 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the turn's own message holds the text that this attempt goes on from."""
+        return self.plan.ground.again is not None and bool(self.plan.ground.so_far)
 
     def course(self) -> Course:
         """Make attempts until one gives the reply, the policy is used up, or the caller wants no more."""
@@ -121,7 +128,7 @@ class Reply:
         self.began = self.kept_at = ports.monotonic()
         self.decoder = None
         self.first_token_s = None
-        self.speech_chars = 0
+        self.speech_chars = self.restarts = 0
         self.sieve = Sieve() if self.scene.watch.guards else None
         request = WireRequest(endpoint.path.value, self.plan.body, self.plan.stream)
         status, content_type = yield Open(endpoint, request)
@@ -132,13 +139,15 @@ class Reply:
             while not decoder.done and (piece := (yield Receive())):
                 yield from self._hand_on(decoder.feed(piece))
         except ChatUnavailableError:
-            if not decoder.whole:
+            if not decoder.is_complete():
                 raise
         yield from self._hand_on(decoder.finish(), last=True)
 
     def _hand_on(self, said: Sequence[Said], *, last: bool = False) -> Steps[None]:
         if said and self.first_token_s is None:
             self.first_token_s = self.scene.ports.monotonic() - self.began
+        if self.decoder is not None and self.decoder.restarts != self.restarts:
+            said = yield from self._taken_back(self.decoder, said)
         if self.sieve is not None:
             said = yield from self._guarded(self.sieve, said, last=last)
         if not said:
@@ -150,6 +159,35 @@ class Reply:
         speaker = self.plan.stage.model.participant.display_name
         for kind, text in said:
             yield Emit(Delta(text=text, kind=kind, speaker=speaker))
+
+    def _taken_back(self, decoder: ReplyDecoder, said: Sequence[Said]) -> Steps[Sequence[Said]]:
+        """Count, keep and guard anew what is left of the speech, after some that was handed on proved to be reasoning.
+
+        Gives what there is to hand on now. What the caller of a stream was given stays given.
+        """
+        self.restarts = decoder.restarts
+        new = sum(len(text) for kind, text in said if kind is DeltaKind.SPEECH)
+        self.speech_chars = len(decoder.speech) - new
+        if self.sieve is not None:
+            self.sieve, self.speech_chars = Sieve(verdicts=self.sieve.verdicts), 0
+            said = [Said(DeltaKind.SPEECH, decoder.speech)] if decoder.speech else []
+        if self.kept:
+            yield from self._keep_less()
+        return said
+
+    def _keep_less(self) -> Steps[None]:
+        """Store the text again that was kept before some of it was taken back; none, where nothing is left."""
+        reply, hold, lease, at = self._message(), self._hold, lease_of(self.plan), self.scene.ports.now()
+        speaks = self._speaks
+
+        def work(db: Connection) -> bool:
+            if not speaks:
+                return store.unsay(db, hold, reply.seq)
+            return store.flush(db, hold, reply, first=False, lease=lease, at=at, now=self.scene.ports.now())
+
+        if not (yield from write(work, patient=True)):
+            raise self._taken_over()
+        self.kept, self.kept_chars = speaks, len(reply.text) if speaks else 0
 
     def _guarded(self, sieve: Sieve, said: Sequence[Said], *, last: bool) -> Steps[list[Said]]:
         """Give what the guards pass of the speech: sentence by sentence where it is shown as it comes, else at the end.
@@ -192,6 +230,12 @@ class Reply:
             return self.sieve.passed
         return self.decoder.speech if self.decoder else ""
 
+    @property
+    def _speaks(self) -> bool:
+        """Whether the turn has a reply so far. A variant that goes on from another's text has one of its own only when
+        something was added."""
+        return self.goes_on or bool(self._speech.strip())
+
     def _event(self) -> TurnEvent:
         return TurnEvent(
             kind="claimed",
@@ -223,7 +267,7 @@ class Reply:
         length, now = len(self.plan.ground.so_far) + self.speech_chars, self.scene.ports.monotonic()
         doubled = length >= max(2 * self.kept_chars, FLUSH_CHARS)
         late = now - self.kept_at >= FLUSH_S and length > self.kept_chars * FLUSH_GROWTH
-        if not (doubled or late):
+        if not ((doubled or late) and self._speaks):
             return
         reply, lease, at = self._message(), lease_of(self.plan), self.scene.ports.now()
 
@@ -386,7 +430,7 @@ class Reply:
         Where another process took it over, only the text and usage of this attempt are kept, and ``ConflictError`` is
         raised.
         """
-        reply = self._message() if self._speech or self.plan.ground.so_far else None
+        reply = self._message() if self._speaks else None
         earlier = self.claim.earlier if reply is None else None
         status = _status(error, has_text=reply is not None or earlier is not None)
         ending = self._ending(error)

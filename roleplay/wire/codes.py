@@ -104,7 +104,12 @@ class _Refusal(NamedTuple):
 
 def is_refusal(body: Mapping[str, Any]) -> bool:
     """Say whether ``body``, a JSON object of the service, is or holds an error: either envelope, at any status."""
-    return bool(_base_code(body) or body.get("error") or body.get("type") == "error")
+    return bool(_base_code(body) or _fails(body.get("error")) or "error" in (body.get("type"), body.get("object")))
+
+
+def _fails(error: object) -> bool:
+    """Whether what stands under ``error`` says something: some servers send the field with nothing in it."""
+    return any(error.values()) if isinstance(error, dict) else bool(error)
 
 
 def chat_error(status: int, body: object, *, now: datetime | None = None) -> ChatError:

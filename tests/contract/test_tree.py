@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, insert, select, text
 
 from roleplay import (
+    ChatError,
     ChatRequestError,
     ChatUnavailableError,
     ConflictError,
@@ -612,6 +613,70 @@ def test_a_resume_that_fails_keeps_the_text(opened: Callable[..., Stage]) -> Non
     assert one.rebuilt() == one.model.bodies
 
 
+def test_a_complete_reply_goes_on_in_a_variant(opened: Callable[..., Stage]) -> None:
+    """What follows comes in a variant that begins with the text; the text that later requests hold stays as it was."""
+    one = opened("Once upon", " a time.", "Next.", " and away.")
+    first = one.session.send("Tell me.")
+    before = counts(one.url)
+    with one.session.resume() as reply:
+        new = "".join(delta.text for delta in reply)
+    longer = reply.turn
+    assert (new, longer.reply.text, longer.human) == (" a time.", "Once upon a time.", first.human)
+    assert (longer.id != first.id, longer.variant, longer.variants) == (True, 2, 2)
+    assert one.session.turn(first.id) == first.model_copy(update={"variants": 2})
+    assert one.asked()[-3:] == ["Tell me.", "Once upon", LANGUAGES["en"].go_on]
+    grown = added(before, counts(one.url))
+    assert grown.pop("pieces") <= 4
+    assert grown == {"turns": 1, "messages": 1, "model_calls": 1, "head_moves": 1, "path_states": 1}
+    one.session.send("Then?")
+    assert one.asked() == ["Tell me.", "Once upon a time.", "Then?"]
+    beside = through(one.session.resume(first.id))
+    assert (beside.reply.text, one.said()) == ("Once upon and away.", ["Tell me.", "Once upon and away."])
+    assert one.tree.undo().human.text == "Then?"
+    assert one.rebuilt() == one.model.bodies
+
+
+def test_a_complete_reply_that_does_not_go_on(opened: Callable[..., Stage]) -> None:
+    """Where nothing was added there is no second copy of the text; the session stands where it stood."""
+    one = opened("Once upon", REFUSED, "", " a long time ago.", " a dark night.")
+    first = one.session.send("Tell me.")
+    for _ in range(2):
+        with pytest.raises(ChatError) as failure:
+            one.session.resume()
+        failed = one.session.turn(failure.value.turn_id)
+        assert (failed.status, failed.reply, failed.id != first.id) == (TurnStatus.FAILED, None, True)
+        assert one.said() == ["Tell me.", "Once upon", "Tell me."]
+    part = cut(one.session.resume())
+    assert (part.status, part.reply.text[:14]) == (TurnStatus.INTERRUPTED, "Once upon a lo")
+    one.session.accept(part.id)
+    assert one.said() == ["Tell me.", part.reply.text]
+    assert one.rp.doctor() == []
+    assert one.rebuilt() == one.model.bodies
+
+
+def test_a_complete_reply_whose_variant_crashes(opened: Callable[..., Stage]) -> None:
+    """A process that dies while the model goes on leaves the complete reply, and of the variant what was kept."""
+    one = opened("Once upon", LONG, LONG, " a time.")
+    first = one.session.send("Tell me.")
+    lost = crash(one.session.resume(), one.url)
+    assert list(one.rp.recover()) == [lost]
+    kept = one.session.turn(lost)
+    assert (kept.status, kept.reply) == (TurnStatus.FAILED, None)
+    stream = one.session.resume(first.id)
+    for number, _delta in enumerate(stream):
+        if number == 30:
+            break
+    lost = crash(stream, one.url)
+    assert list(one.rp.recover()) == [lost]
+    kept = one.session.turn(lost)
+    assert kept.status is TurnStatus.INTERRUPTED
+    assert ("Once upon" + LONG).startswith(kept.reply.text)
+    assert len(kept.reply.text) > 200
+    assert through(one.session.resume(first.id)).reply.text == "Once upon a time."
+    assert one.session.turn(first.id).reply == first.reply
+    assert one.rp.doctor() == []
+
+
 def lose(url: str) -> None:
     """Let the owner of every turn in flight be a process of this host that died."""
     database = Database.open(url)
@@ -751,7 +816,7 @@ def test_what_is_not_there(opened: Callable[..., Stage]) -> None:
 
 
 def test_what_cannot_be_done(opened: Callable[..., Stage]) -> None:
-    """A complete turn is neither retried nor resumed nor accepted; an unanswered one is not stood on nor edited."""
+    """A complete turn is neither retried nor accepted; an unanswered one is not stood on nor edited."""
     one = opened("One.", REFUSED, "Two is a longer reply.")
     with pytest.raises(InvalidInputError):
         one.session.regenerate()
@@ -764,7 +829,7 @@ def test_what_cannot_be_done(opened: Callable[..., Stage]) -> None:
     failed = failure.value.turn_id
     part = cut(one.session.stream("So?"))
     before = counts(one.url)
-    for door in (one.session.retry, one.session.resume, one.session.accept):
+    for door in (one.session.retry, one.session.accept):
         with pytest.raises(InvalidInputError, match="completed"):
             door(first.id)
     with pytest.raises(InvalidInputError, match="no text"):
