@@ -10,6 +10,8 @@ from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 from roleplay.wire.words import service_words
 
 _WORD_LIMIT = 200
+# A report above this is no count of a call's tokens; so many calls as a database holds can be added up.
+_TOKENS_LIMIT = 10**9
 _FLAGS = ("input_sensitive", "output_sensitive")
 _FLAG_NUMBERS = ("input_sensitive_type", "output_sensitive_type", "output_sensitive_int")
 
@@ -60,17 +62,23 @@ def count(value: object) -> int | None:
     return value if type(value) is int and 0 <= value < 2**63 else None
 
 
+def tokens(value: object) -> int | None:
+    """Give a number of tokens that one call may have, or ``None`` where ``value`` is none."""
+    number = count(value)
+    return number if number is None or number <= _TOKENS_LIMIT else None
+
+
 def _usage(data: object) -> Usage | None:
     if not isinstance(data, dict):
         return None
     prompt, completion = (_part(data, name) for name in ("prompt_tokens_details", "completion_tokens_details"))
     usage = Usage(
-        prompt_tokens=count(data.get("prompt_tokens")),
-        completion_tokens=count(data.get("completion_tokens")),
-        total_tokens=count(data.get("total_tokens")),
+        prompt_tokens=tokens(data.get("prompt_tokens")),
+        completion_tokens=tokens(data.get("completion_tokens")),
+        total_tokens=tokens(data.get("total_tokens")),
         cached_tokens=_either(prompt.get("cached_tokens"), data.get("cache_read_input_tokens")),
-        cache_write_tokens=count(data.get("cache_creation_input_tokens")),
-        reasoning_tokens=count(completion.get("reasoning_tokens")),
+        cache_write_tokens=tokens(data.get("cache_creation_input_tokens")),
+        reasoning_tokens=tokens(completion.get("reasoning_tokens")),
     )
     return usage if any((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)) else None
 
@@ -81,8 +89,8 @@ def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _either(first: object, second: object) -> int | None:
-    number = count(first)
-    return count(second) if number is None else number
+    number = tokens(first)
+    return tokens(second) if number is None else number
 
 
 def _flagged(known: Sensitivity, event: Mapping[str, Any]) -> Sensitivity:
