@@ -11,7 +11,7 @@ as the prompts do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
@@ -52,6 +52,7 @@ _MOST_DOUBTS = 10
 # this sum on.
 _IN_LINE = 0.2
 _WHOLE = 4
+_ALIKE = 0.95
 _SIGNS = 6
 # A refused request says where the window ends, until so many others were answered: a host may get a larger one.
 _LIMIT_SHARE = 0.95
@@ -229,15 +230,26 @@ def _compared(fit: Fit, start: Rates, seen: Seen) -> Fit:
     points = [_point(rates, one) for one in fit.trail]
     rounded = Load(round(seen.load.narrow), round(seen.load.wide), seen.load.messages)
     known, fit = fit, fit._replace(trail=(*fit.trail, seen._replace(load=rounded))[-_TRAIL:])
-    if fit.trust is Trust.BELIEVED:
-        whole = [i for i, one in enumerate(points) if one.talk == new.talk and _is_in_line(one)]
-        edge = max(whole, key=lambda i: points[i].reported, default=0)
-        shorter = sum(points[i].expected <= points[edge].expected for i in whole)
-        if shorter >= _WHOLE and (signs := signs_of_cut(points[edge], new)):
+    if known.trust is Trust.BELIEVED and not _is_in_line(new, _STEP):
+        edge, whole = _longest_whole(points, new.talk)
+        if whole is not None and (signs := signs_of_cut(whole, new)):
             signs += fit.signs
-            cut = Cut(known.trail[edge].load, known.trail[edge].reported, fit.observations)
+            cut = Cut(known.trail[edge].load, int(whole.reported), fit.observations)
             return fit._replace(signs=signs, cut=cut if signs >= _SIGNS else fit.cut)
     return _judged(fit, follows(points, new, rates.fixed), new)
+
+
+def _longest_whole(points: Sequence[Point], talk: int) -> tuple[int, Point | None]:
+    """Give the longest prompt of a session that was reported whole, and its place; ``None`` where few were.
+
+    It is the shortest of those that are about as large: where a host cuts, longer ones may be reported as a little
+    more. It has the largest of their reports.
+    """
+    whole = [(point.expected, i) for i, point in enumerate(points) if point.talk == talk and _is_in_line(point)]
+    largest = max((points[i].reported for _, i in whole), default=0.0)
+    expected, edge = min((one for one in whole if points[one[1]].reported >= _ALIKE * largest), default=(0.0, 0))
+    shorter = sum(other <= expected for other, _ in whole)
+    return edge, Point(expected, largest, talk) if shorter >= _WHOLE else None
 
 
 def _judged(fit: Fit, verdict: bool | None, new: Point) -> Fit:
@@ -262,8 +274,8 @@ def _point(rates: Rates, seen: Seen) -> Point:
     return Point(predicted(rates, seen.load), seen.reported, seen.talk)
 
 
-def _is_in_line(point: Point) -> bool:
-    return abs(point.reported - point.expected) <= _IN_LINE * point.expected
+def _is_in_line(point: Point, share: float = _IN_LINE) -> bool:
+    return abs(point.reported - point.expected) <= share * point.expected
 
 
 def _largest(fit: Fit, start: Rates, answered: Load) -> tuple[Load, int]:
