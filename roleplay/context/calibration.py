@@ -43,8 +43,8 @@ _HIGH_ERROR = 0.2
 # The latest reports that a new one is compared with are of prompts whose sizes differ by this share.
 _TRAIL = 12
 _STEP = 0.05
-# A report that does not grow as its prompt does adds two doubts, one that does takes one away. From the limit on nothing
-# is believed, until there is none left.
+# A report that does not grow as its prompt does adds two doubts, one that does takes one away. From the limit on
+# nothing is believed, until there is none left.
 _DOUBTS = 2
 _DOUBTED = 6
 _MOST_DOUBTS = 10
@@ -225,7 +225,9 @@ def _compared(fit: Fit, start: Rates, seen: Seen) -> Fit:
     rates = _fitted(fit.squares, fit.products, start)
     new = _point(rates, seen)
     settled = fit.trust is Trust.BELIEVED and not fit.doubts and _is_in_line(new)
-    if settled and abs(new.expected - (before := _point(rates, fit.trail[-1]).expected)) < _STEP * (before - rates.fixed):
+    if settled and abs(new.expected - (before := _point(rates, fit.trail[-1]).expected)) < _STEP * (
+        before - rates.fixed
+    ):
         return fit._replace(signs=0)
     points = [_point(rates, one) for one in fit.trail]
     rounded = Load(round(seen.load.narrow), round(seen.load.wide), seen.load.messages)
@@ -236,7 +238,7 @@ def _compared(fit: Fit, start: Rates, seen: Seen) -> Fit:
             signs += fit.signs
             cut = Cut(known.trail[edge].load, int(whole.reported), fit.observations)
             return fit._replace(signs=signs, cut=cut if signs >= _SIGNS else fit.cut)
-    return _judged(fit, follows(points, new, rates.fixed), new)
+    return _judged(fit, new, follows=follows(points, new, rates.fixed))
 
 
 def _longest_whole(points: Sequence[Point], talk: int) -> tuple[int, Point | None]:
@@ -252,14 +254,14 @@ def _longest_whole(points: Sequence[Point], talk: int) -> tuple[int, Point | Non
     return edge, Point(expected, largest, talk) if shorter >= _WHOLE else None
 
 
-def _judged(fit: Fit, verdict: bool | None, new: Point) -> Fit:
+def _judged(fit: Fit, new: Point, *, follows: bool | None) -> Fit:
     """Believe the reports, or not, after one that grew with its prompt or did not (``None``: nobody knows)."""
     doubts, trust = fit.doubts, fit.trust
-    if verdict is not None:
-        doubts = max(doubts - 1, 0) if verdict else min(doubts + _DOUBTS, _MOST_DOUBTS)
+    if follows is not None:
+        doubts = max(doubts - 1, 0) if follows else min(doubts + _DOUBTS, _MOST_DOUBTS)
     if doubts >= _DOUBTED:
         trust = Trust.DOUBTED
-    elif verdict and not doubts and trust is not Trust.BELIEVED:
+    elif follows and not doubts and trust is not Trust.BELIEVED:
         if trust is Trust.DOUBTED:  # what was fitted meanwhile was fitted to reports that were not believed
             fit = fit._replace(squares=_NOTHING[0], products=_NOTHING[1], error=None)
         trust = Trust.BELIEVED
@@ -267,7 +269,7 @@ def _judged(fit: Fit, verdict: bool | None, new: Point) -> Fit:
     if cut is not None:
         is_old = fit.observations - cut.then >= _REMEMBERED
         cut = None if is_old or trust is Trust.DOUBTED or new.reported > _WHOLE_AGAIN * cut.tokens else cut
-    return fit._replace(doubts=doubts, trust=trust, signs=0 if verdict else fit.signs, cut=cut)
+    return fit._replace(doubts=doubts, trust=trust, signs=0 if follows else fit.signs, cut=cut)
 
 
 def _point(rates: Rates, seen: Seen) -> Point:

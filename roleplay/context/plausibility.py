@@ -24,7 +24,7 @@ _ENOUGH_WITHIN = 2
 # is half of the window at least. Up to the third share it does where it should be larger by the factor.
 _LEFT = 0.48
 _FALLEN = 0.8
-_STOPPED = 1.02
+_STOPPED = 1.05
 _BEYOND = 1.2
 # How much it speaks for a cut that a report fell, or that it stopped growing.
 _FELL_WEIGHS = 3
@@ -32,7 +32,7 @@ _STOPPED_WEIGHS = 2
 
 
 class Point(NamedTuple):
-    """The tokens that a prompt was expected to have, those that were reported, and the session it was of, as a number."""
+    """The tokens that a prompt was expected to have, those that were reported, and the number of its session."""
 
     expected: float
     reported: float

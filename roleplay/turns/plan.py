@@ -148,7 +148,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
 
 
 def _within(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens: Learned) -> Draft:
-    """Draw within a budget, and below what the host was seen to refuse as too long or to cut, unless nothing fits there.
+    """Draw within a budget and below what the host was seen to refuse as too long or to cut, unless nothing fits there.
 
     Whatever the host's reports have taught, what is drawn has room in the window by the rates before any report.
     """

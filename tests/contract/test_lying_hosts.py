@@ -160,7 +160,7 @@ def test_a_warning_is_for_all_tenants_of_an_engine(
 def test_an_honest_host_is_not_accused(
     database_url: str, lying: Callable[[Any], Lying], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a host took from its cache is in what it reports: it is learned from, and the window is kept all the same."""
+    """A host that counts fewer tokens than we do is learned from, and the window is kept all the same."""
     server = lying(lambda size, _prompt: size * 3 // 4)
     with Roleplay.open(database_url, model=at(server, Dialect.OPENAI)) as rp:
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Mira", "An innkeeper."))])

@@ -31,6 +31,7 @@ START = prior(demands(Dialect.OPENAI))
 BUDGET = 3_400
 TRUE = Rates(0.85, 0.85, 5.0, 20.0)
 CUT = 2_000
+NEW = Fit()
 
 
 class Asked(NamedTuple):
@@ -54,7 +55,7 @@ def conversation(
     host: Callable[[Asked], int],
     turns: int = 100,
     *,
-    fit: Fit = Fit(),
+    fit: Fit = NEW,
     budget: int = BUDGET,
     true: Rates = TRUE,
     wide: float = 0.0,
