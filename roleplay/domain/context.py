@@ -114,7 +114,8 @@ class Calibration(Value):
     ``narrow`` and ``wide`` are tokens of the model for each that was counted of ASCII and of other text,
     ``per_message_tokens`` and ``fixed_tokens`` what a message and a request cost beside. ``observations`` reports are
     behind them; ``error_share`` is by how much, of a prompt, the latest ones were missed. ``limit_tokens``: prompts
-    longer than this were refused as too long, ``None`` when none was.
+    longer than this were refused as too long, or seem to have been cut; ``None`` when none was. ``finding`` says in
+    words why the reports are not believed, or that the host seems to cut prompts; ``None`` when nothing is wrong.
     """
 
     model: str
@@ -128,6 +129,7 @@ class Calibration(Value):
     observations: int
     error_share: float | None
     limit_tokens: int | None
+    finding: str | None = None
 
 
 class SectionReport(Value):

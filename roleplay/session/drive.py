@@ -31,6 +31,7 @@ from roleplay.turns.effects import (
     Receive,
     Release,
     Steps,
+    Warn,
     Wipe,
     Write,
 )
@@ -337,7 +338,7 @@ class Drive(Generic[T]):
                     self._answer.release()
             case Pause(seconds):
                 self._rest(seconds)
-            case Ask() | Notify():
+            case Ask() | Notify() | Warn():
                 return watched(self._backstage.observers, effect)
         return None
 
@@ -559,7 +560,7 @@ class AsyncDrive(Generic[T]):
                     await self._answer.release()
             case Pause(seconds):
                 await self._stoppable(asyncio.sleep(seconds))
-            case Ask() | Notify():
+            case Ask() | Notify() | Warn():
                 return await self._stoppable(watched_async(self._backstage.observers, effect))
         return None
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from roleplay.context.builder import Draft, PlacedFact, Rules, build
+from roleplay.context.calibration import predicted
 from roleplay.context.examples import Rule
 from roleplay.context.languages import Words, language_of
 from roleplay.context.macros import expand, expand_moment
-from roleplay.context.pricing import Prices
+from roleplay.context.pricing import Prices, prior
 from roleplay.context.sheet import Sheet, Wanted, rendered
 from roleplay.context.window import MARKS, Marks
 from roleplay.domain.context import Line, Role, Section
@@ -118,7 +119,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
             prices=prices,
         )
 
-    draft = _within(draw, budget, tokens)
+    draft = _within(draw, budget, _room(endpoint, asked), tokens)
     body = encode_request(dialect, draft.messages, asked)
     settings = force.told(
         model=(endpoint.model, force.origins.get("model", "engine")),
@@ -146,13 +147,29 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     )
 
 
-def _within(draw: Callable[[int, Prices], Draft], budget: int, tokens: Learned) -> Draft:
-    """Draw within a budget, and below what the host was seen to refuse as too long, unless nothing fits there."""
+def _within(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens: Learned) -> Draft:
+    """Draw within a budget and below what the host was seen to refuse as too long or to cut, unless nothing fits there.
+
+    Whatever the host's reports have taught, what is drawn has room in the window by the rates before any report.
+    """
     limit = tokens.limit_tokens
     if limit is not None and limit < budget:
         with contextlib.suppress(BudgetError):
-            return draw(limit, tokens.prices)
-    return draw(budget, tokens.prices)
+            return _in_room(draw, limit, room, tokens)
+    return _in_room(draw, budget, room, tokens)
+
+
+def _in_room(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens: Learned) -> Draft:
+    """Draw within a budget and, where that has no room by the first rates, within as much less; the window moves then,
+    so that the next requests have room as they are."""
+    first = prior(tokens.needs)
+    draft = draw(budget, tokens.prices)
+    size = predicted(first, draft.load)
+    if size <= room or tokens.prices.rates == first:
+        return draft
+    draft = draw(int(draft.prompt_tokens * room / size), tokens.prices)
+    # What was left out may be of another script, which was off by less.
+    return draft if predicted(first, draft.load) <= room else draw(room, Prices(tokens.counter, tokens.needs))
 
 
 def check(scene: Scene, settings: SessionSettings) -> None:
@@ -196,9 +213,14 @@ def _placed(scene: Scene, force: InForce, sheet: Sheet) -> list[PlacedFact]:
 
 def _budget(endpoint: Endpoint, asked: dict[str, object]) -> int:
     """The window less the reply cap and a margin for what an estimate may be wrong by."""
+    return max(_room(endpoint, asked) - int(endpoint.window_tokens * MARGIN_SHARE), 1)
+
+
+def _room(endpoint: Endpoint, asked: dict[str, object]) -> int:
+    """The window less the reply cap."""
     cap = asked.get("max_completion_tokens", min(endpoint.max_output_tokens, endpoint.window_tokens // 4))
     assert isinstance(cap, int)
-    return max(endpoint.window_tokens - cap - int(endpoint.window_tokens * MARGIN_SHARE), 1)
+    return max(endpoint.window_tokens - cap, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +346,7 @@ def _drawn_for(made: Plan, scene: Scene) -> Steps[Plan]:
     tokens: Learned = yield from learned(scene.calibrated, scene.counter, of)
     draft = made.draft
     with contextlib.suppress(BudgetError):
-        draft = _within(made.redraw, made.budget_tokens, tokens)
+        draft = _within(made.redraw, made.budget_tokens, _room(made.endpoint, made.parameters), tokens)
     return replace(made, draft=draft, body=encode_request(made.dialect, draft.messages, made.parameters))
 
 

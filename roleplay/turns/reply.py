@@ -27,7 +27,7 @@ from roleplay.errors import (
 from roleplay.store import Connection, recipes, reports, rescue, transcript, verdicts
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
-from roleplay.turns.calibrating import subject
+from roleplay.turns.calibrating import subject, to_warn_of
 from roleplay.turns.effects import (
     Claimed,
     Course,
@@ -40,6 +40,7 @@ from roleplay.turns.effects import (
     Receive,
     Release,
     Steps,
+    Warn,
     read,
     write,
 )
@@ -298,7 +299,14 @@ class Reply:
         draft, scene = self.plan.draft, self.scene
         known = scene.calibrated.get(subject(scene.tenant, self.plan.endpoint, self.plan.dialect, scene.counter))
         if known is not None and not draft.foreign:
-            known.observe(draft.load, reported)
+            known.observe(draft.load, reported, scene.session_id)
+
+    def _warn(self) -> Steps[None]:
+        """Log what was found out about the host's reports, where that is new."""
+        scene, endpoint = self.scene, self.plan.endpoint
+        finding = to_warn_of(scene.calibrated, subject(scene.tenant, endpoint, self.plan.dialect, scene.counter))
+        if finding is not None:
+            yield Warn(endpoint.model, endpoint.host, finding)
 
     def _learn(self) -> None:
         """Remember that the folded form was taken where the roles were refused in words; a bare 1000 may also pass."""
@@ -422,6 +430,7 @@ class Reply:
         turn = yield from self._end(error)
         if not turn.status.in_flight:
             yield Notify(turn.status.value, lambda: self._ended_event(turn))
+            yield from self._warn()
         return turn
 
     def _end(self, error: BaseException | None) -> Course:
