@@ -9,6 +9,7 @@ from roleplay.domain.conversation import DeltaKind
 from roleplay.errors import BadReplyError
 from roleplay.wire.codes import chat_error, is_refusal
 from roleplay.wire.facts import ReplyFacts, count, word
+from roleplay.wire.heads import Head
 from roleplay.wire.speech import Increments, Mender, Said, ThinkSplitter
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ class ReplyEvents:
     together, in characters. ``so_far`` is speech that the reply goes on from.
     """
 
-    def __init__(self, status: int, now: datetime | None, text_limit: int, so_far: str = "") -> None:
+    def __init__(self, head: Head, now: datetime | None, text_limit: int, so_far: str = "") -> None:
         self.facts = ReplyFacts()
         self.whole = False
-        self._status = status
+        self._head = head
         self._now = now
         self._room = text_limit
         self._new: list[Said] = []
@@ -61,7 +62,7 @@ class ReplyEvents:
             raise BadReplyError("an event of the reply is not a JSON object")
         self.facts.observe(event)
         if is_refusal(event):
-            raise chat_error(self._status, event, now=self._now)
+            raise chat_error(self._head.status, event, now=self._now, headers=self._head.headers)
         for choice in _list(event, "choices"):
             if not isinstance(choice, dict):
                 raise BadReplyError("a choice of the reply is not a JSON object")
