@@ -242,13 +242,14 @@ class _Adapter(HTTPAdapter):
 
 def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:
     """Say what failed without the cause's own text, which may hold addresses and headers."""
+    cause = error.args[0] if type(error) is requests.ConnectionError and error.args else error
     if isinstance(error, requests.ConnectTimeout):
         what = f"did not accept a connection within {endpoint.connect_timeout_s:g} s"
     elif isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
         what = f"sent nothing for {min(endpoint.read_timeout_s, endpoint.timeout_s):g} s"
     elif isinstance(error, requests.exceptions.SSLError):
         what = "has no certificate that this machine trusts"
-    elif isinstance(error, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.ProtocolError):
+    elif isinstance(cause, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.ProtocolError):
         what = "cut the connection"
     elif isinstance(error, requests.ConnectionError):
         what = "cannot be reached; check the base URL and the network"

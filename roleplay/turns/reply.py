@@ -57,6 +57,7 @@ FLUSH_CHARS = 256
 FOLDED_ROLES = frozenset({Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI})
 FLUSH_S = 2.0
 ROOM_SHARE = 0.95
+LEAST_ROOM = 0.25
 FLUSH_GROWTH = 1.5
 
 
@@ -505,8 +506,8 @@ class Reply:
 
 
 def _part(load: Load, room: int | None, tokens: int) -> Load:
-    """Give the part of what a prompt held that there is room for."""
-    share = 1.0 if room is None else min(max(room, 1) / max(tokens, 1), 1.0)
+    """Give the part of what a prompt held that there is room for; a number that is far off teaches no less."""
+    share = 1.0 if room is None else min(max(room / max(tokens, 1), LEAST_ROOM), 1.0)
     return load if share == 1.0 else Load(*(int(one * share) for one in load))
 
 

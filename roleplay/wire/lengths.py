@@ -15,6 +15,7 @@ _NAMED = re.compile(r"context_?(?:length|window|size)_?exceeded|exceed_context_s
 _PLAIN = (
     r"(?:maximum|max\.?) (?:allowed )?(?:context|prompt|input|sequence|model|session|conversation|message)s?"
     r" ?(?:window|length|size|len|tokens?)\b",
+    r"(?:context|sequence) (?:length|window|size|limit) (?:is|of):?(?: only)? ?\d",
     r"\bcontext (?:the )?(?:overflow|window (?:is )?(?:full|exceed)|is full)",
     r"(?:context|sequence|prompt|input|session|history|conversation)\W?(?:window|length|size|limit|len)?\b"
     r".{0,60}?\b(?:exceed|overflow|too (?:long|large|big|many)|(?:long|larg|great|bigg|high)er than|more than|over the)",
