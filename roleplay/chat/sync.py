@@ -169,10 +169,9 @@ class _Response(http.client.HTTPResponse):
     """An answer whose head is cleaned before it is read; answers of status 1xx before it are passed over."""
 
     def begin(self) -> None:
-        if self.headers is not None:
-            return
         body: Any = self.fp
-        self.fp = io.BytesIO(_head(body))  # type: ignore[assignment]
+        head: Any = io.BytesIO(_head(body))
+        self.fp = head
         try:
             super().begin()
         finally:
@@ -182,7 +181,7 @@ class _Response(http.client.HTTPResponse):
 def _head(received: BinaryIO) -> bytes:
     left = HEAD_LIMIT
     while True:
-        lines = []
+        lines: list[bytes] = []
         while not lines or lines[-1] not in {b"\r\n", b"\n", b""}:
             lines.append(received.readline(left + 1))
             left -= len(lines[-1])

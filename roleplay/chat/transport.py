@@ -16,7 +16,11 @@ class Answer(Protocol):
     """
 
     status: int
-    headers: Mapping[str, str]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers that came, of those that are wanted."""
+        ...
 
     def read(self) -> bytes:
         """Give the next piece, ``b""`` at the end. Raises ``ChatUnavailableError`` on a fault or a time-out."""
@@ -50,7 +54,11 @@ class AsyncAnswer(Protocol):
     """``Answer`` for asyncio."""
 
     status: int
-    headers: Mapping[str, str]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers that came, of those that are wanted."""
+        ...
 
     async def read(self) -> bytes:
         """As ``Answer.read``."""

@@ -65,6 +65,7 @@ CODES: Mapping[int, Meaning] = {
     2061: Meaning(ChatRequestError, "model is not part of the plan"),
 }
 
+
 def _named(meaning: Meaning, *names: str) -> dict[str, Meaning]:
     return dict.fromkeys((re.sub("[^a-z0-9]", "", name.lower()) for name in names), meaning)
 
@@ -73,14 +74,16 @@ _AUTH, _QUOTA = Meaning(ChatAuthError, ""), Meaning(ChatQuotaError, "")
 _UNAVAILABLE, _REQUEST = Meaning(ChatUnavailableError, ""), Meaning(ChatRequestError, "")
 _FILTERED = Meaning(ContentFilteredError, "")
 # What services write in ``error.code``, ``error.type`` or ``error.status``, in lower case and without anything else but
-# letters and digits. OpenAI, Azure, OpenRouter, Groq, Cerebras, Moonshot, DashScope, Ark, Zhipu, Gemini, vLLM, llama.cpp
-# and the gateways LiteLLM and new-api.
+# letters and digits: OpenAI, Azure, OpenRouter, Groq, Cerebras, Moonshot, DashScope, Ark, Zhipu, Gemini, vLLM,
+# llama.cpp, and the gateways LiteLLM and new-api.
 _NAMES: Mapping[str, Meaning] = {
     **_named(_AUTH, "invalid_api_key", "incorrect_api_key", "API_KEY_INVALID", "authorized_error", "unauthenticated"),
     **_named(_AUTH, "authentication_error", "invalid_authentication_error", "authorization_error", "unauthorized"),
     **_named(_AUTH, "permission_error", "permission_denied", "permission_denied_error", "access_denied", "forbidden"),
     **_named(_AUTH, "account_deactivated", "invalid_organization", "invalid_token", "token_expired"),
-    **_named(_QUOTA, "insufficient_quota", "insufficient_balance", "insufficient_balance_error", "insufficient_credits"),
+    **_named(
+        _QUOTA, "insufficient_quota", "insufficient_balance", "insufficient_balance_error", "insufficient_credits"
+    ),
     **_named(_QUOTA, "billing_hard_limit_reached", "billing_not_active", "payment_required", "budget_exceeded"),
     **_named(_QUOTA, "exceeded_current_quota_error", "insufficient_user_quota", "pre_consume_token_quota_failed"),
     **_named(_QUOTA, "arrearage", "AccountOverdueError", "AllocationQuota.FreeTierOnly", "1113"),
@@ -94,7 +97,9 @@ _NAMES: Mapping[str, Meaning] = {
     **_named(_FILTERED, "InputTextSensitiveContentDetected", "moderation_blocked"),
     **_named(Meaning(ContentFilteredError, "", "output"), "OutputTextSensitiveContentDetected"),
     **_named(_REQUEST, "model_not_found", "model_not_available", "invalid_request_error", "bad_request_error"),
-    **_named(_REQUEST, "invalid_argument", "not_found_error", "not_found", "unsupported_parameter", "invalid_parameter"),
+    **_named(
+        _REQUEST, "invalid_argument", "not_found_error", "not_found", "unsupported_parameter", "invalid_parameter"
+    ),
     **_named(_REQUEST, "unknown_parameter", "unsupported_value", "invalid_value", "validation_error"),
 }
 _TOO_LONG_NAMES = frozenset(
@@ -116,10 +121,11 @@ _TOO_LONG_NAMES = frozenset(
 )
 # The statuses that say what happened, whatever type stands in the body.
 _DECISIVE: Mapping[int, Meaning] = {401: _AUTH, 402: _QUOTA, 403: _AUTH, 429: _UNAVAILABLE}
-_STATUSES: Mapping[int, Meaning] = {408: _UNAVAILABLE, 409: _UNAVAILABLE, 425: _UNAVAILABLE}
+_STATUSES = frozenset({408, 409, 425})  # these may pass
 _TOO_LARGE = 413
 _BAD_KEY = re.compile(
-    r"(?:incorrect|invalid|missing|no) api.?key|api.?key (?:\w+ )?(?:not valid|is invalid|not found|is missing)", re.IGNORECASE
+    r"(?:incorrect|invalid|missing|no) api.?key|api.?key (?:\w+ )?(?:not valid|is invalid|not found|is missing)",
+    re.IGNORECASE,
 )
 # llama.cpp answers 500 where a chat template raises; it will raise again.
 _TEMPLATE = re.compile(
@@ -188,7 +194,7 @@ def blames_the_prompt(error: ChatError) -> bool:
 
 
 def _meaning(refusal: Refusal) -> Meaning:
-    if refusal.code in CODES:
+    if refusal.code is not None and refusal.code in CODES:
         return CODES[refusal.code]
     named = next((_NAMES[name] for name in refusal.names if name in _NAMES), None)
     status = refusal.status
@@ -208,12 +214,11 @@ def _by_name(refusal: Refusal, named: Meaning | None) -> Meaning:
         return _AUTH
     if named is not None:
         return named
-    if refusal.named in CODES:
+    if refusal.named is not None and refusal.named in CODES:
         return CODES[refusal.named]
-    if status in _STATUSES:
-        return _STATUSES[status]
     # Of a success without a known code we know that the service took the request and then failed.
-    return _UNAVAILABLE if status < 300 and refusal.code is None else _REQUEST
+    passes = status in _STATUSES or (status < 300 and refusal.code is None)
+    return _UNAVAILABLE if passes else _REQUEST
 
 
 def _is_too_long(refusal: Refusal) -> bool:

@@ -46,9 +46,9 @@ def seconds_of_headers(
 ) -> float | None:
     """Give the seconds from ``now`` (aware) to the moment that a refusal asks to wait for, or ``None``.
 
-    ``headers`` are in lower case. ``retry-after`` comes before ``said``, what the words of the refusal ask for, and both
-    before the resets of a rate limit, which many services send with every answer: they count where ``status`` is an
-    error's and, unless it is 429, where they do not say that something is left.
+    ``headers`` are in lower case. ``retry-after`` comes before ``said``, what the words of the refusal ask for, and
+    both before the resets of a rate limit, which many services send with every answer: they count where ``status`` is
+    an error's and, unless it is 429, where they do not say that something is left.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         if found := _PLAIN_NUMBER.fullmatch(headers.get(name, "").strip()):
@@ -61,7 +61,9 @@ def seconds_of_headers(
 
 def _of_limits(headers: Mapping[str, str], status: int, now: datetime | None) -> float | None:
     """Give the reset of the limit that is used up; where none is known to be, the latest."""
-    used_up, unknown, left = [], [], []
+    used_up: list[float] = []
+    unknown: list[float] = []
+    left: list[float] = []
     for of in ("-requests", "-tokens", ""):
         wait_s = _read(headers.get(f"x-ratelimit-reset{of}"), now)
         if wait_s is None and not of:

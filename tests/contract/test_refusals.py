@@ -24,7 +24,10 @@ LINE = "Tell me of the wolves in winter. " * 12
 def answer(body: object, status: str = "200 OK", headers: str = "") -> bytes:
     """An answer of JSON as bytes."""
     data = json.dumps(body).encode()
-    return f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{headers}Content-Length: {len(data)}\r\n\r\n".encode() + data
+    return (
+        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{headers}Content-Length: {len(data)}\r\n\r\n".encode()
+        + data
+    )
 
 
 def said(text: str) -> bytes:
@@ -112,9 +115,13 @@ def test_a_pause_beyond_the_policy_is_told(sqlite_url: str, serve: Callable[[Ans
     assert len(server.heard) == 1
 
 
-GROQ = {"error": {"message": "Please reduce the length of the messages or completion.", "code": "context_length_exceeded"}}
+GROQ = {
+    "error": {"message": "Please reduce the length of the messages or completion.", "code": "context_length_exceeded"}
+}
 GROK = {"code": "400", "error": "This model's maximum prompt length is 1500 but the request contains 5000 tokens."}
-TGI = {"error": "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens and 20 `max_new_tokens`"}
+TGI = {
+    "error": "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens and 20 `max_new_tokens`"
+}
 PROXY = {"error": {"message": "litellm.ContextWindowExceededError: too much", "type": None, "code": "500"}}
 
 

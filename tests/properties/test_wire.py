@@ -83,7 +83,9 @@ def outcome(
     limits: tuple[int, int] = (2000, 2000),
 ) -> dict[str, Any]:
     """Tell all that a caller can see of an answer; any error but ours is raised."""
-    decoder = ReplyDecoder(Head(status, {"content-type": content_type}), streamed=True, line_limit=limits[0], reply_limit=limits[1])
+    decoder = ReplyDecoder(
+        Head(status, {"content-type": content_type}), streamed=True, line_limit=limits[0], reply_limit=limits[1]
+    )
     said = []
     error: ChatError | None = None
     for chunk in chunks:

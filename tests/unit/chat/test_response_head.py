@@ -90,7 +90,10 @@ def test_both_transports_take_the_same(raw: Servers, name: str, whole: bool) -> 
     for _ in range(2):
         answer = transport.open(endpoint, asked(endpoint))
         assert (answer.status, answer.headers) == (200, {"content-type": "application/json"})
-        assert answer.read() == b"{}"
+        read = b""
+        while len(read) < 2 and (piece := answer.read()):
+            read += piece
+        assert read == b"{}"
         answer.release()
     transport.close()
     assert server.accepted == 1
@@ -100,7 +103,10 @@ def test_both_transports_take_the_same(raw: Servers, name: str, whole: bool) -> 
         for _ in range(2):
             answer = await transport.open(endpoint, asked(endpoint))
             assert (answer.status, answer.headers) == (200, {"content-type": "application/json"})
-            assert await answer.read() == b"{}"
+            read = b""
+            while len(read) < 2 and (piece := await answer.read()):
+                read += piece
+            assert read == b"{}"
             await answer.release()
         await transport.close()
 
@@ -108,7 +114,9 @@ def test_both_transports_take_the_same(raw: Servers, name: str, whole: bool) -> 
     assert server.accepted == 2
 
 
-@pytest.mark.parametrize("sent", [OK + b"X: y\r\n" * HEAD_LIMIT, b"HTTP/1.1 103 X\r\n\r\n" * HEAD_LIMIT, b"Weird\r\n\r\n"])
+@pytest.mark.parametrize(
+    "sent", [OK + b"X: y\r\n" * HEAD_LIMIT, b"HTTP/1.1 103 X\r\n\r\n" * HEAD_LIMIT, b"Weird\r\n\r\n"]
+)
 def test_no_head_is_read_without_end(raw: Servers, sent: bytes) -> None:
     """A head, and all 1xx answers before it, may have 64 KB together."""
 
@@ -137,7 +145,8 @@ def test_no_head_is_read_without_end(raw: Servers, sent: bytes) -> None:
 
 def test_only_what_is_wanted_is_handed_on(raw: Servers) -> None:
     """Of all headers the wire gets those that it asks for, by names in lower case."""
-    sent = b"HTTP/1.1 429 X\r\nRETRY-AFTER: 3\r\nSet-Cookie: a=secret\r\nX-RateLimit-Reset-Tokens: 1s\r\nContent-Length: 0\r\n\r\n"
+    head = b"RETRY-AFTER: 3\r\nSet-Cookie: a=secret\r\nX-RateLimit-Reset-Tokens: 1s\r\nContent-Length: 0\r\n\r\n"
+    sent = b"HTTP/1.1 429 X\r\n" + head
     server = raw(lambda there, _: there.sendall(sent))
     endpoint = at(server.url)
     transport = RequestsTransport()

@@ -286,7 +286,14 @@ def test_codes_in_words_are_read(status: int, error: dict[str, Any], expected: t
         {"error": {"message": "litellm.ContextWindowExceededError: BadRequestError", "type": None, "code": "400"}},
         {"error": "Trying to keep the first 5000 tokens. The model is loaded with context length of only 4096 tokens."},
         {"code": "400", "error": "This model's maximum prompt length is 4096 but the request contains 5000 tokens."},
-        [{"error": {"code": 400, "message": "The input token count (5000) exceeds the maximum number of tokens (4096)"}}],
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": "The input token count (5000) exceeds the maximum number of tokens (4096)",
+                }
+            }
+        ],
         {"error": {"message": "invalid params, context window exceeds limit (2013)"}},
         {"error": {"message": "requested tokens exceed the context size (1024)"}},
         {"detail": "Prompt length 5000 is greater than max_seq_len 4096"},
@@ -332,7 +339,10 @@ def test_the_status_413_is_too_long(body: object) -> None:
             "body.messages.0.role: Input should be 'user'; body.stop: no",
         ),
         ({"detail": {"error": {"message": "deep"}}}, "deep"),
-        ({"object": "error", "message": {"detail": [{"loc": ["body", "n"], "msg": "Extra inputs"}]}}, "body.n: Extra inputs"),
+        (
+            {"object": "error", "message": {"detail": [{"loc": ["body", "n"], "msg": "Extra inputs"}]}},
+            "body.n: Extra inputs",
+        ),
         ({"message": ["one", "two"]}, "one; two"),
         ({"error": "just text"}, "just text"),
         ({"error": "Unauthorized", "message": "The token has expired"}, "Unauthorized: The token has expired"),
@@ -343,7 +353,11 @@ def test_the_status_413_is_too_long(body: object) -> None:
         ('[{"error": {"message": "in a text"}}]', "in a text"),
         ({"error": {"message": '{"error": {"message": "packed"}}'}}, "packed"),
         (
-            {"error": {"message": 'litellm.BadRequestError: XException - {"error":{"message":"packed"}}\nModel Group=x'}},
+            {
+                "error": {
+                    "message": 'litellm.BadRequestError: XException - {"error":{"message":"packed"}}\nModel Group=x'
+                }
+            },
             "litellm.BadRequestError: XException - packed Model Group=x",
         ),
         (
@@ -415,8 +429,22 @@ SOON = "Fri, 15 May 2026 14:00:07 GMT"
         ({"x-ratelimit-reset-requests": "2m59.56s"}, 179.56),
         ({"x-ratelimit-reset-requests": "1h2m3s"}, 3723.0),
         ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
-        ({"x-ratelimit-reset-requests": "8.64s", "x-ratelimit-reset-tokens": "2", "x-ratelimit-remaining-tokens": "0"}, 2.0),
-        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "9s", "x-ratelimit-remaining-requests": "0"}, 1.0),
+        (
+            {
+                "x-ratelimit-reset-requests": "8.64s",
+                "x-ratelimit-reset-tokens": "2",
+                "x-ratelimit-remaining-tokens": "0",
+            },
+            2.0,
+        ),
+        (
+            {
+                "x-ratelimit-reset-requests": "1s",
+                "x-ratelimit-reset-tokens": "9s",
+                "x-ratelimit-remaining-requests": "0",
+            },
+            1.0,
+        ),
         ({"x-ratelimit-reset": "5"}, 5.0),
         ({"x-ratelimit-reset": str(int(NOW.timestamp()) + 11)}, 11.0),
         ({"x-ratelimit-reset": str((int(NOW.timestamp()) + 11) * 1000)}, 11.0),
