@@ -9,10 +9,13 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 from roleplay.domain.endpoint import Endpoint
 from roleplay.errors import ChatUnavailableError, SettingsError
+from roleplay.wire.heads import wanted
 from roleplay.wire.request import WireRequest
 
 try:
     import httpx
+
+    from roleplay.chat.network import tolerate
 except ModuleNotFoundError:
     raise SettingsError("asyncio needs an extra: pip install 'roleplay-engine[async]'") from None
 
@@ -76,6 +79,7 @@ class HttpxTransport:
             return idle.pop()
         assert self._verify is not None
         http = httpx.AsyncClient(verify=self._verify, cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])))
+        tolerate(http)
         self._clients.add(http)
         return http
 
@@ -98,7 +102,7 @@ class HttpxAnswer:
         self, endpoint: Endpoint, response: httpx.Response, deadline: float, give_back: Callable[[], Awaitable[None]]
     ) -> None:
         self.status = response.status_code
-        self.content_type = response.headers.get("Content-Type", "")
+        self.headers = wanted(response.headers.items())
         self._endpoint = endpoint
         self._response = response
         self._pieces = response.aiter_bytes()

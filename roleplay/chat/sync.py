@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import io
 import socket
 import threading
 import time
 import weakref
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import Any, BinaryIO
 
 import requests
 import urllib3
@@ -16,8 +18,10 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from roleplay.chat.response_head import HEAD_LIMIT, cleaned, is_interim
 from roleplay.domain.endpoint import Endpoint
 from roleplay.errors import ChatUnavailableError
+from roleplay.wire.heads import wanted
 from roleplay.wire.request import WireRequest
 
 _POOL = 64
@@ -84,7 +88,7 @@ class RequestsAnswer:
 
     def __init__(self, endpoint: Endpoint, response: requests.Response, deadline: float) -> None:
         self.status = response.status_code
-        self.content_type = response.headers.get("Content-Type", "")
+        self.headers = wanted(response.headers.lower_items())
         self._endpoint = endpoint
         self._response = response
         self._deadline = deadline
@@ -161,9 +165,37 @@ class _Lines:
                 _hang_up(line.wire)
 
 
+class _Response(http.client.HTTPResponse):
+    """An answer whose head is cleaned before it is read; answers of status 1xx before it are passed over."""
+
+    def begin(self) -> None:
+        body: Any = self.fp
+        head: Any = io.BytesIO(_head(body))
+        self.fp = head
+        try:
+            super().begin()
+        finally:
+            self.fp = body
+
+
+def _head(received: BinaryIO) -> bytes:
+    left = HEAD_LIMIT
+    while True:
+        lines: list[bytes] = []
+        while not lines or lines[-1] not in {b"\r\n", b"\n", b""}:
+            lines.append(received.readline(left + 1))
+            left -= len(lines[-1])
+            if left < 0:
+                raise http.client.LineTooLong("head")
+        head = b"".join(lines)
+        if not (lines[-1] and is_interim(head)):
+            return cleaned(head)
+
+
 class _Line(HTTPConnection):
     """A connection that another thread can cut: it keeps hold of its socket, also when an answer took it over."""
 
+    response_class = _Response
     wire: socket.socket | None = None
     lines: _Lines
 
@@ -209,13 +241,14 @@ class _Adapter(HTTPAdapter):
 
 def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:
     """Say what failed without the cause's own text, which may hold addresses and headers."""
+    cause = error.args[0] if type(error) is requests.ConnectionError and error.args else error
     if isinstance(error, requests.ConnectTimeout):
         what = f"did not accept a connection within {endpoint.connect_timeout_s:g} s"
     elif isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
         what = f"sent nothing for {min(endpoint.read_timeout_s, endpoint.timeout_s):g} s"
     elif isinstance(error, requests.exceptions.SSLError):
         what = "has no certificate that this machine trusts"
-    elif isinstance(error, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.ProtocolError):
+    elif isinstance(cause, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.ProtocolError):
         what = "cut the connection"
     elif isinstance(error, requests.ConnectionError):
         what = "cannot be reached; check the base URL and the network"

@@ -179,9 +179,13 @@ def learn(fit: Fit, start: Rates, observed: Iterable[Observation]) -> Fit:
         size = predicted(start, load)
         if reported is None:
             smaller = fit.refused is None or size < predicted(start, fit.refused[0])
-            # Where longer ones were answered, it was not the length, whatever the service says.
+            # Where longer ones were answered, it was not the length, whatever the service says; unless it says so again
+            # before a longer one is answered, since a model may have been loaded anew with less room.
             believed = fit.answered is None or size > predicted(start, fit.answered[0])
-            fit = fit._replace(refused=(load, fit.observations) if smaller and believed else fit.refused)
+            fit = fit._replace(
+                refused=(load, fit.observations) if smaller and believed else fit.refused,
+                answered=fit.answered if believed else None,
+            )
         elif reported > 0:
             seen = Seen(load, reported, talk)
             known, fit = fit, _compared(fit, start, seen)

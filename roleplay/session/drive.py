@@ -35,6 +35,7 @@ from roleplay.turns.effects import (
     Wipe,
     Write,
 )
+from roleplay.wire.heads import Head
 
 T = TypeVar("T")
 GRACE_S = 10.0
@@ -329,7 +330,7 @@ class Drive(Generic[T]):
                 return self._backstage.database.wipe()
             case Open(endpoint, request):
                 self._answer = self._backstage.transport.open(endpoint, request)
-                return self._answer.status, self._answer.content_type
+                return Head(self._answer.status, self._answer.headers)
             case Receive():
                 assert self._answer is not None
                 return self._answer.read()
@@ -551,7 +552,7 @@ class AsyncDrive(Generic[T]):
                 return await _sheltered(self._backstage.database.wipe())
             case Open(endpoint, request):
                 self._answer = await self._stoppable(self._backstage.transport.open(endpoint, request))
-                return self._answer.status, self._answer.content_type
+                return Head(self._answer.status, self._answer.headers)
             case Receive():
                 assert self._answer is not None
                 return await self._stoppable(self._answer.read())

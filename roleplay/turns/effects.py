@@ -38,7 +38,7 @@ class Wipe(NamedTuple):
 
 
 class Open(NamedTuple):
-    """Send a request and wait for the head of its answer; ``(status, content type)`` is sent back."""
+    """Send a request and wait for the head of its answer; its ``Head`` is sent back."""
 
     endpoint: Endpoint
     request: WireRequest

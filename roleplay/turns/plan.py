@@ -148,14 +148,18 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
 
 
 def _within(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens: Learned) -> Draft:
-    """Draw within a budget and below what the host was seen to refuse as too long or to cut, unless nothing fits there.
+    """Draw within a budget and below what the host was seen to refuse as too long or to cut, or with no more than what
+    is required where that does not fit there.
 
     Whatever the host's reports have taught, what is drawn has room in the window by the rates before any report.
     """
     limit = tokens.limit_tokens
     if limit is not None and limit < budget:
-        with contextlib.suppress(BudgetError):
+        try:
             return _in_room(draw, limit, room, tokens)
+        except BudgetError as error:
+            if error.needed_tokens < budget:  # what is required may still be below what was refused
+                return _in_room(draw, error.needed_tokens, room, tokens)
     return _in_room(draw, budget, room, tokens)
 
 
@@ -312,12 +316,13 @@ def state_of(made: Plan) -> str | None:
     return None if same else json.dumps({str(seat): epoch}, separators=(",", ":"))
 
 
-def shrunk(made: Plan) -> Plan:
-    """Give a shorter context for the same line, after the host found this one too long. Raises ``BudgetError`` where
-    there is none."""
+def shrunk(made: Plan, room: int | None = None) -> Plan:
+    """Give a shorter context for the same line, after the host found this one too long: within ``room`` tokens, where
+    it named a limit, and in any case shorter by a fixed share. Raises ``BudgetError`` where there is none."""
     tokens, prices = made.draft.prompt_tokens, made.draft.prices
+    most = int(tokens * SHRINK_SHARE)
     try:
-        draft = made.redraw(int(tokens * SHRINK_SHARE), prices)
+        draft = made.redraw(most if room is None else max(min(room, most), 1), prices)
     except BudgetError as error:
         if error.needed_tokens >= tokens:
             raise

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from roleplay.chat.retry import pause_before_next
+from roleplay.context.builder import Load
 from roleplay.domain.context import Role
 from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, Turn, TurnStatus
 from roleplay.domain.endpoint import Dialect
@@ -48,12 +49,16 @@ from roleplay.turns.guarding import Sieve, judge
 from roleplay.turns.plan import Plan, folded, lease_of, shrunk, state_of, turned_to
 from roleplay.turns.scene import Scene
 from roleplay.wire.codes import blames_the_prompt, is_too_long, may_refuse_roles
+from roleplay.wire.heads import Head
+from roleplay.wire.lengths import named_limit
 from roleplay.wire.reply import ReplyDecoder, Said
 from roleplay.wire.request import WireRequest, parameters_json
 
 FLUSH_CHARS = 256
 FOLDED_ROLES = frozenset({Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI})
 FLUSH_S = 2.0
+ROOM_SHARE = 0.95
+LEAST_ROOM = 0.25
 FLUSH_GROWTH = 1.5
 
 
@@ -132,9 +137,9 @@ class Reply:
         self.speech_chars = self.restarts = 0
         self.sieve = Sieve() if self.scene.watch.guards else None
         request = WireRequest(endpoint.path.value, self.plan.body, self.plan.stream)
-        status, content_type = yield Open(endpoint, request)
+        head: Head = yield Open(endpoint, request)
         so_far = self.plan.ground.so_far
-        decoder = ReplyDecoder(status, content_type, streamed=self.plan.stream, now=ports.now(), so_far=so_far)
+        decoder = ReplyDecoder(head, streamed=self.plan.stream, now=ports.now(), so_far=so_far)
         self.decoder = decoder
         try:
             while not decoder.done and (piece := (yield Receive())):
@@ -291,15 +296,16 @@ class Reply:
             and may_refuse_roles(error)
         )
 
-    def _observe(self, reported: int | None) -> None:
-        """Learn from what the service reported of the prompt (``None``: that it was too long).
+    def _observe(self, reported: int | None, room: int | None = None) -> None:
+        """Learn from what the service reported of the prompt (``None``: that it was too long; ``room``: for how many
+        tokens there is room, where it said so).
 
         A prompt with counts of another counter would teach rates that are wrong once all is counted by this one.
         """
         draft, scene = self.plan.draft, self.scene
         known = scene.calibrated.get(subject(scene.tenant, self.plan.endpoint, self.plan.dialect, scene.counter))
         if known is not None and not draft.foreign:
-            known.observe(draft.load, reported, scene.session_id)
+            known.observe(_part(draft.load, room, draft.prompt_tokens), reported, scene.session_id)
 
     def _warn(self) -> Steps[None]:
         """Log what was found out about the host's reports, where that is new."""
@@ -324,22 +330,41 @@ class Reply:
             self.shrunk, self.plan = True, shorter
         elif pause is None and self._may_turn(error):
             self.refused, self.plan = None, (yield from turned_to(self.plan, self.scene))
+            self.shrunk = False
         else:
             return pause
         self.asked_from = self.call.attempt + 1, self.scene.ports.monotonic()
         return 0.0
 
     def _shorter(self, error: ChatError) -> Plan | None:
-        """Plan a shorter request, once, where the service found this one too long; ``None`` where there is none."""
-        if self.shrunk or self._has_shown or not is_too_long(error):
+        """Plan a shorter request, once, where the service found this one too long; ``None`` where there is none.
+
+        What was refused is learned, so that later requests are shorter from the beginning. Of a refusal that counts the
+        reply it is learned only when the shorter request was refused too: else no later turn could be spoken.
+        """
+        if self._has_shown or not is_too_long(error):
             return None
+        if self.shrunk:
+            self._observe(None)
+            return None
+        room = self._room(error)
         try:
-            shorter = shrunk(self.plan)
+            shorter = shrunk(self.plan, room)
         except BudgetError:
             return None
         if blames_the_prompt(error):
-            self._observe(None)
+            self._observe(None, room)
         return shorter
+
+    def _room(self, error: ChatError) -> int | None:
+        """Give the tokens that a prompt may have, where a refusal as too long names the limit."""
+        limit = named_limit(error.message)
+        if limit is None:
+            return None
+        if not blames_the_prompt(error):
+            cap = self.plan.parameters.get("max_completion_tokens", self.plan.parameters.get("max_tokens", 0))
+            limit -= cap if isinstance(cap, int) else 0
+        return int(limit * ROOM_SHARE)
 
     def _may_turn(self, error: ChatError) -> bool:
         """Whether another endpoint may be asked: this one is unavailable, and nothing it said was shown."""
@@ -531,6 +556,12 @@ class Reply:
             first_token_s=self.first_token_s,
             total_s=total_s,
         )
+
+
+def _part(load: Load, room: int | None, tokens: int) -> Load:
+    """Give the part of what a prompt held that there is room for; a number that is far off teaches no less."""
+    share = 1.0 if room is None else min(max(room / max(tokens, 1), LEAST_ROOM), 1.0)
+    return load if share == 1.0 else Load(*(int(one * share) for one in load))
 
 
 def _status(error: BaseException | None, *, has_text: bool) -> TurnStatus:

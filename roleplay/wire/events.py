@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from roleplay.domain.conversation import DeltaKind
 from roleplay.errors import BadReplyError, ChatError, ContentFilteredError
+from roleplay.wire.codes import chat_error
 from roleplay.wire.facts import ReplyFacts, count, word
-from roleplay.wire.failures import failure, failure_in
+from roleplay.wire.failures import failure_in
+from roleplay.wire.heads import Head
 from roleplay.wire.shapes import Part, part_of
 from roleplay.wire.speech import Increments, Mender, Said, ThinkSplitter, Words
 
@@ -30,11 +32,11 @@ class ReplyEvents:
     ``so_far`` is speech that the reply goes on from.
     """
 
-    def __init__(self, status: int, now: datetime | None, text_limit: int, so_far: str = "") -> None:
+    def __init__(self, head: Head, now: datetime | None, text_limit: int, so_far: str = "") -> None:
         self.facts = ReplyFacts()
         self.whole = self.called_tool = False
         self.refusal = ""
-        self._status = status
+        self._head = head
         self._now = now
         self._room = text_limit
         self._words = Words()
@@ -92,7 +94,7 @@ class ReplyEvents:
 
     def failed(self, told: object) -> ChatError:
         """Make the typed error for a failure that the service reports in its answer."""
-        return failure(self._status, told, self._now)
+        return chat_error(self._head.status, told, now=self._now, headers=self._head.headers)
 
     def flush(self, *, ended: bool) -> None:
         """Let out what was held for a next piece. ``ended``: there is none, since the reply is complete."""

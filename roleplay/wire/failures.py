@@ -7,12 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from roleplay.errors import ChatError, ChatRequestError, ChatUnavailableError
-from roleplay.wire.codes import chat_error, is_refusal, is_too_long
+from roleplay.wire.codes import is_refusal
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from roleplay.wire.sse import Frame
 
 _NO_WORDS = "the service reported an error and gave no reason"
@@ -25,18 +22,6 @@ _BAD_WORD = re.compile(
 )
 _CODES = ("code", "error_code", "status_code", "statusCode", "status")
 _MESSAGES = ("message", "msg", "error_msg", "error_message", "errorMessage")
-
-
-def failure(status: int, body: object, now: datetime | None) -> ChatError:
-    """Make the typed error for a failure that was reported at a success ``status``.
-
-    As ``chat_error``, but a failure that says "too long" is a refusal of the request even where no code says so.
-    """
-    error = chat_error(status, body, now=now)
-    if isinstance(error, ChatUnavailableError):
-        refused = ChatRequestError(error.message, code=error.code, status=error.status)
-        return refused if is_too_long(refused) else error
-    return error
 
 
 def failure_in(event: Mapping[str, Any]) -> Mapping[str, Any] | None:

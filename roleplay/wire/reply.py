@@ -12,6 +12,7 @@ from roleplay.wire.codes import chat_error
 from roleplay.wire.events import ReplyEvents
 from roleplay.wire.facts import ReplyFacts
 from roleplay.wire.failures import failure_in, failure_of, failure_said
+from roleplay.wire.heads import Head
 from roleplay.wire.speech import Said
 from roleplay.wire.sse import (
     LINE_LIMIT,
@@ -42,8 +43,8 @@ _DECODER = json.JSONDecoder(strict=False)  # a raw line break inside a string do
 class ReplyDecoder:
     """Reads one answer of the service, chunk by chunk, wherever the chunks break.
 
-    ``status`` and ``content_type`` are the answer's; JSON and event streams are told apart by the bytes first, so that
-    a JSON answer to a stream request and the reverse are read too. ``streamed``: whether a stream was asked for.
+    ``head`` is the answer's; JSON and event streams are told apart by the bytes first, so that a JSON answer to a
+    stream request and the reverse are read too. ``streamed``: whether a stream was asked for.
     ``now`` (aware): the moment that a reset time in a refusal is measured from. ``so_far``: speech that the reply goes
     on from. ``line_limit`` bounds a line of a stream in bytes, ``reply_limit`` a JSON body in bytes and a stream's text
     in characters.
@@ -59,8 +60,7 @@ class ReplyDecoder:
 
     def __init__(
         self,
-        status: int,
-        content_type: str,
+        head: Head,
         *,
         streamed: bool,
         now: datetime | None = None,
@@ -69,13 +69,13 @@ class ReplyDecoder:
         reply_limit: int = REPLY_LIMIT,
     ) -> None:
         self.done = False
-        self._status = status
-        self._content_type = content_type
+        self._status = head.status
+        self._headers = head.headers
         self._streamed = streamed
         self._now = now
         self._line_limit = line_limit
         self._reply_limit = reply_limit
-        self._events = ReplyEvents(status, now, reply_limit, so_far)
+        self._events = ReplyEvents(head, now, reply_limit, so_far)
         self._head = b""
         self._frames: Events | Body | None = None
         self._page = bytearray()
@@ -182,7 +182,7 @@ class ReplyDecoder:
             return
         if self._frames is None:
             self._head = without_blank_start(self._head + chunk)
-            events = looks_like_events(self._content_type, self._head)
+            events = looks_like_events(self._headers.get("content-type", ""), self._head)
             if events is None:
                 return
             self._frames = Events(self._line_limit) if events else Body(self._reply_limit)
@@ -280,8 +280,8 @@ class ReplyDecoder:
                 continue
             if isinstance(body, dict):
                 self.facts.observe(body)
-                return chat_error(self._status, body, now=self._now)
-        return chat_error(self._status, page.decode(errors="replace"), now=self._now)
+                return chat_error(self._status, body, now=self._now, headers=self._headers)
+        return chat_error(self._status, page.decode(errors="replace"), now=self._now, headers=self._headers)
 
 
 def _is_json(data: bytes) -> bool:

@@ -23,6 +23,7 @@ from roleplay import (
 from roleplay.testing import Simulator
 from roleplay.testing import simulator as simulated
 from roleplay.testing.simulator import (
+    BackOff,
     BaseRespInside200,
     CacheUsage,
     ConnectionReset,
@@ -98,6 +99,7 @@ CASES = {
     "rate limit 429, then success": Case(RateLimited(), SAID, SAID, times=2),
     "rate limit 429 for ever": Case(RateLimited(), ChatUnavailableError, ChatUnavailableError),
     "rate limit inside 200": Case(RateLimited(http=200), SAID, SAID, times=1),
+    "asked to wait, then success": Case(BackOff((("retry-after-ms", "50"),), http=503), SAID, SAID, times=2),
     "token limit 1039, then success": Case(TokenLimit(), SAID, SAID, times=2),
     "overloaded 529, then success": Case(Overloaded(), SAID, SAID, times=2),
     "unknown error 1000": Case(UnknownError(), ChatUnavailableError, ChatUnavailableError),

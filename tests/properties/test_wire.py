@@ -17,6 +17,7 @@ from roleplay.domain.settings import Sampling
 from roleplay.errors import ChatError
 from roleplay.wire.codes import chat_error
 from roleplay.wire.dialects import write_messages
+from roleplay.wire.heads import Head
 from roleplay.wire.reply import ReplyDecoder
 from roleplay.wire.request import encode_request, parameters, parameters_json
 from roleplay.wire.speech import Increments, speech_of
@@ -85,7 +86,9 @@ def outcome(
     limits: tuple[int, int] = (2000, 2000),
 ) -> dict[str, Any]:
     """Tell all that a caller can see of an answer; any error but ours is raised."""
-    decoder = ReplyDecoder(status, content_type, streamed=True, line_limit=limits[0], reply_limit=limits[1])
+    decoder = ReplyDecoder(
+        Head(status, {"content-type": content_type}), streamed=True, line_limit=limits[0], reply_limit=limits[1]
+    )
     said = []
     error: ChatError | None = None
     for chunk in chunks:

@@ -18,6 +18,7 @@ from roleplay.errors import (
     EmptyReplyError,
 )
 from roleplay.wire.codes import is_too_long
+from roleplay.wire.heads import Head
 from roleplay.wire.reply import ReplyDecoder
 from tests.unit.wire.test_reply import DONE, body, decode, event, says
 
@@ -89,7 +90,7 @@ def test_text_beside_an_error_is_kept() -> None:
     broken = {"index": 0, "message": {"content": "Once upon"}, "finish_reason": "error", "error": ERROR}
     reply = decode(json.dumps({"choices": [broken]}).encode(), content_type="application/json")
     assert isinstance(reply.error, ChatUnavailableError)
-    decoder = ReplyDecoder(200, "application/json", streamed=False)
+    decoder = ReplyDecoder(Head(200, {"content-type": "application/json"}), streamed=False)
     decoder.feed(json.dumps({"choices": [broken]}).encode())
     with pytest.raises(ChatUnavailableError):
         decoder.finish()
@@ -255,7 +256,7 @@ def test_messages_in_place_of_deltas() -> None:
 )
 def test_whether_an_answer_is_complete_without_its_connection(fed: bytes, complete: bool) -> None:
     """What can be read to its end is complete; asking twice changes nothing."""
-    decoder = ReplyDecoder(200, "", streamed=True)
+    decoder = ReplyDecoder(Head(200, {"content-type": ""}), streamed=True)
     decoder.feed(fed)
     assert decoder.is_complete() is complete
     assert decoder.is_complete() is complete
@@ -266,7 +267,7 @@ def test_whether_an_answer_is_complete_without_its_connection(fed: bytes, comple
 
 def test_a_refusal_is_one_without_its_end() -> None:
     """The status says what an error page that breaks off does not."""
-    decoder = ReplyDecoder(401, "application/json", streamed=False)
+    decoder = ReplyDecoder(Head(401, {"content-type": "application/json"}), streamed=False)
     decoder.feed(b'{"error":{"mess')
     assert decoder.is_complete()
     with pytest.raises(ChatAuthError):
@@ -399,7 +400,7 @@ def test_usage_has_several_places_and_names(usage: dict[str, Any], cached: int) 
 def test_tags_without_a_partner(text: str, speech: str, reasoning: str) -> None:
     """By one rule, in a body, and in a stream that is cut anywhere."""
     for chunks in ([body(text)], [*(says(letter) for letter in text), DONE]):
-        decoder = ReplyDecoder(200, "", streamed=True)
+        decoder = ReplyDecoder(Head(200, {"content-type": ""}), streamed=True)
         for chunk in chunks:
             decoder.feed(chunk)
         try:
@@ -411,12 +412,12 @@ def test_tags_without_a_partner(text: str, speech: str, reasoning: str) -> None:
 
 def test_speech_that_was_given_out_is_taken_back() -> None:
     """A count tells that what was given is no speech; in one chunk, nothing wrong is given at all."""
-    decoder = ReplyDecoder(200, "", streamed=True)
+    decoder = ReplyDecoder(Head(200, {"content-type": ""}), streamed=True)
     decoder.feed(says("Be warm."))
     assert (decoder.speech, decoder.restarts) == ("Be warm.", 0)
     decoder.feed(says("</think>Welcome!"))
     assert (decoder.speech, decoder.reasoning, decoder.restarts) == ("Welcome!", "Be warm.", 1)
-    decoder = ReplyDecoder(200, "", streamed=True)
+    decoder = ReplyDecoder(Head(200, {"content-type": ""}), streamed=True)
     assert [kind.value for kind, _ in decoder.feed(says("Be warm.") + says("</think>Welcome!"))] == [
         "reasoning",
         "speech",

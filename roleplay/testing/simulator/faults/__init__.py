@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from roleplay.testing.simulator.faults.base import Fault, Page
 from roleplay.testing.simulator.faults.errors import (
+    BackOff,
     BaseRespInside200,
     ContextTooLong,
     ErrorCode,
@@ -56,6 +57,7 @@ from roleplay.testing.simulator.faults.transport import (
 )
 
 __all__ = [
+    "BackOff",
     "BaseRespInside200",
     "CacheUsage",
     "ConnectionReset",
