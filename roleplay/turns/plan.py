@@ -28,7 +28,8 @@ from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
 from roleplay.turns.layers import InForce, Told, in_force, of_turn
 from roleplay.turns.scene import Rehearsed, Scene
-from roleplay.wire.request import RECIPE_VERSION, encode_request, parameters, parameters_json
+from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
+from roleplay.wire.request import parameters, parameters_json
 
 MARGIN_SHARE = 0.05
 LEASE_MARGIN_S = 30.0
@@ -119,7 +120,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         )
 
     draft = _within(draw, budget, tokens)
-    body = encode_request(dialect, draft.messages, asked)
+    body = CURRENT.encode(dialect, draft.messages, asked)
     settings = force.told(
         model=(endpoint.model, force.origins.get("model", "engine")),
         budget_tokens=(budget, force.origins.get("budget_tokens", "profile")),
@@ -300,7 +301,7 @@ def shrunk(made: Plan) -> Plan:
         if error.needed_tokens >= tokens:
             raise
         draft = made.redraw(error.needed_tokens, prices)
-    return replace(made, draft=draft, body=encode_request(made.dialect, draft.messages, made.parameters))
+    return replace(made, draft=draft, body=CURRENT.encode(made.dialect, draft.messages, made.parameters))
 
 
 def folded(made: Plan, scene: Scene) -> Steps[Plan]:
@@ -325,7 +326,7 @@ def _drawn_for(made: Plan, scene: Scene) -> Steps[Plan]:
     draft = made.draft
     with contextlib.suppress(BudgetError):
         draft = _within(made.redraw, made.budget_tokens, tokens)
-    return replace(made, draft=draft, body=encode_request(made.dialect, draft.messages, made.parameters))
+    return replace(made, draft=draft, body=CURRENT.encode(made.dialect, draft.messages, made.parameters))
 
 
 def lease_of(made: Plan, pause_s: float = 0.0) -> timedelta:
