@@ -16,7 +16,7 @@ from roleplay.context.macros import expand, expand_moment
 from roleplay.context.pricing import Prices
 from roleplay.context.sheet import Sheet, Wanted, rendered
 from roleplay.context.window import MARKS, Marks
-from roleplay.domain.context import Line, Role, Section
+from roleplay.domain.context import Role, Section
 from roleplay.domain.conversation import TurnKind, TurnStatus
 from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
@@ -86,7 +86,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     words = words_of(scene, language)
     sheet = known.sheet
     inherited = ground.inherited(sheet.seat)
-    past = history.Path((), ())
+    past = history.Path()
     if ground.before is not None:
         before = ground.before
         cap, per_message = tokens.prices.bounds(budget)
@@ -101,7 +101,9 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
                 per_message=per_message,
             )
         )
-    lines: list[Line] = [*past.lines] if ground.line is None else [*past.lines, ground.line]
+    if ground.line is not None:
+        past = past.then(ground.line)
+    lines = past.lines
     unasked = not lines or lines[-1].seat == sheet.seat
     marks = Marks(force.high_water or MARKS.high, force.low_water or MARKS.low)
     rule = Rule(force.examples or "keep", str(scene.session_id if force.seed is None else force.seed))
@@ -112,7 +114,8 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         return build(
             asked_for,
             lines,
-            hidden=past.hidden,
+            skipped=past.skipped,
+            passed_over=past.passed_over,
             facts=facts,
             rules=Rules(budget_tokens, marks, rule),
             inherited=inherited,

@@ -39,6 +39,8 @@ def rebuild(connection: Connection, tenant: str, session_id: str, call_id: str) 
         messages = version.emit(origin.recipe, origin.texts, lines)
         asked: dict[str, Any] = json.loads(origin.parameters)
         dialect = Dialect(origin.dialect)
+        if dialect not in version.dialects:
+            raise ValueError(dialect)
         written = version.write(dialect, messages)
         body = encode_request(written, asked)
     if hashlib.sha256(body).hexdigest() != origin.request_digest:

@@ -31,11 +31,12 @@ class RecipeVersion(NamedTuple):
         return encode_request(self.write(dialect, messages), parameters)
 
 
+_FIRST_DIALECTS = frozenset({Dialect.MINIMAX, Dialect.OPENAI})
 VERSIONS: Mapping[int, RecipeVersion] = {
-    1: RecipeVersion(
-        emit, partial(write_messages, speech=without_thinking), frozenset({Dialect.MINIMAX, Dialect.OPENAI})
-    ),
+    # Its recipes name what was hidden; later ones keep it as runs.
+    1: RecipeVersion(emit, partial(write_messages, speech=without_thinking), _FIRST_DIALECTS),
+    2: RecipeVersion(emit, partial(write_messages, speech=without_thinking), _FIRST_DIALECTS),
 }
 #: What new calls are stored with.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 CURRENT = VERSIONS[RECIPE_VERSION]

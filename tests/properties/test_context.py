@@ -26,7 +26,7 @@ from roleplay.store.reports import read_report, report_text
 from roleplay.testing.simulator.models import MODELS, by_id
 from roleplay.testing.simulator.rules import Rules, read_json, read_request
 from roleplay.wire.dialects import demands
-from roleplay.wire.recipes import CURRENT
+from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
 from roleplay.wire.request import parameters
 
 SEAT = 1
@@ -167,7 +167,7 @@ def test_the_same_again_and_from_the_store(
     draft = made(render(casting, counter), lines, budget, counter, needs)
     assert made(render(casting, counter), lines, budget, counter, needs) == draft
     stored = json.loads(json.dumps([recipes.front_of(draft.recipe.front)[0], recipes.rest_text(draft.recipe)]))
-    recipe = recipes.read(*stored)
+    recipe = recipes.read(*stored, RECIPE_VERSION)
     span = [line for line in lines if recipe.history.first <= line.seq <= recipe.history.last]
     assert recipe == draft.recipe
     assert emit(recipe, draft.texts, span) == draft.messages
