@@ -40,7 +40,8 @@ def rebuild(connection: Connection, tenant: str, session_id: str, call_id: str) 
         asked: dict[str, Any] = json.loads(origin.parameters)
         dialect = Dialect(origin.dialect)
         if dialect not in version.dialects:
-            raise ValueError(dialect)
+            problem = f"the dialect {dialect}, which recipe version {origin.recipe_version} does not write"
+            raise StoreError(f"model call {call_id} has {problem}")
         written = version.write(dialect, messages)
         body = encode_request(written, asked)
     if hashlib.sha256(body).hexdigest() != origin.request_digest:
