@@ -21,7 +21,8 @@ PASSES = 1000
 PASSES_PER_LINE = 4
 UNBOUNDED = 2**31 - 1
 _OF_MESSAGE = ("seq", "parent_seq", "seat", "name", "tokens", "counter", "role", "tenant")
-_GIVEN = ("seq", "parent_seq", "said_in", "seat", "name", "text", "tokens", "counter", "state", "place")
+_COUNTED = ("state", "place", "total", "skipped")
+_GIVEN = ("seq", "parent_seq", "said_in", "seat", "name", "text", "tokens", "counter", *_COUNTED)
 _STATE, _PLACE = _GIVEN.index("state"), _GIVEN.index("place")
 #: Whether a message is visible. Of a line that is hidden otherwise than the reply after it, which is of another turn,
 #: that turn tells: it may answer the line, which then is hidden as the reply is.
@@ -39,9 +40,8 @@ def _walk(dialect: str, *, whole: bool = False) -> Prepared:
 
     What is hidden is stepped over at no cost in tokens, so that it takes no line's place. It is not given, its text is
     not even read, unless the walk ends there; ``whole``: every row is given with its text. What may be hidden costs
-    nothing either: which it is, ``path_back`` finds out. ``place`` counts the steps from the head.
-
-    ``total`` and ``skipped`` are those before a row, so that its state is worked out once.
+    nothing either: which it is, ``path_back`` finds out. ``place`` counts the steps from the head; ``total`` are the
+    tokens and ``skipped`` the rows stepped over before a row is reached.
 
     PostgreSQL takes each step as a lateral look-up of one row; left to itself it may scan the session for each.
     SQLite compares each step's tenant with the walk's; were it compared with the value, SQLite, once it has statistics,
@@ -57,7 +57,7 @@ def _walk(dialect: str, *, whole: bool = False) -> Prepared:
             message.c.turn_seq.label("said_in"),
             _text(message, state, whole=whole),
             state.label("state"),
-            *(zero.label(name) for name in ("total", "place", "skipped")),
+            *(zero.label(name) for name in ("place", "total", "skipped")),
         )
         .where(here, message.c.seq == bindparam("head"))
         .cte("walk", recursive=True)
@@ -86,14 +86,16 @@ def _walk(dialect: str, *, whole: bool = False) -> Prepared:
         case((answered, walk.c.said_in), else_=source.c.turn_seq),
         _text(source, state, whole=whole),
         state,
-        total,
         walk.c.place + one,
+        total,
         skipped,
     ).select_from(walk.join(source, true() if dialect == "postgresql" else found))
     walk = walk.union_all(joined.where(more))
-    total, skipped, more = _so_far(walk)
-    given = select(*(walk.c[name] for name in _GIVEN), total, skipped)
-    return Prepared(given if whole else given.where((walk.c.state != one) | ~more))
+    given = select(*(walk.c[name] for name in _GIVEN))
+    if not whole:
+        _, _, more = _so_far(walk)
+        given = given.where((walk.c.state != one) | ~more)
+    return Prepared(given)
 
 
 def _text(message: Any, state: Any, *, whole: bool) -> Any:
@@ -208,7 +210,11 @@ def _walked(connection: Connection, tenant: str, session_id: str, bounds: dict[s
         connection.execute(_NO_JIT)
     rows = _rows(connection, {"tenant": tenant, "session": session_id} | bounds, whole=False)
     if rows:
-        seq, parent, *_, place, total, skipped = rows[0]
+        seq, parent, *_, tokens, _, state, place, total, skipped = rows[0]
+        if state == _VISIBLE:
+            total += tokens + bounds["per_message"]
+        else:
+            skipped += 1
         if parent is None or seq <= bounds["start"] or total > bounds["cap"]:
             return _Walked(rows, stopped=False)
         if skipped > max(bounds["passes"], PASSES_PER_LINE * (place + 1 - skipped)):
@@ -250,15 +256,16 @@ def span(connection: Connection, tenant: str, session_id: str, wanted: Span) -> 
     rows = _rows(connection, {"tenant": tenant, "session": session_id} | bounds, whole=True)
     if not rows or (rows[0][0] > wanted.first and rows[0][1] is not None):
         raise _breaks_off(connection, tenant, session_id, rows, wanted.last)
-    return list(_lines([row for row in rows if row[0] not in wanted.hidden] if wanted.hidden else _kept(rows, wanted)))
+    hidden = frozenset(wanted.hidden)
+    return list(_lines([row for row in rows if row[0] not in hidden] if hidden else _kept(rows, wanted.runs)))
 
 
-def _kept(rows: list[Any], wanted: Span) -> list[Any]:
+def _kept(rows: list[Any], runs: Sequence[int]) -> list[Any]:
     """Leave out what was stepped over, by the runs of the walk."""
-    if not wanted.runs:
+    if not runs:
         return rows
     newest_first, place, kept = rows[::-1], 0, []
-    for skipped, run in zip(wanted.runs[::2], wanted.runs[1::2], strict=True):
+    for skipped, run in zip(runs[::2], runs[1::2], strict=True):
         place += skipped
         kept += newest_first[place : place + run]
         place += run
