@@ -152,15 +152,16 @@ def build(
     sheet: Sheet,
     lines: Sequence[Line],
     *,
-    hidden: Sequence[int] = (),
+    skipped: Sequence[int] = (),
+    passed_over: int = 0,
     facts: Sequence[PlacedFact] = (),
     rules: Rules,
     inherited: Inherited = FIRST,
     prices: Prices,
 ) -> Draft:
     """Build the context whose newest line is the last of ``lines`` (oldest first, back to where the inherited window
-    starts or to where they exceed the budget); there may be none. ``hidden`` are the messages between them that are
-    left out.
+    starts or to where they exceed the budget); there may be none. ``skipped`` says of each how many hidden messages lie
+    between it and the path's end (empty: none); after ``passed_over`` of them, if any, nothing older was read.
 
     Claim order: the request's fixed cost, system, user persona, scene, newest line and required facts; then the
     post-history instruction, the note, other facts and example dialogues by priority, the latter whole and in at most
@@ -190,7 +191,7 @@ def build(
     note = ledger.take((Section.NOTE, ""), sheet.note)
     ranked = sorted(facts, key=lambda fact: -fact.priority)
     told = {fact.name for fact in ranked if fact.priority > EXAMPLES_PRIORITY and ledger.take_fact(fact)}
-    rest = _Rest(sheet, past, costs[:cut], newest, ranked, rules, inherited)
+    rest = _Rest(sheet, past, costs[:cut], newest, ranked, rules, inherited, passed_over)
     ledger, filled = rest.fill(ledger)
     told |= filled.told
     kept_facts = [fact for fact in facts if fact.name in told]
@@ -202,7 +203,7 @@ def build(
     begin, end = (kept[0].seq, kept[-1].seq) if kept else (0, 0)
     recipe = Recipe(
         front=tuple(one.piece for one in front),
-        history=Span(begin, end, sheet.seat, tuple(seq for seq in hidden if seq > begin)),
+        history=Span(begin, end, sheet.seat, runs=_runs(skipped[filled.first :])),
         insertions=tuple(Insertion(depth, one.piece) for depth, one in among),
         tail=tuple(one.piece for one in (*sheet.wish, *post)),
     )
@@ -225,6 +226,20 @@ def build(
         moved=filled.first > 0 or filled.chosen,
         foreign=tuple([line for line in kept if line.counter != counter]),
     )
+
+
+def _runs(skipped: Sequence[int]) -> tuple[int, ...]:
+    """Give how many messages were skipped, kept, skipped, kept and so on, from the newest that is kept back to the
+    oldest."""
+    if not skipped or skipped[0] == skipped[-1]:
+        return ()
+    runs, before = [0, 0], skipped[-1]
+    for count in reversed(skipped):
+        if count != before:
+            runs += [count - before, 0]
+            before = count
+        runs[-1] += 1
+    return tuple(runs)
 
 
 def _load(pieces: Sequence[Rendered], sizes: Sequence[tuple[float, float]], prices: Prices) -> Load:
@@ -257,6 +272,7 @@ class _Rest(NamedTuple):
     ranked: Sequence[PlacedFact]
     rules: Rules
     inherited: Inherited
+    passed_over: int
 
     def fill(self, ledger: _Ledger) -> tuple[_Ledger, _Filled]:
         """Claim for dialogues, facts of lower priority and history; gives the ledger with their claims."""
@@ -314,11 +330,14 @@ class _Rest(NamedTuple):
         low = (fact for fact in self.ranked if fact.priority <= EXAMPLES_PRIORITY)
         told = {fact.name for fact in low if ledger.take_fact(fact)}
         first = ledger.take_history(self.past, self.costs, self.rules.marks, moves=moves)
+        if self.passed_over:
+            ledger.tell_passed_over(self.passed_over)
         examples = [line for place in choice.kept for line in self.sheet.examples[place]]
         return _Filled(examples, told, first, choice if costs else None, chosen=False)
 
 
 _NOTHING = Choice((), 0, "")
+_NO_HISTORY = Claimed(required=False, claimed=(0, 0), kept=(0, 0), reason="")
 
 
 class _Ledger:
@@ -388,6 +407,13 @@ class _Ledger:
             required=False, claimed=(sum(costs), len(past)), kept=(kept, len(past) - first), reason=reason
         )
         return first
+
+    def tell_passed_over(self, messages: int) -> None:
+        """Note that there is history behind hidden messages which was not read."""
+        known = self.claims.get((Section.HISTORY, ""), _NO_HISTORY)
+        why = f"{messages:,} hidden messages were passed over, what is older was not read"
+        reason = f"{known.reason}; {why}" if known.reason else why
+        self.claims[Section.HISTORY, ""] = known._replace(reason=reason)
 
     def tell_unshared(
         self, facts: Sequence[PlacedFact], note: Sequence[Rendered], costs: Sequence[int], front: Sequence[Rendered]

@@ -75,13 +75,16 @@ class Piece(NamedTuple):
 class Span(NamedTuple):
     """The history of a recipe: the path from ``first`` to ``last``, both included, seen from ``seat``.
 
-    ``hidden`` are the messages on it that were hidden then.
+    What was hidden then is left out. ``runs`` are how many messages were skipped, kept, skipped, kept and so on, on the
+    way from ``last`` back to ``first``; empty when none was skipped. Recipe version 1 names the skipped messages
+    instead, in ``hidden``.
     """
 
     first: int
     last: int
     seat: int
     hidden: tuple[int, ...] = ()
+    runs: tuple[int, ...] = ()
 
 
 class Insertion(NamedTuple):

@@ -114,7 +114,7 @@ def origin(connection: Connection, tenant: str, session_id: str, call_id: str) -
         raise NotFoundError("model call", call_id)
     if row.front is None:
         raise absent("the beginning of the request", f"model call {call_id}")
-    recipe = recipes.read(row.front, row.recipe)
+    recipe = recipes.read(row.front, row.recipe, row.recipe_version)
     wanted = {piece.digest for piece in (*recipe.front, *(one.piece for one in recipe.insertions), *recipe.tail)}
     pieces = connection.execute(_PIECES, where | {"digests": sorted(wanted)})
     texts = {piece.digest: piece.text for piece in pieces}

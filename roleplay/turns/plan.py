@@ -17,7 +17,7 @@ from roleplay.context.macros import expand, expand_moment
 from roleplay.context.pricing import Prices, prior
 from roleplay.context.sheet import Sheet, Wanted, rendered
 from roleplay.context.window import MARKS, Marks
-from roleplay.domain.context import Line, Role, Section
+from roleplay.domain.context import Role, Section
 from roleplay.domain.conversation import TurnKind, TurnStatus
 from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
@@ -29,7 +29,8 @@ from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
 from roleplay.turns.layers import InForce, Told, in_force, of_turn
 from roleplay.turns.scene import Rehearsed, Scene
-from roleplay.wire.request import RECIPE_VERSION, encode_request, parameters, parameters_json
+from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
+from roleplay.wire.request import parameters, parameters_json
 
 MARGIN_SHARE = 0.05
 LEASE_MARGIN_S = 30.0
@@ -86,7 +87,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     words = words_of(scene, language)
     sheet = known.sheet
     inherited = ground.inherited(sheet.seat)
-    past = history.Path((), ())
+    past = history.Path()
     if ground.before is not None:
         before = ground.before
         cap, per_message = tokens.prices.bounds(budget)
@@ -101,7 +102,9 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
                 per_message=per_message,
             )
         )
-    lines: list[Line] = [*past.lines] if ground.line is None else [*past.lines, ground.line]
+    if ground.line is not None:
+        past = past.then(ground.line)
+    lines = past.lines
     unasked = not lines or lines[-1].seat == sheet.seat
     marks = Marks(force.high_water or MARKS.high, force.low_water or MARKS.low)
     rule = Rule(force.examples or "keep", str(scene.session_id if force.seed is None else force.seed))
@@ -112,7 +115,8 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         return build(
             asked_for,
             lines,
-            hidden=past.hidden,
+            skipped=past.skipped,
+            passed_over=past.passed_over,
             facts=facts,
             rules=Rules(budget_tokens, marks, rule),
             inherited=inherited,
@@ -120,7 +124,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         )
 
     draft = _within(draw, budget, _room(endpoint, asked), tokens)
-    body = encode_request(dialect, draft.messages, asked)
+    body = CURRENT.encode(dialect, draft.messages, asked)
     settings = force.told(
         model=(endpoint.model, force.origins.get("model", "engine")),
         budget_tokens=(budget, force.origins.get("budget_tokens", "profile")),
@@ -327,7 +331,7 @@ def shrunk(made: Plan, room: int | None = None) -> Plan:
         if error.needed_tokens >= tokens:
             raise
         draft = made.redraw(error.needed_tokens, prices)
-    return replace(made, draft=draft, body=encode_request(made.dialect, draft.messages, made.parameters))
+    return replace(made, draft=draft, body=CURRENT.encode(made.dialect, draft.messages, made.parameters))
 
 
 def folded(made: Plan, scene: Scene) -> Steps[Plan]:
@@ -352,7 +356,7 @@ def _drawn_for(made: Plan, scene: Scene) -> Steps[Plan]:
     draft = made.draft
     with contextlib.suppress(BudgetError):
         draft = _within(made.redraw, made.budget_tokens, _room(made.endpoint, made.parameters), tokens)
-    return replace(made, draft=draft, body=encode_request(made.dialect, draft.messages, made.parameters))
+    return replace(made, draft=draft, body=CURRENT.encode(made.dialect, draft.messages, made.parameters))
 
 
 def lease_of(made: Plan, pause_s: float = 0.0) -> timedelta:

@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import TypeAdapter
 
 from roleplay.errors import InvalidInputError
-from roleplay.wire.dialects import write_messages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from roleplay.domain.context import ContextMessage
-    from roleplay.domain.endpoint import Dialect, Endpoint
+    from roleplay.domain.endpoint import Endpoint
     from roleplay.domain.settings import Sampling
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _SAID = TypeAdapter(list[dict[str, str]])  # of texts it writes the bytes that _JSON does, in a third of the time
-RECIPE_VERSION = 1
-"""Which way of turning a recipe into bytes a stored call used; each change of bytes needs a new one."""
 
 
 class WireRequest(NamedTuple):
@@ -56,14 +52,15 @@ def parameters_json(parameters: Mapping[str, object]) -> str:
     return _JSON.encode(dict(parameters))
 
 
-def encode_request(dialect: Dialect, messages: Sequence[ContextMessage], parameters: Mapping[str, object]) -> bytes:
-    """Give the body: compact UTF-8 JSON, ``model`` first, ``messages`` second, then the rest in its order.
+def encode_request(messages: list[dict[str, str]], parameters: Mapping[str, object]) -> bytes:
+    """Give the body: compact UTF-8 JSON, ``model`` first, then ``messages`` as a dialect wrote them, then the rest in
+    its order.
 
     What may differ from turn to turn stands behind the messages, so that successive requests begin with the same bytes.
     """
     rest = _JSON.encode({name: value for name, value in parameters.items() if name != "model"})[1:].encode()
     model = _JSON.encode(parameters["model"]).encode()
-    said = _SAID.dump_json(write_messages(dialect, messages))
+    said = _SAID.dump_json(messages)
     return b'{"model":%b,"messages":%b%b%b' % (model, said, b"," if len(rest) > 1 else b"", rest)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -337,6 +338,37 @@ def test_hide_and_show(opened: Callable[..., Stage]) -> None:
     one.tree.hide(one.session.turns().items[0].id)
     one.session.send("F")
     assert one.asked()[0] == "A"
+    assert one.rebuilt() == one.model.bodies
+
+
+def test_what_was_hidden_is_kept_as_runs(opened: Callable[..., Stage]) -> None:
+    """A recipe says how many messages were skipped and kept, newest first, as it was then, wherever they lie."""
+    one = opened(*"abcdefgh", greetings=("Hello.",))
+    turns = [one.session.send(line) for line in "ABCD"]
+    variant = through(one.session.regenerate())
+    found = []
+    for hidden in (turns[1], variant, one.session.turns().items[0], turns[0], turns[2]):
+        one.tree.hide(hidden.id)
+        found.append(one.session.send("Next?"))
+    one.tree.show(turns[1].id)
+    through(one.session.speak())
+
+    def stored(db: Connection) -> list[Any]:
+        sql = "SELECT recipe FROM roleplay_model_calls WHERE tenant = 'default' ORDER BY turn_seq, id"
+        return [json.loads(row[0])[0] for row in db.exec_driver_sql(sql)]
+
+    database = Database.open(one.url)
+    spans = database.read(stored)
+    database.close()
+    assert [runs for *_, runs in spans] == [
+        *([],) * 5,
+        [0, 5, 2, 3],
+        [0, 3, 2, 2, 2, 3],
+        [0, 5, 2, 2, 2, 2],
+        [0, 7, 2, 2],
+        [],
+        [0, 10, 4, 2],
+    ]
     assert one.rebuilt() == one.model.bodies
 
 

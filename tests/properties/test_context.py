@@ -25,8 +25,9 @@ from roleplay.store import recipes
 from roleplay.store.reports import read_report, report_text
 from roleplay.testing.simulator.models import MODELS, by_id
 from roleplay.testing.simulator.rules import Rules, read_json, read_request
-from roleplay.wire.dialects import demands, write_messages
-from roleplay.wire.request import encode_request, parameters
+from roleplay.wire.dialects import demands
+from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
+from roleplay.wire.request import parameters
 
 SEAT = 1
 
@@ -166,7 +167,7 @@ def test_the_same_again_and_from_the_store(
     draft = made(render(casting, counter), lines, budget, counter, needs)
     assert made(render(casting, counter), lines, budget, counter, needs) == draft
     stored = json.loads(json.dumps([recipes.front_of(draft.recipe.front)[0], recipes.rest_text(draft.recipe)]))
-    recipe = recipes.read(*stored)
+    recipe = recipes.read(*stored, RECIPE_VERSION)
     span = [line for line in lines if recipe.history.first <= line.seq <= recipe.history.last]
     assert recipe == draft.recipe
     assert emit(recipe, draft.texts, span) == draft.messages
@@ -256,10 +257,10 @@ def test_a_strict_server_takes_it(
     draft = made(render(casting, counter), lines_of(told, counter), budget, counter, needs)
     model, rules = RULES[dialect]
     endpoint = Endpoint(model, dialect=dialect)
-    body = encode_request(dialect, draft.messages, parameters(endpoint, Sampling(), stream=True))
+    body = CURRENT.encode(dialect, draft.messages, parameters(endpoint, Sampling(), stream=True))
     asked = read_request(endpoint.path, read_json("application/json", body), rules)
     assert [message.role for message in asked.messages].count("system") == 1
-    written: list[dict[str, Any]] = write_messages(dialect, draft.messages)
+    written: list[dict[str, Any]] = CURRENT.write(dialect, draft.messages)
     spent = needs.fixed_tokens + sum(
         counter.count(one["content"]) + counter.count(one.get("name", "")) + needs.per_message_tokens for one in written
     )

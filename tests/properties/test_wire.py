@@ -16,10 +16,10 @@ from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.settings import Sampling
 from roleplay.errors import ChatError
 from roleplay.wire.codes import chat_error
-from roleplay.wire.dialects import write_messages
 from roleplay.wire.heads import Head
+from roleplay.wire.recipes import CURRENT
 from roleplay.wire.reply import ReplyDecoder
-from roleplay.wire.request import encode_request, parameters, parameters_json
+from roleplay.wire.request import parameters, parameters_json
 from roleplay.wire.speech import Increments, speech_of
 
 ANYTHING = st.recursive(
@@ -209,9 +209,9 @@ def test_stored_parameters_give_the_same_bytes(
     chosen = parameters(Endpoint("MiniMax-M2.7"), sampling, stream=stream)
     stored = json.loads(parameters_json(chosen))
     assert parameters_json(stored) == parameters_json(chosen)
-    body = encode_request(dialect, messages, chosen)
-    assert encode_request(dialect, messages, stored) == body
-    whole = {"model": chosen["model"], "messages": write_messages(dialect, messages)} | chosen
+    body = CURRENT.encode(dialect, messages, chosen)
+    assert CURRENT.encode(dialect, messages, stored) == body
+    whole = {"model": chosen["model"], "messages": CURRENT.write(dialect, messages)} | chosen
     assert body == json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -219,7 +219,7 @@ def test_stored_parameters_give_the_same_bytes(
 @given(MESSAGES, st.sampled_from(list(Dialect)))
 def test_a_written_list_is_always_valid(messages: list[ContextMessage], dialect: Dialect) -> None:
     """One system message at most and first, names clean, no blank content, no neighbours of one speaker's role."""
-    written = write_messages(dialect, messages)
+    written = CURRENT.write(dialect, messages)
     roles = [one["role"] for one in written]
     assert "system" not in roles[1:]
     assert all(one["content"].strip() for one in written)

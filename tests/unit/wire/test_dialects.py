@@ -7,7 +7,8 @@ import pytest
 from roleplay.domain.context import ContextMessage, Role
 from roleplay.domain.endpoint import Dialect
 from roleplay.errors import InvalidInputError
-from roleplay.wire.dialects import demands, write_messages
+from roleplay.wire.dialects import demands
+from roleplay.wire.recipes import CURRENT
 
 SYSTEM = ContextMessage(Role.SYSTEM, "Zhuge Liang", "You are Zhuge Liang.")
 NOTE = ContextMessage(Role.SYSTEM, "Zhuge Liang", "It snows.")
@@ -30,11 +31,11 @@ def assistant(text: str, name: str = "Zhuge Liang") -> ContextMessage:
 
 
 def minimax(*messages: ContextMessage) -> list[tuple[str, str, str]]:
-    return [(one["role"], one["name"], one["content"]) for one in write_messages(Dialect.MINIMAX, messages)]
+    return [(one["role"], one["name"], one["content"]) for one in CURRENT.write(Dialect.MINIMAX, messages)]
 
 
 def openai(*messages: ContextMessage) -> list[tuple[str, str]]:
-    return [(one["role"], one["content"]) for one in write_messages(Dialect.OPENAI, messages)]
+    return [(one["role"], one["content"]) for one in CURRENT.write(Dialect.OPENAI, messages)]
 
 
 def test_demands_say_that_names_cost() -> None:
@@ -46,7 +47,7 @@ def test_demands_say_that_names_cost() -> None:
 def test_minimax_writes_all_seven_roles_with_fixed_keys() -> None:
     """Every role keeps its place, its name and its text, and the keys their order."""
     messages = [*FRONT, user("Hello."), assistant("Welcome.")]
-    written = write_messages(Dialect.MINIMAX, messages)
+    written = CURRENT.write(Dialect.MINIMAX, messages)
     assert [tuple(one) for one in written] == [("role", "name", "content")] * 8
     assert minimax(*messages) == [(one.role.value, one.name, one.text) for one in messages]
 
@@ -149,7 +150,7 @@ def test_openai_sends_no_names_but_those_of_other_speakers() -> None:
         assistant("Welcome.", "Kongming"),
         user("Yes.", "Bo"),
     ]
-    assert [tuple(one) for one in write_messages(Dialect.OPENAI, messages)] == [("role", "content")] * 4
+    assert [tuple(one) for one in CURRENT.write(Dialect.OPENAI, messages)] == [("role", "content")] * 4
     assert openai(*messages)[1:] == [
         ("user", "Bo: It is late.\n\nHello."),
         ("assistant", "Welcome."),
@@ -178,4 +179,4 @@ def test_openai_merges_late_instructions() -> None:
 @pytest.mark.parametrize("dialect", list(Dialect))
 def test_nothing_gives_nothing(dialect: Dialect) -> None:
     """An empty context is an empty list."""
-    assert write_messages(dialect, []) == []
+    assert CURRENT.write(dialect, []) == []

@@ -10,7 +10,8 @@ from roleplay.domain.context import ContextMessage, Role
 from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.domain.settings import Sampling
 from roleplay.errors import InvalidInputError
-from roleplay.wire.request import RECIPE_VERSION, WireRequest, encode_request, parameters, parameters_json
+from roleplay.wire.recipes import CURRENT
+from roleplay.wire.request import WireRequest, parameters, parameters_json
 
 ENDPOINT = Endpoint("MiniMax-M2.7")
 MESSAGES = [
@@ -68,7 +69,7 @@ def test_a_reply_has_at_least_one_token() -> None:
 
 def test_the_body_is_compact_and_begins_with_what_stays() -> None:
     """The bytes are compact UTF-8, the model first, the messages second."""
-    body = encode_request(Dialect.MINIMAX, MESSAGES, parameters(ENDPOINT, Sampling(temperature=1.0), stream=False))
+    body = CURRENT.encode(Dialect.MINIMAX, MESSAGES, parameters(ENDPOINT, Sampling(temperature=1.0), stream=False))
     assert body.decode() == (
         '{"model":"MiniMax-M2.7","messages":[{"role":"system","name":"Zhuge Liang","content":"你是诸葛亮。"},'
         '{"role":"user","name":"Traveler","content":"He said \\"hi\\" 🎐"}],"temperature":1.0,"stream":false}'
@@ -79,7 +80,7 @@ def test_every_character_is_written_as_json_writes_it() -> None:
     """All of Unicode in one message gives the bytes that the standard library gives: requests of long ago are rebuilt
     byte for byte, whoever encodes them."""
     text = "".join(chr(point) for point in range(0x110000) if not 0xD800 <= point <= 0xDFFF)
-    body = encode_request(Dialect.MINIMAX, [ContextMessage(Role.USER, "Traveler", text)], {"model": "m"})
+    body = CURRENT.encode(Dialect.MINIMAX, [ContextMessage(Role.USER, "Traveler", text)], {"model": "m"})
     said = {"role": "user", "name": "Traveler", "content": text}
     assert body == json.dumps({"model": "m", "messages": [said]}, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -87,8 +88,8 @@ def test_every_character_is_written_as_json_writes_it() -> None:
 def test_successive_requests_share_their_beginning() -> None:
     """A request with one more message begins with the bytes of the one before, up to the end of its messages."""
     chosen = parameters(ENDPOINT, Sampling(), stream=True)
-    before = encode_request(Dialect.MINIMAX, MESSAGES, chosen)
-    after = encode_request(
+    before = CURRENT.encode(Dialect.MINIMAX, MESSAGES, chosen)
+    after = CURRENT.encode(
         Dialect.MINIMAX, [*MESSAGES, ContextMessage(Role.ASSISTANT, "Zhuge Liang", "Welcome.")], chosen
     )
     assert after.startswith(before[: before.index(b'],"stream"')])
@@ -102,19 +103,9 @@ def test_stored_parameters_are_readable_and_give_the_same_bytes() -> None:
         '{"model":"MiniMax-M2.7","temperature":0.1,"top_p":0.95,"stream":true,"stream_options":{"include_usage":true}}'
     )
     stored = json.loads(text)
-    assert encode_request(Dialect.OPENAI, MESSAGES, stored) == encode_request(Dialect.OPENAI, MESSAGES, chosen)
+    assert CURRENT.encode(Dialect.OPENAI, MESSAGES, stored) == CURRENT.encode(Dialect.OPENAI, MESSAGES, chosen)
 
 
 def test_a_request_is_three_plain_values() -> None:
     """What is posted is a path, bytes, and whether a stream is asked for."""
     assert WireRequest(ENDPOINT.path, b"{}", stream=False) == ("/v1/chat/completions", b"{}", False)
-
-
-def test_the_recipe_version_moves_only_with_the_bytes() -> None:
-    """The bytes of a request with everything in it belong to this recipe version."""
-    full = [*MESSAGES, ContextMessage(Role.SYSTEM, "Note", "It snows.")]
-    assert RECIPE_VERSION == 1
-    assert encode_request(Dialect.OPENAI, full, {"model": "m", "stream": False}).decode() == (
-        '{"model":"m","messages":[{"role":"system","content":"# Zhuge Liang\\n你是诸葛亮。"},'
-        '{"role":"user","content":"He said \\"hi\\" 🎐\\n\\n[It snows.]"}],"stream":false}'
-    )
