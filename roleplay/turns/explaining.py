@@ -37,7 +37,7 @@ def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Foreseen]:
     prices = draft.prices
 
     def work(db: Connection) -> int | None:
-        return _shared(db, scene, (before, seat), (draft.messages, made.dialect), prices)
+        return _shared(db, scene, (before, seat), (draft.messages, made.form.dialect), prices)
 
     shared = yield from read(work)
     return Foreseen(made, draft.report.model_copy(update={"shared_tokens": shared}))

@@ -21,13 +21,11 @@ from roleplay.wire.words import service_words
 if TYPE_CHECKING:
     from datetime import datetime
 
-_UNKNOWN, _BAD_PARAMETERS = 1000, 2013
 _TOO_LONG = re.compile(
     r"context window exceeds|exceeds? (the )?(available |maximum |model's )?context|maximum context length"
     r"|context[_ ]length[_ ]exceeded|prompt is too long|too many tokens",
     re.IGNORECASE,
 )
-_ABOUT_ROLES = re.compile(r"\brole|\bname|chat setting", re.IGNORECASE)
 
 
 class Meaning(NamedTuple):
@@ -128,16 +126,6 @@ def chat_error(status: int, body: object, *, now: datetime | None = None) -> Cha
         wait_s = seconds_until_reset(refusal.words, now)
         return ChatQuotaError(message, code=code, status=status, retry_after_s=wait_s)
     return meaning.error(message, code=code, status=status)
-
-
-def may_refuse_roles(error: ChatError) -> bool:
-    """Whether a refusal may mean that the server does not take role-play roles or names.
-
-    Servers say so with the catch-all 2013, in words about a role, a name or the chat's setting, or with a bare 1000.
-    """
-    if error.code == _UNKNOWN:
-        return True
-    return error.code == _BAD_PARAMETERS and _ABOUT_ROLES.search(error.message) is not None
 
 
 def is_too_long(error: ChatError) -> bool:

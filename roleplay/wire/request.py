@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from roleplay.domain.context import ContextMessage
-    from roleplay.domain.endpoint import Dialect, Endpoint
+    from roleplay.domain.endpoint import CapName, Dialect, Endpoint
     from roleplay.domain.settings import Sampling
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -31,8 +31,12 @@ class WireRequest(NamedTuple):
     stream: bool
 
 
-def parameters(endpoint: Endpoint, sampling: Sampling, *, stream: bool) -> dict[str, object]:
+def parameters(
+    endpoint: Endpoint, sampling: Sampling, *, stream: bool, cap_name: CapName | None = None
+) -> dict[str, object]:
     """Give everything of the body but its messages, in its fixed order; what is ``None`` is left out.
+
+    ``cap_name`` is the name that the reply cap is sent under, the endpoint's where none is given.
 
     Raises:
         InvalidInputError: a field of ``sampling`` is out of the range that the service or the model allows.
@@ -42,7 +46,7 @@ def parameters(endpoint: Endpoint, sampling: Sampling, *, stream: bool) -> dict[
     _check_cap(endpoint, sampling.max_completion_tokens)
     fields: dict[str, object] = {
         "model": endpoint.model,
-        "max_completion_tokens": sampling.max_completion_tokens,
+        cap_name or endpoint.cap_name: sampling.max_completion_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "stream": stream,
