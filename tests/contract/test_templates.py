@@ -59,49 +59,52 @@ def opened(rp: Any) -> Any:
 
 def test_a_persona_with_a_greeting_speaks_to_a_strict_template(sqlite_url: str, asked: TemplateServer) -> None:
     """Whatever is asked of it, each turn is completed; the template raises once, and the form that it takes is known
-    from then on. No word is lost, and the model's first line follows one of the user's."""
+    from then on, also after the window moved. No word is lost, and the model's first line follows one of the user's."""
     with Roleplay.open(sqlite_url, model=endpoint(asked), settings=SETTINGS) as rp:
         session = opened(rp)
-        first = session.send("Good evening.")
-        assert [call.dialect for call in first.calls] == ["openai", "strict"]
-        turns = [session.send("A room?"), *heard(session.stream("And supper?"))]
-        turns += heard(session.regenerate(hint="HINTED."))
-        turns += heard(session.speak())
+        turns = [session.send("Good evening."), session.send("A room?"), heard(session.stream("And supper?"))]
+        turns += [heard(session.regenerate(hint="HINTED.")), heard(session.speak())]
         with session.stream("Wait.") as reply:
             next(iter(reply))
             assert reply.cancel().status is TurnStatus.INTERRUPTED
-        turns += heard(session.resume())
-        assert session.report().prompt_tokens > 0
-    assert {turn.status for turn in (first, *turns)} == {TurnStatus.COMPLETED}
-    assert [[call.dialect for call in turn.calls][-1] for turn in turns] == ["strict"] * len(turns)
-    bodies = [json.loads(body) for body in asked.bodies]
-    assert len(bodies) == 2 + len(turns) + 1
-    for body in bodies[1:]:
-        messages = body["messages"]
-        roles = [message["role"] for message in messages]
-        assert roles == [("user", "assistant")[place % 2] for place in range(len(roles))]
-        assert roles[-1] == "user"
-        prompt = asked.prompt(messages)
-        assert [word for word in [*FIXED, "GREETING", "Good evening."] if word not in prompt] == []
+        turns.append(heard(session.resume()))
+        whole = [json.loads(body)["messages"] for body in asked.bodies[1:]]
+        session.update(settings=SETTINGS.evolve(budget_tokens=session.report().prompt_tokens - 20))
+        turns += [session.send("What else?"), session.send("Good night.")]
+        assert session.report().window_start > 1
+    assert {turn.status for turn in turns} == {TurnStatus.COMPLETED}
+    assert [[call.dialect for call in turn.calls] for turn in turns[:3]] == [
+        ["openai", "strict"],
+        ["strict"],
+        ["strict"],
+    ]
+    assert len(asked.bodies) == 1 + len(turns) + 1
+    for body in asked.bodies[1:]:
+        prompt = asked.prompt(json.loads(body)["messages"])  # it raises where the template does
+        assert [word for word in FIXED if word not in prompt] == []
+    for messages in whole:
         assert messages[0]["content"].endswith("\n\n[It is your turn.]")
+        assert messages[1] == {"role": "assistant", "content": "GREETING, sit."}
 
 
-def heard(stream: Any) -> list[Any]:
+def heard(stream: Any) -> Any:
     """The turn of a stream that is read to its end."""
     with stream as reply:
         list(reply)
-    return [reply.turn]
+    return reply.turn
 
 
 @pytest.mark.parametrize("dialect", ["minimax", "strict"])
-def test_whatever_was_spoken_before(sqlite_url: str, asked: TemplateServer, dialect: str) -> None:
+@pytest.mark.usefixtures("shell")
+def test_whatever_was_spoken_before(sqlite_url: str, ledger: Ledger, dialect: str) -> None:
     """Role-play roles lead to the strict form as well; an endpoint that is said to be strict is never refused."""
-    with shells.Roleplay.open(sqlite_url, model=endpoint(asked, dialect=dialect), settings=SETTINGS) as rp:
-        session = opened(rp)
-        turn = session.send("Good evening.")
-        assert turn.calls[-1].dialect == "strict"
-        assert len(turn.calls) <= (3 if dialect == "minimax" else 1)
-        assert len(session.send("A room?").calls) == 1
+    with serving("only_two_roles") as server:
+        with shells.Roleplay.open(sqlite_url, model=endpoint(server, dialect=dialect), settings=SETTINGS) as rp:
+            session = opened(rp)
+            calls = [call.dialect for call in session.send("Good evening.").calls]
+            assert calls == list(dict.fromkeys([dialect, "strict"]))
+            assert len(session.send("A room?").calls) == 1
+        ledger.bodies += server.bodies
 
 
 def test_a_template_that_drops_roles_gets_every_word_folded(sqlite_url: str, ledger: Ledger) -> None:
