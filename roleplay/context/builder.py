@@ -155,6 +155,7 @@ def build(
     skipped: Sequence[int] = (),
     passed_over: int = 0,
     facts: Sequence[PlacedFact] = (),
+    opening: Rendered | None = None,
     rules: Rules,
     inherited: Inherited = FIRST,
     prices: Prices,
@@ -162,10 +163,11 @@ def build(
     """Build the context whose newest line is the last of ``lines`` (oldest first, back to where the inherited window
     starts or to where they exceed the budget); there may be none. ``skipped`` says of each how many hidden messages lie
     between it and the path's end (empty: none); after ``passed_over`` of them, if any, nothing older was read.
+    ``opening`` goes in where the first line that is kept is the speaker's own.
 
-    Claim order: the request's fixed cost, system, user persona, scene, newest line and required facts; then the
-    post-history instruction, the note, other facts and example dialogues by priority, the latter whole and in at most
-    half of what is left; then history, newest first, contiguous, whole turns.
+    Claim order: the request's fixed cost, system, user persona, scene, opening, newest line and required facts; then
+    the post-history instruction, the note, other facts and example dialogues by priority, the latter whole and in at
+    most half of what is left; then history, newest first, contiguous, whole turns.
 
     Which dialogues are in is decided when an epoch begins: with the first context, when the window moves, when those
     that were in do not fit any more, or when the persona has others.
@@ -179,6 +181,8 @@ def build(
     costs, sizes = prices.lines(lines)
     for piece in sheet.front:
         ledger.require((piece.section, ""), ledger.cost(piece))
+    if opening is not None:  # whether it goes in or not, so that the window does not depend on it
+        ledger.require((Section.OPENING, ""), ledger.cost(opening))
     for cost in costs[cut:]:
         ledger.require((Section.NEWEST, ""), cost)
     for piece in sheet.wish:
@@ -198,8 +202,9 @@ def build(
     leading = [fact.rendered for fact in kept_facts if fact.depth is None]
     among = [(fact.depth, fact.rendered) for fact in kept_facts if fact.depth is not None]
     among += [(NOTE_DEPTH, one) for one in note]
-    front = [*sheet.front[:1], *leading, *sheet.front[1:], *filled.examples]
     kept = [*past[filled.first :], *newest]
+    opened = ledger.settle_opening(opening, needed=bool(kept) and kept[0].seat == sheet.seat)
+    front = [*sheet.front[:1], *leading, *sheet.front[1:], *filled.examples, *opened]
     begin, end = (kept[0].seq, kept[-1].seq) if kept else (0, 0)
     recipe = Recipe(
         front=tuple(one.piece for one in front),
@@ -362,6 +367,17 @@ class _Ledger:
         before = self.claims.get(label)
         whole = (tokens, 1) if before is None else (before.claimed[0] + tokens, before.claimed[1] + 1)
         self.claims[label] = Claimed(required=True, claimed=whole, kept=whole, reason="required")
+
+    def settle_opening(self, opening: Rendered | None, *, needed: bool) -> tuple[Rendered, ...]:
+        """Give the opening where it is needed, and what was claimed for it back where not."""
+        if opening is None or needed:
+            return () if opening is None else (opening,)
+        label = (Section.OPENING, "")
+        claim = self.claims[label]
+        self.left += claim.kept[0]
+        reason = "not needed: the first message is a user's"
+        self.claims[label] = claim._replace(required=False, kept=(0, 0), reason=reason)
+        return ()
 
     def check_required(self) -> None:
         if self.left < 0:

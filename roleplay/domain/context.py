@@ -29,6 +29,7 @@ class Section(StrEnum):
     USER_PERSONA = "user_persona"
     SCENE = "scene"
     EXAMPLES = "examples"
+    OPENING = "opening"
     HISTORY = "history"
     NOTE = "note"
     NEWEST = "newest"
@@ -104,11 +105,15 @@ class Recipe(NamedTuple):
 
 
 class DialectDemands(NamedTuple):
-    """What a dialect costs: tokens of every request, of every message, and whether names are sent and counted."""
+    """What a dialect costs: tokens of every request, of every message, and whether names are sent and counted.
+
+    ``user_first``: whether a user message must stand before the model's first one.
+    """
 
     fixed_tokens: int
     per_message_tokens: int
     names: bool
+    user_first: bool = False
 
 
 class Calibration(Value):

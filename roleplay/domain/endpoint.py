@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -17,11 +17,24 @@ class Dialect(StrEnum):
     """How a context is written for a server.
 
     ``MINIMAX`` has all seven roles and a name on every message; ``OPENAI`` folds the role-play roles into one system
-    message and sends no names.
+    message and sends no names; ``STRICT`` also folds that system message into the first user message, and begins with
+    a user message, for servers whose template takes nothing but user and assistant in turn.
     """
 
     MINIMAX = "minimax"
     OPENAI = "openai"
+    STRICT = "strict"
+
+
+CapName = Literal["max_completion_tokens", "max_tokens"]
+"""The two names under which servers take the longest length of a reply."""
+
+
+class Form(NamedTuple):
+    """How a host takes requests for a model: the dialect, and the name of the reply cap."""
+
+    dialect: Dialect
+    cap_name: CapName
 
 
 class ChatPath(StrEnum):
@@ -112,6 +125,7 @@ class Endpoint(Input):
 
     ``window_tokens``: how many tokens a request and its reply may have together. ``max_output_tokens``: the highest
     ``max_completion_tokens`` that may be asked for. ``stream_usage``: whether a stream is asked to report usage.
+    ``cap_name``: the name under which the server takes the reply cap.
     ``timeout_s``: seconds for a whole answer; ``read_timeout_s``: seconds between two pieces of it;
     ``connect_timeout_s``: seconds to connect; each at most a day. ``retry``: when a failed call is made again. What is
     not given comes from the model's published profile; a model without one needs ``window_tokens``.
@@ -125,6 +139,7 @@ class Endpoint(Input):
     window_tokens: Annotated[int, Field(ge=256)]
     max_output_tokens: Annotated[int, Field(ge=1)] = 2048
     stream_usage: bool = True
+    cap_name: CapName = "max_completion_tokens"
     connect_timeout_s: Seconds = 10.0
     read_timeout_s: Seconds = 60.0
     timeout_s: Seconds = 300.0

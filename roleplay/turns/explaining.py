@@ -37,8 +37,8 @@ def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Foreseen]:
     prices = draft.prices
 
     def work(db: Connection) -> int | None:
-        written = CURRENT.write(made.dialect, draft.messages)
-        return _shared(db, scene, (before, seat), (written, made.dialect), prices)
+        written = CURRENT.write(made.form.dialect, draft.messages)
+        return _shared(db, scene, (before, seat), (written, made.form.dialect), prices)
 
     shared = yield from read(work)
     return Foreseen(made, draft.report.model_copy(update={"shared_tokens": shared}))

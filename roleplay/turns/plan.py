@@ -11,15 +11,16 @@ from datetime import datetime, timedelta
 
 from roleplay.context.builder import Draft, PlacedFact, Rules, build
 from roleplay.context.calibration import predicted
+from roleplay.context.counting import Counter
 from roleplay.context.examples import Rule
 from roleplay.context.languages import Words, language_of
 from roleplay.context.macros import expand, expand_moment
 from roleplay.context.pricing import Prices, prior
-from roleplay.context.sheet import Sheet, Wanted, rendered
+from roleplay.context.sheet import Rendered, Sheet, Wanted, rendered
 from roleplay.context.window import MARKS, Marks
 from roleplay.domain.context import Role, Section
 from roleplay.domain.conversation import TurnKind, TurnStatus
-from roleplay.domain.endpoint import Dialect, Endpoint
+from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
 from roleplay.errors import BudgetError, InvalidInputError
 from roleplay.store import history, recipes, reports, sessions
@@ -53,7 +54,7 @@ class Plan:
     others: tuple[Endpoint, ...]
     sampling: Sampling
     parameters: dict[str, object]
-    dialect: Dialect
+    form: Form
     body: bytes
     stream: bool
     settings: Told
@@ -79,10 +80,11 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     force = known.in_force if own is None else in_force((("turn", own), *known.layers))
     model = wish.options.model if isinstance(wish.options.model, Endpoint) else force.model
     endpoint, *others = scene.asked_of(model)
-    asked = parameters(endpoint, force.sampling, stream=stream)
-    budget = force.budget_tokens or min(_budget(one, asked) for one in (endpoint, *others))
-    dialect = scene.dialect_of(endpoint)
-    tokens: Learned = yield from learned(scene.calibrated, counter, subject(scene.tenant, endpoint, dialect, counter))
+    form = scene.form_of(endpoint)
+    asked = parameters(endpoint, force.sampling, stream=stream, cap_name=form.cap_name)
+    budget = force.budget_tokens or min(_budget(one, force.sampling) for one in (endpoint, *others))
+    of = subject(scene.tenant, endpoint, form.dialect, counter)
+    tokens: Learned = yield from learned(scene.calibrated, counter, of)
     language = force.language or (language_of(ground.so_far) if ground.so_far else known.language)
     words = words_of(scene, language)
     sheet = known.sheet
@@ -118,13 +120,14 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
             skipped=past.skipped,
             passed_over=past.passed_over,
             facts=facts,
+            opening=_opening(sheet, words, counter) if prices.user_first else None,
             rules=Rules(budget_tokens, marks, rule),
             inherited=inherited,
             prices=prices,
         )
 
-    draft = _within(draw, budget, _room(endpoint, asked), tokens)
-    body = CURRENT.encode(dialect, draft.messages, asked)
+    draft = _within(draw, budget, _room(endpoint, force.sampling), tokens)
+    body = CURRENT.encode(form.dialect, draft.messages, asked)
     settings = force.told(
         model=(endpoint.model, force.origins.get("model", "engine")),
         budget_tokens=(budget, force.origins.get("budget_tokens", "profile")),
@@ -142,7 +145,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         tuple(others),
         force.sampling,
         asked,
-        dialect,
+        form,
         body,
         stream,
         settings,
@@ -219,15 +222,19 @@ def _placed(scene: Scene, force: InForce, sheet: Sheet) -> list[PlacedFact]:
     return placed
 
 
-def _budget(endpoint: Endpoint, asked: dict[str, object]) -> int:
+def _opening(sheet: Sheet, words: Words, counter: Counter) -> Rendered:
+    """The user's line before a history that begins with the model's."""
+    return rendered(Section.OPENING, Role.USER, sheet.user, words.opening, counter)
+
+
+def _budget(endpoint: Endpoint, sampling: Sampling) -> int:
     """The window less the reply cap and a margin for what an estimate may be wrong by."""
-    return max(_room(endpoint, asked) - int(endpoint.window_tokens * MARGIN_SHARE), 1)
+    return max(_room(endpoint, sampling) - int(endpoint.window_tokens * MARGIN_SHARE), 1)
 
 
-def _room(endpoint: Endpoint, asked: dict[str, object]) -> int:
+def _room(endpoint: Endpoint, sampling: Sampling) -> int:
     """The window less the reply cap."""
-    cap = asked.get("max_completion_tokens", min(endpoint.max_output_tokens, endpoint.window_tokens // 4))
-    assert isinstance(cap, int)
+    cap = sampling.max_completion_tokens or min(endpoint.max_output_tokens, endpoint.window_tokens // 4)
     return max(endpoint.window_tokens - cap, 1)
 
 
@@ -288,7 +295,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
             attempt=attempt,
             model_asked=made.endpoint.model,
             host=made.endpoint.host[:200],
-            dialect=made.dialect.value,
+            dialect=made.form.dialect.value,
             streamed=made.stream,
             parameters=parameters_json(made.parameters),
             recipe_version=RECIPE_VERSION,
@@ -331,32 +338,38 @@ def shrunk(made: Plan, room: int | None = None) -> Plan:
         if error.needed_tokens >= tokens:
             raise
         draft = made.redraw(error.needed_tokens, prices)
-    return replace(made, draft=draft, body=CURRENT.encode(made.dialect, draft.messages, made.parameters))
+    return replace(made, draft=draft, body=CURRENT.encode(made.form.dialect, draft.messages, made.parameters))
 
 
-def folded(made: Plan, scene: Scene) -> Steps[Plan]:
-    """Give the context written without role-play roles."""
-    return (yield from _drawn_for(replace(made, dialect=Dialect.OPENAI), scene))
+def reformed(made: Plan, scene: Scene, form: Form) -> Steps[Plan]:
+    """Give the request for the same endpoint in another form; for another dialect its context is drawn anew."""
+    other = _asked_in(made, form)
+    if form.dialect is made.form.dialect:
+        return replace(other, body=CURRENT.encode(form.dialect, made.draft.messages, other.parameters))
+    return (yield from _drawn_for(other, scene))
 
 
 def turned_to(made: Plan, scene: Scene) -> Steps[Plan]:
     """Give the context for the next of ``others``."""
     endpoint, *others = made.others
-    asked = parameters(endpoint, made.sampling, stream=made.stream)
-    dialect = scene.dialect_of(endpoint)
-    other = replace(made, endpoint=endpoint, others=tuple(others), parameters=asked, dialect=dialect)
-    return (yield from _drawn_for(other, scene))
+    other = replace(made, endpoint=endpoint, others=tuple(others))
+    return (yield from _drawn_for(_asked_in(other, scene.form_of(endpoint)), scene))
+
+
+def _asked_in(made: Plan, form: Form) -> Plan:
+    asked = parameters(made.endpoint, made.sampling, stream=made.stream, cap_name=form.cap_name)
+    return replace(made, parameters=asked, form=form)
 
 
 def _drawn_for(made: Plan, scene: Scene) -> Steps[Plan]:
     """Draw a context anew within its budget by what is known of the model that is asked now; where what is required
     does not fit there, it is sent as it was."""
-    of = subject(scene.tenant, made.endpoint, made.dialect, scene.counter)
+    of = subject(scene.tenant, made.endpoint, made.form.dialect, scene.counter)
     tokens: Learned = yield from learned(scene.calibrated, scene.counter, of)
     draft = made.draft
     with contextlib.suppress(BudgetError):
-        draft = _within(made.redraw, made.budget_tokens, _room(made.endpoint, made.parameters), tokens)
-    return replace(made, draft=draft, body=CURRENT.encode(made.dialect, draft.messages, made.parameters))
+        draft = _within(made.redraw, made.budget_tokens, _room(made.endpoint, made.sampling), tokens)
+    return replace(made, draft=draft, body=CURRENT.encode(made.form.dialect, draft.messages, made.parameters))
 
 
 def lease_of(made: Plan, pause_s: float = 0.0) -> timedelta:

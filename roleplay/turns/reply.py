@@ -12,13 +12,12 @@ from roleplay.chat.retry import pause_before_next
 from roleplay.context.builder import Load
 from roleplay.domain.context import Role
 from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, Turn, TurnStatus
-from roleplay.domain.endpoint import Dialect
+from roleplay.domain.endpoint import Form
 from roleplay.domain.events import TurnEvent
 from roleplay.domain.guards import Checked
 from roleplay.errors import (
     BudgetError,
     ChatError,
-    ChatRequestError,
     ChatUnavailableError,
     ConflictError,
     RefusedError,
@@ -46,16 +45,18 @@ from roleplay.turns.effects import (
     write,
 )
 from roleplay.turns.guarding import Sieve, judge
-from roleplay.turns.plan import Plan, folded, lease_of, shrunk, state_of, turned_to
+from roleplay.turns.plan import Plan, lease_of, reformed, shrunk, state_of, turned_to
 from roleplay.turns.scene import Scene
-from roleplay.wire.codes import blames_the_prompt, is_too_long, may_refuse_roles
+from roleplay.wire.codes import blames_the_prompt, is_too_long
+from roleplay.wire.forms import Refused, refused_form
 from roleplay.wire.heads import Head
 from roleplay.wire.lengths import named_limit
 from roleplay.wire.reply import ReplyDecoder, Said
 from roleplay.wire.request import WireRequest, parameters_json
 
 FLUSH_CHARS = 256
-FOLDED_ROLES = frozenset({Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI})
+FORMS_TRIED = 3
+ROLE_PLAY_ROLES = frozenset({Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI})
 FLUSH_S = 2.0
 ROOM_SHARE = 0.95
 LEAST_ROOM = 0.25
@@ -73,7 +74,8 @@ class Reply:
     call: NewCall = field(init=False)
     call_at: datetime = field(init=False)
     reply_at: datetime | None = field(init=False, default=None)
-    refused: ChatError | None = field(init=False, default=None)
+    refused: list[Form] = field(init=False, default_factory=list)
+    understood: Form | None = field(init=False, default=None)
     shrunk: bool = field(init=False, default=False)
     past_calls: list[ModelCall] = field(init=False, default_factory=list)
     decoder: ReplyDecoder | None = field(init=False, default=None)
@@ -287,14 +289,13 @@ class Reply:
         self.kept_chars, self.kept_at = length, now
         self.reply_at = self.reply_at or at
 
-    def _may_fold(self, error: ChatError) -> bool:
-        """Whether the server may have refused the role-play roles, so that the folded form is worth one attempt."""
-        return (
-            self.plan.dialect is Dialect.MINIMAX
-            and any(message.role in FOLDED_ROLES for message in self.plan.draft.messages)
-            and not (self.decoder is not None and self.decoder.speech)
-            and may_refuse_roles(error)
-        )
+    def _other_form(self, error: ChatError) -> Refused | None:
+        """Give the form to try next where ``error`` refuses the one that was sent; each is tried once."""
+        if self._has_shown or len(self.refused) >= FORMS_TRIED:
+            return None
+        role_play = any(message.role in ROLE_PLAY_ROLES for message in self.plan.draft.messages)
+        found = refused_form(self.plan.form, error, role_play=role_play)
+        return None if found is None or found.other in self.refused else found
 
     def _observe(self, reported: int | None, room: int | None = None) -> None:
         """Learn from what the service reported of the prompt (``None``: that it was too long; ``room``: for how many
@@ -303,38 +304,52 @@ class Reply:
         A prompt with counts of another counter would teach rates that are wrong once all is counted by this one.
         """
         draft, scene = self.plan.draft, self.scene
-        known = scene.calibrated.get(subject(scene.tenant, self.plan.endpoint, self.plan.dialect, scene.counter))
+        known = scene.calibrated.get(subject(scene.tenant, self.plan.endpoint, self.plan.form.dialect, scene.counter))
         if known is not None and not draft.foreign:
             known.observe(_part(draft.load, room, draft.prompt_tokens), reported, scene.session_id)
 
     def _warn(self) -> Steps[None]:
         """Log what was found out about the host's reports, where that is new."""
         scene, endpoint = self.scene, self.plan.endpoint
-        finding = to_warn_of(scene.calibrated, subject(scene.tenant, endpoint, self.plan.dialect, scene.counter))
+        finding = to_warn_of(scene.calibrated, subject(scene.tenant, endpoint, self.plan.form.dialect, scene.counter))
         if finding is not None:
             yield Warn(endpoint.model, endpoint.host, finding)
 
     def _learn(self) -> None:
-        """Remember that the folded form was taken where the roles were refused in words; a bare 1000 may also pass."""
-        if self.refused is not None and isinstance(self.refused, ChatRequestError):
+        """Remember the form that was taken after others were refused in words; a bare 1000 may also pass."""
+        if self.understood is not None:
             endpoint = self.plan.endpoint
-            self.scene.learned[endpoint.host, endpoint.model] = Dialect.OPENAI
+            self.scene.learned[endpoint.host, endpoint.model] = self.understood
 
     def _another_way(self, error: ChatError) -> Steps[float | None]:
         """Plan the next attempt after ``error``, if there is to be one; gives the seconds until then."""
         pause = self._pause(error)
-        if self._may_fold(error):
-            self.refused, self.plan = error, (yield from folded(self.plan, self.scene))
+        if (found := self._other_form(error)) is not None:
+            yield from self._take_form(found)
             return 0.0
         if (shorter := self._shorter(error)) is not None:
             self.shrunk, self.plan = True, shorter
         elif pause is None and self._may_turn(error):
-            self.refused, self.plan = None, (yield from turned_to(self.plan, self.scene))
-            self.shrunk = False
+            self.refused, self.understood, self.shrunk = [], None, False
+            self.plan = yield from turned_to(self.plan, self.scene)
         else:
             return pause
         self.asked_from = self.call.attempt + 1, self.scene.ports.monotonic()
         return 0.0
+
+    def _take_form(self, found: Refused) -> Steps[None]:
+        """Plan the same request in another form, which counts as no retry; what was said in words is remembered."""
+        sent, other = self.plan.form, found.other
+        if found.in_words:
+            known = self.understood or self.scene.form_of(self.plan.endpoint)
+            self.understood = Form(
+                other.dialect if other.dialect is not sent.dialect else known.dialect,
+                other.cap_name if other.cap_name != sent.cap_name else known.cap_name,
+            )
+        first, started = self.asked_from
+        self.asked_from = first + 1, started
+        self.refused.append(sent)
+        self.plan = yield from reformed(self.plan, self.scene, other)
 
     def _shorter(self, error: ChatError) -> Plan | None:
         """Plan a shorter request, once, where the service found this one too long; ``None`` where there is none.
@@ -398,7 +413,7 @@ class Reply:
             model_asked=self.plan.endpoint.model,
             host=self.plan.endpoint.host[:200],
             parameters=parameters_json(self.plan.parameters),
-            dialect=self.plan.dialect.value,
+            dialect=self.plan.form.dialect.value,
             front_digest=front_digest,
             recipe=recipes.rest_text(draft.recipe),
             prompt_count=draft.prompt_tokens,

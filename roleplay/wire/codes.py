@@ -24,9 +24,6 @@ from roleplay.wire.words import service_words
 if TYPE_CHECKING:
     from datetime import datetime
 
-_UNKNOWN, _BAD_PARAMETERS = 1000, 2013
-_ABOUT_ROLES = re.compile(r"\brole|\bname|chat setting", re.IGNORECASE)
-
 
 class Meaning(NamedTuple):
     """What a code means. ``note`` stands in where the service gives no words; ``side`` is whose text was filtered."""
@@ -176,16 +173,6 @@ def chat_error(
 def _no_words(status: int, refusal: Refusal) -> str:
     kind = next((name for name in refusal.names if name in _NAMES or name in _TOO_LONG_NAMES), "")
     return f"the service answered HTTP {status} and gave no reason" + (f" but {kind!r}" if kind else "")
-
-
-def may_refuse_roles(error: ChatError) -> bool:
-    """Whether a refusal may mean that the server does not take role-play roles or names.
-
-    Servers say so with the catch-all 2013, in words about a role, a name or the chat's setting, or with a bare 1000.
-    """
-    if error.code == _UNKNOWN:
-        return True
-    return error.code == _BAD_PARAMETERS and _ABOUT_ROLES.search(error.message) is not None
 
 
 def is_too_long(error: ChatError) -> bool:

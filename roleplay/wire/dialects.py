@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _DEMANDS = {
     Dialect.MINIMAX: DialectDemands(fixed_tokens=16, per_message_tokens=5, names=True),
     Dialect.OPENAI: DialectDemands(fixed_tokens=16, per_message_tokens=5, names=True),
+    Dialect.STRICT: DialectDemands(fixed_tokens=16, per_message_tokens=5, names=True, user_first=True),
 }
 
 _FRONT = {Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI}
@@ -29,7 +30,7 @@ _MODEL_ROLES = {Role.ASSISTANT, Role.SAMPLE_AI}
 _SYSTEM = Role.SYSTEM
 _WRITTEN = {role: role.value for role in Role}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
-_ONLY_THOUGHT = "…"
+_NO_WORDS = "…"
 _DIALOGUE_BREAK = "***"
 
 
@@ -63,6 +64,7 @@ def write_messages(
     are written in square brackets into the next user message, before its words, or behind the last user message where
     none follows; where there is no user message at all, they become one. Blank messages are left out, and so is
     reasoning in the model's texts, of which ``speech`` gives what is spoken. Neighbours of one role become one message.
+    A ``user`` message that leads a history which begins with the model's words is a message of that history.
 
     Raises:
         InvalidInputError: a name is blank.
@@ -71,7 +73,10 @@ def write_messages(
     if dialect is Dialect.MINIMAX and _in_turn(history):
         return [{"role": _WRITTEN[role], "name": name, "content": text} for role, name, text in (*front, *history)]
     blocks = _blocks(history)
-    return _named(front, blocks) if dialect is Dialect.MINIMAX else _folded(front, blocks)
+    if dialect is Dialect.MINIMAX:
+        return _named(front, blocks)
+    folded = _folded(front, blocks)
+    return _user_first(folded) if dialect is Dialect.STRICT else folded
 
 
 def _parted(
@@ -86,7 +91,7 @@ def _parted(
             continue
         spoken = speech(text) if role in _MODEL_ROLES else text
         if spoken is not text and (not spoken or spoken.isspace()):
-            spoken = _ONLY_THOUGHT
+            spoken = _NO_WORDS
         plain = _clean_name(name)
         if not plain:
             raise InvalidInputError("name", f"is blank in a {role} message")
@@ -175,6 +180,19 @@ def _folded(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str,
         others = {part.name for part in block.said} - {user} if block.role is Role.USER else set()
         written.append({"role": _WRITTEN[block.role], "content": _joined(block, others)})
     return written
+
+
+def _user_first(written: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Put the system text before the words of the first user message, which leads. Where the model's words lead, the
+    system text is a user message alone, as a last resort one without words."""
+    if not written:
+        return []
+    led, user = _WRITTEN[_SYSTEM], _WRITTEN[Role.USER]
+    system = [message["content"] for message in written if message["role"] == led]
+    said = [message for message in written if message["role"] != led]
+    opens = bool(said) and said[0]["role"] == user
+    first = [*system, said[0]["content"]] if opens else system or [_NO_WORDS]
+    return [{"role": user, "content": "\n\n".join(first)}, *said[opens:]]
 
 
 def _section(message: ContextMessage) -> str:

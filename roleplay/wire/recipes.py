@@ -35,7 +35,7 @@ _FIRST_DIALECTS = frozenset({Dialect.MINIMAX, Dialect.OPENAI})
 VERSIONS: Mapping[int, RecipeVersion] = {
     # Its recipes name what was hidden; later ones keep it as runs.
     1: RecipeVersion(emit, partial(write_messages, speech=without_thinking), _FIRST_DIALECTS),
-    2: RecipeVersion(emit, partial(write_messages, speech=speech_of), _FIRST_DIALECTS),
+    2: RecipeVersion(emit, partial(write_messages, speech=speech_of), _FIRST_DIALECTS | {Dialect.STRICT}),
 }
 #: What new calls are stored with.
 RECIPE_VERSION = 2

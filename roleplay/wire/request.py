@@ -12,7 +12,7 @@ from roleplay.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from roleplay.domain.endpoint import Endpoint
+    from roleplay.domain.endpoint import CapName, Endpoint
     from roleplay.domain.settings import Sampling
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -27,8 +27,12 @@ class WireRequest(NamedTuple):
     stream: bool
 
 
-def parameters(endpoint: Endpoint, sampling: Sampling, *, stream: bool) -> dict[str, object]:
+def parameters(
+    endpoint: Endpoint, sampling: Sampling, *, stream: bool, cap_name: CapName | None = None
+) -> dict[str, object]:
     """Give everything of the body but its messages, in its fixed order; what is ``None`` is left out.
+
+    ``cap_name`` is the name that the reply cap is sent under, the endpoint's where none is given.
 
     Raises:
         InvalidInputError: a field of ``sampling`` is out of the range that the service or the model allows.
@@ -38,7 +42,7 @@ def parameters(endpoint: Endpoint, sampling: Sampling, *, stream: bool) -> dict[
     _check_cap(endpoint, sampling.max_completion_tokens)
     fields: dict[str, object] = {
         "model": endpoint.model,
-        "max_completion_tokens": sampling.max_completion_tokens,
+        cap_name or endpoint.cap_name: sampling.max_completion_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "stream": stream,

@@ -63,6 +63,7 @@ from roleplay.testing.simulator import (
     SlowDrip,
     SlowFirstByte,
     SplitUtf8,
+    StrictTemplate,
     SurrogatesSplit,
     ThinkSplit,
     TokenLimit,
@@ -165,6 +166,8 @@ CASES = {
     "time-out before the first byte": Case(SlowFirstByte(5), "same", "same", times=1),
     "roles refused": Case(RefuseRolePlayRoles(), SAID, SAID),
     "roles refused with 1000": Case(RefuseRolePlayRoles(code=1000), SAID, SAID),
+    "strict template": Case(StrictTemplate(), SAID, SAID, times=2),
+    "strict template as 400": Case(StrictTemplate(400), SAID, SAID, times=2),
 }
 
 

@@ -226,6 +226,21 @@ def test_a_written_list_is_always_valid(messages: list[ContextMessage], dialect:
     assert all(one["name"].strip() == one["name"] != "" for one in written if "name" in one)
     turns = [role for role in roles if role in {"user", "assistant"}]
     assert all(one != other for one, other in pairwise(turns))
+    if dialect is Dialect.STRICT:
+        assert turns == roles
+        assert turns[:1] in ([], ["user"])
+        assert [list(one) for one in written] == [["role", "content"]] * len(written)
+
+
+@settings(deadline=None)
+@given(MESSAGES, NAMES, TEXTS)
+def test_the_strict_form_loses_no_word(messages: list[ContextMessage], name: str, text: str) -> None:
+    """What the folded form says is said in the same order; a list that ends with a user's words still does."""
+    messages = [*messages, ContextMessage(Role.USER, name, f"Well? {text}")]
+    folded, strict = (CURRENT.write(dialect, messages) for dialect in (Dialect.OPENAI, Dialect.STRICT))
+    said = "\n\n".join(one["content"] for one in folded)
+    assert "\n\n".join(one["content"] for one in strict).removeprefix("…\n\n") == said.removeprefix("…\n\n")
+    assert [one["role"] for one in strict][-1:] == [one["role"] for one in folded][-1:]
 
 
 @given(WORDS)

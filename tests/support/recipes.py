@@ -74,6 +74,7 @@ HOUR = Part(Section.FACT, Role.SYSTEM, "hour", "It is 23:10.")
 POST = Part(Section.POST_HISTORY, Role.SYSTEM, "Nova", "Stay terse.")
 SPEAK = Part(Section.SPEAK, Role.USER, "Traveler", "Go on.")
 SO_FAR = Part(Section.SO_FAR, Role.ASSISTANT, "Nova", "<think>So</think>The river")
+OPENING = Part(Section.OPENING, Role.USER, "Traveler", "[It is your turn.]")
 HINT = Part(Section.HINT, Role.SYSTEM, "Nova", "Whisper.")
 FRONT = [SYSTEM, PERSONA, SCENE]
 SAID = [(ME, "Nova", "Welcome."), (YOU, "Traveler", "Where to?"), (ME, "Nova", "Ceres."), (YOU, "Traveler", "Go.")]
@@ -151,6 +152,7 @@ CONTEXTS: dict[str, Context] = {
         front=[Part(Section.SYSTEM, Role.SYSTEM, name, "Hm.") for name in ODD_NAMES[:2]],
     ),
     "odd characters": context([(YOU, "Traveler", "\x01\x7f\u2028\"\\/<&'\ud7ff\U0010ffff\t\r\n é e\u0301 👩\u200d🚀")]),
+    "an opening before the model's line": context(SAID, front=[*FRONT, OPENING], among=[(1, NOTE)]),
 }
 
 

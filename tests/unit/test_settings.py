@@ -88,6 +88,7 @@ def test_a_local_model_is_described_by_the_environment() -> None:
     environ = {"ROLEPLAY_MODEL": "tiny", "ROLEPLAY_BASE_URL": LOCAL, "ROLEPLAY_WINDOW_TOKENS": "2048"}
     assert resolve(None, environ).dialect is Dialect.OPENAI
     assert resolve(None, environ | {"ROLEPLAY_DIALECT": "minimax"}).dialect is Dialect.MINIMAX
+    assert resolve(None, environ | {"ROLEPLAY_DIALECT": "strict"}).dialect is Dialect.STRICT
     assert resolve(None, environ).window_tokens == 2048
 
 

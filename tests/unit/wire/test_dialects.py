@@ -34,6 +34,10 @@ def minimax(*messages: ContextMessage) -> list[tuple[str, str, str]]:
     return [(one["role"], one["name"], one["content"]) for one in CURRENT.write(Dialect.MINIMAX, messages)]
 
 
+def strict(*messages: ContextMessage) -> list[tuple[str, str]]:
+    return [(one["role"], one["content"]) for one in CURRENT.write(Dialect.STRICT, messages)]
+
+
 def openai(*messages: ContextMessage) -> list[tuple[str, str]]:
     return [(one["role"], one["content"]) for one in CURRENT.write(Dialect.OPENAI, messages)]
 
@@ -174,6 +178,33 @@ def test_openai_merges_late_instructions() -> None:
         ("user", "[It snows.]\n\nHello.\n\n[It snows.]"),
         ("assistant", "Welcome."),
     ]
+
+
+def test_strict_folds_the_system_text_into_the_first_user_message() -> None:
+    """As the folded form, but with nothing but user and assistant in turn."""
+    said = [user("Hello."), assistant("Welcome."), user("Late.", "Bo"), user("Yes."), NOTE]
+    folded = openai(*FRONT, *said)
+    assert strict(*FRONT, *said) == [("user", f"{folded[0][1]}\n\nHello."), *folded[2:]]
+    assert strict(*FRONT, *said)[-1] == ("user", "Bo: Late.\n\nYes.\n\n[It snows.]")
+
+
+def test_strict_puts_the_line_before_a_greeting_behind_the_system_text() -> None:
+    """The line is a message of the history; an instruction stays with the user's next words."""
+    assert strict(SYSTEM, user("(You first.)"), NOTE, assistant("Sit."), user("Hello.")) == [
+        ("user", "# Zhuge Liang\nYou are Zhuge Liang.\n\n(You first.)"),
+        ("assistant", "Sit."),
+        ("user", "[It snows.]\n\nHello."),
+    ]
+
+
+def test_strict_begins_with_a_user_whatever_comes() -> None:
+    """Without such a line the system text leads, as a last resort a message without words."""
+    assert strict(SYSTEM, assistant("Sit.")) == [
+        ("user", "# Zhuge Liang\nYou are Zhuge Liang."),
+        ("assistant", "Sit."),
+    ]
+    assert strict(assistant("Sit.")) == [("user", "…"), ("assistant", "Sit.")]
+    assert strict(SYSTEM) == [("user", "# Zhuge Liang\nYou are Zhuge Liang.")]
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))

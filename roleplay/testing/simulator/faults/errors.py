@@ -232,3 +232,13 @@ class RefuseRolePlayRoles(_Rule):
 
     def rules(self, rules: MessageRules) -> MessageRules:
         return replace(rules, refused_roles_code=self.code)
+
+
+@dataclass(frozen=True)
+class StrictTemplate(_Rule):
+    """The chat template raises, with this HTTP status, unless user and assistant alternate from a user on."""
+
+    http: int = 500
+
+    def rules(self, rules: MessageRules) -> MessageRules:
+        return replace(rules, template_http=self.http)
