@@ -51,6 +51,12 @@ def draw(report: ContextReport) -> None:
     for section in report.sections:
         for number, why in enumerate(section.details, start=1):
             show.say(f"{section.section} {number}: {why}", style=show.DIM)
+    if report.room_tokens:
+        more = report.budget_tokens + report.room_tokens
+        show.say(
+            f"the window has room for {report.room_tokens:,} tokens more; budget_tokens={more} "
+            "(ROLEPLAY_BUDGET_TOKENS) uses it, and each turn costs more"
+        )
 
 
 def head(report: ContextReport) -> str:

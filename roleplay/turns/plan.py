@@ -27,10 +27,10 @@ from roleplay.turns.calibrating import Learned, learned, subject
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
 from roleplay.turns.layers import InForce, Told, in_force, of_turn
+from roleplay.turns.limits import budget_of, cap_in_force
 from roleplay.turns.scene import Rehearsed, Scene
 from roleplay.wire.request import RECIPE_VERSION, encode_request, parameters, parameters_json
 
-MARGIN_SHARE = 0.05
 LEASE_MARGIN_S = 30.0
 UTC_NAME = "UTC"
 SHRINK_SHARE = 0.7
@@ -78,7 +78,8 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     model = wish.options.model if isinstance(wish.options.model, Endpoint) else force.model
     endpoint, *others = scene.asked_of(model)
     asked = parameters(endpoint, force.sampling, stream=stream)
-    budget = force.budget_tokens or min(_budget(one, asked) for one in (endpoint, *others))
+    limit = budget_of(force, (endpoint, *others))
+    budget = limit.tokens
     dialect = scene.dialect_of(endpoint)
     tokens: Learned = yield from learned(scene.calibrated, counter, subject(scene.tenant, endpoint, dialect, counter))
     language = force.language or (language_of(ground.so_far) if ground.so_far else known.language)
@@ -113,7 +114,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
             lines,
             hidden=past.hidden,
             facts=facts,
-            rules=Rules(budget_tokens, marks, rule),
+            rules=Rules(budget_tokens, marks, rule, limit.room if budget_tokens == budget else 0),
             inherited=inherited,
             prices=prices,
         )
@@ -122,7 +123,8 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     body = encode_request(dialect, draft.messages, asked)
     settings = force.told(
         model=(endpoint.model, force.origins.get("model", "engine")),
-        budget_tokens=(budget, force.origins.get("budget_tokens", "profile")),
+        max_completion_tokens=cap_in_force(force, endpoint),
+        budget_tokens=(budget, limit.layer),
         language=(language, force.origins.get("language", "detected")),
         time_zone=(force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
         high_water=(marks.high, force.origins.get("high_water", "default")),
@@ -192,13 +194,6 @@ def _placed(scene: Scene, force: InForce, sheet: Sheet) -> list[PlacedFact]:
         one = rendered(Section.FACT, Role.SYSTEM, fact.name, text.strip(), scene.counter)
         placed.append(PlacedFact(one, fact.name, fact.depth, fact.priority, changes=text != said))
     return placed
-
-
-def _budget(endpoint: Endpoint, asked: dict[str, object]) -> int:
-    """The window less the reply cap and a margin for what an estimate may be wrong by."""
-    cap = asked.get("max_completion_tokens", min(endpoint.max_output_tokens, endpoint.window_tokens // 4))
-    assert isinstance(cap, int)
-    return max(endpoint.window_tokens - cap - int(endpoint.window_tokens * MARGIN_SHARE), 1)
 
 
 @dataclass(frozen=True, slots=True)

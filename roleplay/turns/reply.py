@@ -123,7 +123,7 @@ class Reply:
         self.first_token_s = None
         self.speech_chars = 0
         self.sieve = Sieve() if self.scene.watch.guards else None
-        request = WireRequest(endpoint.path.value, self.plan.body, self.plan.stream)
+        request = WireRequest(str(endpoint.path), self.plan.body, self.plan.stream)
         status, content_type = yield Open(endpoint, request)
         so_far = self.plan.ground.so_far
         decoder = ReplyDecoder(status, content_type, streamed=self.plan.stream, now=ports.now(), so_far=so_far)

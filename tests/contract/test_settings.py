@@ -201,7 +201,7 @@ def test_another_endpoint_is_asked(database_url: str, scripted: Scripted, reply:
 def test_nobody_else_is_asked_after_words_were_shown(database_url: str, simulator: Simulator) -> None:
     """A stream that breaks in the middle is not begun anew elsewhere."""
     simulator.next(CutStream(after_chunks=2))
-    first = Endpoint("MiniMax-M2.7", base_url=simulator.base_url, api_key=KEY)
+    first = Endpoint("MiniMax-M2.7", base_url=simulator.base_url, api_key=KEY, dialect="minimax")
     with Roleplay.open(database_url, model=[first, first.evolve(model="MiniMax-M2.5")]) as rp:
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
         with pytest.raises(ChatUnavailableError), session.stream("Deep?") as stream:
