@@ -41,9 +41,9 @@ class HttpxTransport:
     async def open(self, endpoint: Endpoint, request: WireRequest) -> HttpxAnswer:
         """Post ``request`` and wait for the head of its answer. Raises ``ChatUnavailableError`` when none comes."""
         headers = {
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream" if request.stream else "application/json",
-            "Accept-Encoding": "identity",  # what is packed comes late
+            b"Content-Type": b"application/json",
+            b"Accept": b"text/event-stream" if request.stream else b"application/json",
+            b"Accept-Encoding": b"identity",  # what is packed comes late
             **_given(endpoint),
         }
         timeout = httpx.Timeout(min(endpoint.read_timeout_s, endpoint.timeout_s), connect=endpoint.connect_timeout_s)
@@ -51,9 +51,7 @@ class HttpxTransport:
         http = self._given or self._take(endpoint.base_url)
         give_back = partial(self._give_back, endpoint.base_url, http)
         try:
-            post = http.build_request(
-                "POST", _url(endpoint), content=request.body, headers=headers, timeout=timeout
-            )
+            post = http.build_request("POST", _url(endpoint), content=request.body, headers=headers, timeout=timeout)
             async with asyncio.timeout_at(deadline):
                 response = await http.send(post, stream=True, follow_redirects=False, auth=_no_netrc)
         except BaseException as error:
@@ -140,13 +138,11 @@ def _url(endpoint: Endpoint) -> httpx.URL:
 
 
 @lru_cache(maxsize=64)
-def _given(endpoint: Endpoint) -> dict[str, str | bytes]:
+def _given(endpoint: Endpoint) -> dict[bytes, bytes]:
     """Give the headers that an endpoint says, with its key unless one of them takes its place."""
-    headers: dict[str, str | bytes] = {
-        name: value.get_secret_value().encode("latin-1") for name, value in endpoint.headers
-    }
-    if endpoint.api_key is not None and not any(name.lower() == "authorization" for name in headers):
-        headers["Authorization"] = f"Bearer {endpoint.api_key.get_secret_value()}"
+    headers = {name.encode(): value.get_secret_value().encode("latin-1") for name, value in endpoint.headers}
+    if endpoint.api_key is not None and not any(name.lower() == b"authorization" for name in headers):
+        headers[b"Authorization"] = f"Bearer {endpoint.api_key.get_secret_value()}".encode()
     return headers
 
 

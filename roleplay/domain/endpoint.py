@@ -74,8 +74,21 @@ _V1 = re.compile(r"/v1$", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~\xa0-\xff]+")
 OWN_HEADERS = frozenset(
-    "accept accept-encoding connection content-length content-type expect host keep-alive proxy-connection te trailer "
-    "transfer-encoding upgrade".split()
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
 )
 """Headers that describe the request itself, which the transports set."""
 

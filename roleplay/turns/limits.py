@@ -29,7 +29,11 @@ def budget_of(force: InForce, endpoints: Sequence[Endpoint]) -> Budget:
     if force.budget_tokens is not None:
         return Budget(force.budget_tokens, force.origins["budget_tokens"])
     held = min(_held(one, reply_cap(one, force.sampling)) for one in endpoints)
-    bounds = [(one.budget_tokens, _said(one, "budget_tokens", "default")) for one in endpoints if one.budget_tokens]
+    bounds = [
+        (one.budget_tokens, "endpoint" if "budget_tokens" in one.model_fields_set else "default")
+        for one in endpoints
+        if one.budget_tokens is not None
+    ]
     bound, layer = min(bounds, default=(held, "profile"))
     if held <= bound:
         return Budget(held, "profile")
@@ -37,17 +41,18 @@ def budget_of(force: InForce, endpoints: Sequence[Endpoint]) -> Budget:
 
 
 def cap_in_force(force: InForce, endpoint: Endpoint) -> tuple[int, str]:
-    """Give the reply cap and its layer: of what bounds it the first that is as small, where no settings say one."""
+    """Give the reply cap and its layer; where no settings say one, that of what bounds it."""
     cap = reply_cap(endpoint, force.sampling)
     if force.sampling.max_completion_tokens is not None:
         return cap, force.origins["max_completion_tokens"]
-    bounds = (("reply_tokens", endpoint.reply_tokens), ("max_output_tokens", endpoint.max_output_tokens))
-    field = next((name for name, tokens in bounds if tokens == cap), "window_tokens")
-    return cap, _said(endpoint, field, "profile" if endpoint.model in PROFILES else "default")
-
-
-def _said(endpoint: Endpoint, field: str, otherwise: str) -> str:
-    return "endpoint" if field in endpoint.model_fields_set else otherwise
+    bounds = {
+        "reply_tokens": endpoint.reply_tokens,
+        "max_output_tokens": endpoint.max_output_tokens,
+        "window_tokens": endpoint.window_tokens // 4,
+    }
+    if any(bounds[field] == cap for field in bounds.keys() & endpoint.model_fields_set):
+        return cap, "endpoint"
+    return cap, "profile" if endpoint.model in PROFILES else "default"
 
 
 def _held(endpoint: Endpoint, cap: int) -> int:

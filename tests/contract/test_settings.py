@@ -87,9 +87,9 @@ def test_what_nobody_says_is_told_too(database_url: str, scripted: Scripted) -> 
     assert told == {
         "temperature": "default",
         "top_p": "default",
-        "max_completion_tokens": "default",
+        "max_completion_tokens": "profile",
         "model": "engine",
-        "budget_tokens": "profile",
+        "budget_tokens": "default",
         "language": "detected",
         "time_zone": "default",
         "high_water": "default",

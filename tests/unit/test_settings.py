@@ -121,7 +121,9 @@ def test_keys_do_not_follow_a_model_to_its_vendor(name: str) -> None:
     found = resolve(name, environ, needs_key=False)
     assert found.host == Endpoint(name).host
     assert key_of(found) is None
-    with pytest.raises(SettingsError, match=rf"no API key for {found.host}; set ROLEPLAY_BASE_URL to {found.base_url} "):
+    with pytest.raises(
+        SettingsError, match=rf"no API key for {found.host}; set ROLEPLAY_BASE_URL to {found.base_url} "
+    ):
         resolve(name, environ)
     assert key_of(resolve(name, environ | {"ROLEPLAY_BASE_URL": found.base_url})) == OURS
     assert key_of(resolve(Endpoint(name, api_key="sk-given"), environ)) == "sk-given"

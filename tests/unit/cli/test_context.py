@@ -49,6 +49,17 @@ def test_a_report_is_drawn(capsys: object) -> None:
     assert rows[5:] == ["examples 1: fits", "examples 2: too long"]
 
 
+def test_room_that_only_the_default_keeps_free_is_told(capsys: object) -> None:
+    """Who gets a short memory by nobody's choice learns how to get a longer one, and that it costs; no other does."""
+    draw(REPORT.model_copy(update={"room_tokens": 160_000}))
+    assert capsys.readouterr().out.splitlines()[-1] == (  # type: ignore[attr-defined]
+        "the window has room for 160,000 tokens more; budget_tokens=160780 (ROLEPLAY_BUDGET_TOKENS) uses it, and each "
+        "turn costs more"
+    )
+    draw(REPORT)
+    assert "has room" not in capsys.readouterr().out  # type: ignore[attr-defined]
+
+
 def test_the_head_says_who_counted() -> None:
     """Tokens, counter, what it was set right by, what the request before had too, and whether the window moved."""
     assert head(REPORT) == (

@@ -62,7 +62,9 @@ def test_what_was_not_given_is_found_anew() -> None:
 
 
 @pytest.mark.parametrize("domain", MINIMAX_DOMAINS)
-@pytest.mark.parametrize(("host", "theirs"), [("{}", True), ("api.{}", True), ("{}.evil.example", False), ("not{}", False)])
+@pytest.mark.parametrize(
+    ("host", "theirs"), [("{}", True), ("api.{}", True), ("{}.evil.example", False), ("not{}", False)]
+)
 def test_hosts_of_minimax(domain: str, host: str, theirs: bool) -> None:
     """Its domains and what is below them; a name that only looks like one is none."""
     endpoint = Endpoint("MiniMax-M2", base_url=f"https://{host.format(domain)}/v1")
@@ -263,7 +265,7 @@ def test_headers_are_hidden() -> None:
     ],
 )
 def test_headers_that_no_request_has(headers: Any) -> None:
-    """What would break the request's head, or says how the request is written, is refused where it is given, unshown."""
+    """What would break the request's head, or says how the request is written, is refused at once, unshown."""
     with pytest.raises(InvalidInputError) as failure:
         Endpoint("MiniMax-M2.7", headers=headers)
     assert failure.value.field == "headers"

@@ -86,7 +86,8 @@ def test_the_body_is_compact_and_begins_with_what_stays() -> None:
     body = encode_request(Dialect.MINIMAX, MESSAGES, parameters(ENDPOINT, Sampling(temperature=1.0), stream=False))
     assert body.decode() == (
         '{"model":"MiniMax-M2.7","messages":[{"role":"system","name":"Zhuge Liang","content":"你是诸葛亮。"},'
-        '{"role":"user","name":"Traveler","content":"He said \\"hi\\" 🎐"}],"max_completion_tokens":2048,"temperature":1.0,"stream":false}'
+        '{"role":"user","name":"Traveler","content":"He said \\"hi\\" 🎐"}],"max_completion_tokens":2048,'
+        '"temperature":1.0,"stream":false}'
     )
 
 
