@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from roleplay.cli.context import draw, head
 from roleplay.domain.context import ContextReport, SectionReport
 from tests.unit.cli.conftest import Command
@@ -88,3 +90,15 @@ def test_a_session_is_explained(spoken: Command) -> None:
     missing = spoken("context", listed, "--turn", greeting)
     assert missing.code != 0
     assert "report of turn" in missing.err
+
+
+def test_what_would_be_sent_is_bounded_by_the_environment(spoken: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget and the model of the next request are those that a chat would have."""
+    assert spoken("chat", "innkeeper", "-m", "hello").code == 0
+    listed = spoken("session", "list").out.split("\t")[0]
+    assert json.loads(spoken("context", listed, "--next", "a room?", "--json").out)["budget_tokens"] == 32_000
+    monkeypatch.setenv("ROLEPLAY_BUDGET_TOKENS", "50000")
+    assert json.loads(spoken("context", listed, "--next", "a room?", "--json").out)["budget_tokens"] == 50_000
+    assert json.loads(spoken("context", listed, "--json").out)["budget_tokens"] == 32_000
+    monkeypatch.setenv("ROLEPLAY_WINDOW_TOKENS", "9000")
+    assert json.loads(spoken("context", listed, "--next", "a room?", "--json").out)["budget_tokens"] < 9000
