@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from roleplay.chat.queries import cause_of, hide
 from roleplay.chat.response_head import HEAD_LIMIT, cleaned, is_interim
 from roleplay.domain.endpoint import Endpoint
 from roleplay.errors import ChatUnavailableError
@@ -51,7 +52,7 @@ class RequestsTransport:
         try:
             prepared, settings = self._prepare(endpoint)
         except requests.RequestException as error:
-            raise _unavailable(endpoint, error) from error
+            raise _unavailable(endpoint, error) from cause_of(endpoint, error)
         post = prepared.copy()
         post.body = request.body
         post.headers["Content-Length"] = str(len(request.body))
@@ -63,7 +64,7 @@ class RequestsTransport:
         try:
             response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
         except _FAULTS as error:
-            raise _unavailable(endpoint, error) from error
+            raise _unavailable(endpoint, error) from cause_of(endpoint, error)
         return RequestsAnswer(endpoint, response, deadline)
 
     def close(self) -> None:
@@ -76,8 +77,10 @@ class RequestsTransport:
         """Work out once per endpoint what is the same for all its requests: headers, proxies, certificates."""
         found = self._prepared.get(endpoint)
         if found is None:
-            headers = {"Content-Type": "application/json"}
+            given = {name: value.get_secret_value() for name, value in endpoint.headers}
+            headers = given | {"Content-Type": "application/json"}
             prepared = requests.Request("POST", endpoint.url, headers=headers, auth=_Bearer(endpoint)).prepare()
+            hide(endpoint, str(prepared.url))
             settings = self._http.merge_environment_settings(endpoint.url, {}, stream=True, verify=None, cert=None)
             found = self._prepared[endpoint] = prepared, dict(settings)
         return found
@@ -106,7 +109,8 @@ class RequestsAnswer:
         except _FAULTS as error:
             self.close()
             late = time.monotonic() >= self._deadline
-            raise (self._too_late() if late else _unavailable(self._endpoint, error)) from error
+            told = self._too_late() if late else _unavailable(self._endpoint, error)
+            raise told from cause_of(self._endpoint, error)
         return piece
 
     def release(self) -> None:
@@ -137,13 +141,13 @@ class RequestsAnswer:
 
 
 class _Bearer(requests.auth.AuthBase):
-    """Sets the key itself, so that no ``.netrc`` entry takes its place."""
+    """Sets the key itself, so that no ``.netrc`` entry takes its place. A header that was given goes before the key."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._key = endpoint.api_key
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._key is not None:
+        if self._key is not None and "Authorization" not in request.headers:
             request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
         return request
 

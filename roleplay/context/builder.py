@@ -45,11 +45,13 @@ class PlacedFact(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What a context must keep to: its budget, the marks of its window, how example dialogues are chosen."""
+    """What a context must keep to: its budget, the marks of its window, how example dialogues are chosen. ``room``: the
+    tokens that the model's window could hold beside the budget."""
 
     budget_tokens: int
     marks: Marks = Marks()
     examples: Rule = Rule()
+    room: int = 0
 
 
 class Inherited(NamedTuple):
@@ -89,7 +91,8 @@ class Draft:
 
     ``window_start`` is the ``seq`` that the history window starts at, 0 while it reaches back to the beginning;
     ``examples`` is the choice of dialogues, as a path hands it on; ``moved`` says that an epoch begins with this
-    context. ``foreign`` are the lines that another counter counted.
+    context. ``foreign`` are the lines that another counter counted. ``room`` is that of the rules, where something was
+    left out.
     """
 
     messages: list[ContextMessage]
@@ -104,6 +107,7 @@ class Draft:
     examples: str
     moved: bool
     foreign: tuple[Line, ...]
+    room: int
 
     @property
     def report(self) -> ContextReport:
@@ -120,6 +124,7 @@ class Draft:
             sections=tuple(_told(label, self.claims[label]) for label in sorted(self.claims, key=_in_order)),
             window_start=self.recipe.history.first,
             new_epoch=self.moved,
+            room_tokens=self.room,
         )
 
 
@@ -217,6 +222,8 @@ def build(
         ledger.tell_unshared(kept_facts, note, costs[filled.first :], front[1:])
     texts = {one.piece.digest: one.text for one in pieces}
     counter = prices.counter.name
+    window_start = begin if filled.first > 0 else inherited.start
+    is_short = window_start > 0 or any(one.kept[0] < one.claimed[0] for one in ledger.claims.values())
     return Draft(
         messages=emit(recipe, texts, kept),
         recipe=recipe,
@@ -226,10 +233,11 @@ def build(
         prompt_tokens=rules.budget_tokens - ledger.left,
         load=_load(pieces, sizes[filled.first :], prices),
         prices=prices,
-        window_start=begin if filled.first > 0 else inherited.start,
+        window_start=window_start,
         examples=filled.choice.written() if filled.choice else "",
         moved=filled.first > 0 or filled.chosen,
         foreign=tuple([line for line in kept if line.counter != counter]),
+        room=rules.room if is_short else 0,
     )
 
 

@@ -167,7 +167,8 @@ class ContextReport(Value):
     reports that the counts were set right by. ``foreign_counts`` messages still have the count of another counter.
     ``window_start`` is the ``seq`` of the oldest message kept. ``new_epoch`` says that the window moved, or that
     examples were chosen anew, so that a prompt cache starts anew. ``shared_tokens`` are those that the previous
-    request of the same seat began with too, ``None`` when there was none.
+    request of the same seat began with too, ``None`` when there was none. ``room_tokens``: something was left out, the
+    budget is nobody's setting but the default, and the model's window has room for so many tokens more; else 0.
     """
 
     budget_tokens: int
@@ -181,6 +182,7 @@ class ContextReport(Value):
     calibrated: int = 0
     foreign_counts: int = 0
     shared_tokens: int | None = None
+    room_tokens: int = 0
 
     def __str__(self) -> str:
         """The report for people: the budget, then a line for each section, with what was kept of what it claimed."""

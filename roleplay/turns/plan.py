@@ -29,11 +29,11 @@ from roleplay.turns.calibrating import Learned, learned, subject
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
 from roleplay.turns.layers import InForce, Told, in_force, of_turn
+from roleplay.turns.limits import budget_of, cap_in_force, window_room
 from roleplay.turns.scene import Rehearsed, Scene
 from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
 from roleplay.wire.request import parameters, parameters_json
 
-MARGIN_SHARE = 0.05
 LEASE_MARGIN_S = 30.0
 UTC_NAME = "UTC"
 SHRINK_SHARE = 0.7
@@ -82,7 +82,8 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     endpoint, *others = scene.asked_of(model)
     form = scene.form_of(endpoint)
     asked = parameters(endpoint, force.sampling, stream=stream, cap_name=form.cap_name)
-    budget = force.budget_tokens or min(_budget(one, force.sampling) for one in (endpoint, *others))
+    limit = budget_of(force, (endpoint, *others))
+    budget = limit.tokens
     of = subject(scene.tenant, endpoint, form.dialect, counter)
     tokens: Learned = yield from learned(scene.calibrated, counter, of)
     language = force.language or (language_of(ground.so_far) if ground.so_far else known.language)
@@ -121,16 +122,17 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
             passed_over=past.passed_over,
             facts=facts,
             opening=_opening(sheet, words, counter) if prices.user_first else None,
-            rules=Rules(budget_tokens, marks, rule),
+            rules=Rules(budget_tokens, marks, rule, limit.room if budget_tokens == budget else 0),
             inherited=inherited,
             prices=prices,
         )
 
-    draft = _within(draw, budget, _room(endpoint, force.sampling), tokens)
+    draft = _within(draw, budget, window_room(endpoint, force.sampling), tokens)
     body = CURRENT.encode(form.dialect, draft.messages, asked)
     settings = force.told(
         model=(endpoint.model, force.origins.get("model", "engine")),
-        budget_tokens=(budget, force.origins.get("budget_tokens", "profile")),
+        max_completion_tokens=cap_in_force(force, endpoint),
+        budget_tokens=(budget, limit.layer),
         language=(language, force.origins.get("language", "detected")),
         time_zone=(force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
         high_water=(marks.high, force.origins.get("high_water", "default")),
@@ -163,14 +165,14 @@ def _within(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens
     limit = tokens.limit_tokens
     if limit is not None and limit < budget:
         try:
-            return _in_room(draw, limit, room, tokens)
+            return _inwindow_room(draw, limit, room, tokens)
         except BudgetError as error:
             if error.needed_tokens < budget:  # what is required may still be below what was refused
-                return _in_room(draw, error.needed_tokens, room, tokens)
-    return _in_room(draw, budget, room, tokens)
+                return _inwindow_room(draw, error.needed_tokens, room, tokens)
+    return _inwindow_room(draw, budget, room, tokens)
 
 
-def _in_room(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens: Learned) -> Draft:
+def _inwindow_room(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens: Learned) -> Draft:
     """Draw within a budget and, where that has no room by the first rates, within as much less; the window moves then,
     so that the next requests have room as they are."""
     first = prior(tokens.needs)
@@ -225,17 +227,6 @@ def _placed(scene: Scene, force: InForce, sheet: Sheet) -> list[PlacedFact]:
 def _opening(sheet: Sheet, words: Words, counter: Counter) -> Rendered:
     """The user's line before a history that begins with the model's."""
     return rendered(Section.OPENING, Role.USER, sheet.user, words.opening, counter)
-
-
-def _budget(endpoint: Endpoint, sampling: Sampling) -> int:
-    """The window less the reply cap and a margin for what an estimate may be wrong by."""
-    return max(_room(endpoint, sampling) - int(endpoint.window_tokens * MARGIN_SHARE), 1)
-
-
-def _room(endpoint: Endpoint, sampling: Sampling) -> int:
-    """The window less the reply cap."""
-    cap = sampling.max_completion_tokens or min(endpoint.max_output_tokens, endpoint.window_tokens // 4)
-    return max(endpoint.window_tokens - cap, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +359,7 @@ def _drawn_for(made: Plan, scene: Scene) -> Steps[Plan]:
     tokens: Learned = yield from learned(scene.calibrated, scene.counter, of)
     draft = made.draft
     with contextlib.suppress(BudgetError):
-        draft = _within(made.redraw, made.budget_tokens, _room(made.endpoint, made.sampling), tokens)
+        draft = _within(made.redraw, made.budget_tokens, window_room(made.endpoint, made.sampling), tokens)
     return replace(made, draft=draft, body=CURRENT.encode(made.form.dialect, draft.messages, made.parameters))
 
 

@@ -138,7 +138,7 @@ class Reply:
         self.first_token_s = None
         self.speech_chars = self.restarts = 0
         self.sieve = Sieve() if self.scene.watch.guards else None
-        request = WireRequest(endpoint.path.value, self.plan.body, self.plan.stream)
+        request = WireRequest(str(endpoint.path), self.plan.body, self.plan.stream)
         head: Head = yield Open(endpoint, request)
         so_far = self.plan.ground.so_far
         decoder = ReplyDecoder(head, streamed=self.plan.stream, now=ports.now(), so_far=so_far)

@@ -87,8 +87,10 @@ class Scene:
         named = next((one for one in self.endpoints if one.model == model), None)
         if named is not None:
             return (named,)
-        if model not in PROFILES and first.model in PROFILES:
-            known = ", ".join(dict.fromkeys((*(one.model for one in self.endpoints), *PROFILES)))
+        its_own = PROFILES.get(first.model)
+        if its_own is not None and (model not in PROFILES or PROFILES[model].domains != its_own.domains):
+            same = (name for name, profile in PROFILES.items() if profile.domains == its_own.domains)
+            known = ", ".join(dict.fromkeys((*(one.model for one in self.endpoints), *same)))
             raise InvalidInputError(
                 "model", f"nothing is known of {model!r}", allowed=f"an Endpoint, or one of {known}"
             )

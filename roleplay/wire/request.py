@@ -32,7 +32,8 @@ def parameters(
 ) -> dict[str, object]:
     """Give everything of the body but its messages, in its fixed order; what is ``None`` is left out.
 
-    ``cap_name`` is the name that the reply cap is sent under, the endpoint's where none is given.
+    A reply cap is always there: without one, some servers generate until the window is full. ``cap_name`` is the name
+    that it is sent under, the endpoint's where none is given.
 
     Raises:
         InvalidInputError: a field of ``sampling`` is out of the range that the service or the model allows.
@@ -42,13 +43,18 @@ def parameters(
     _check_cap(endpoint, sampling.max_completion_tokens)
     fields: dict[str, object] = {
         "model": endpoint.model,
-        cap_name or endpoint.cap_name: sampling.max_completion_tokens,
+        cap_name or endpoint.cap_name: reply_cap(endpoint, sampling),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "stream": stream,
         "stream_options": {"include_usage": True} if stream and endpoint.stream_usage else None,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def reply_cap(endpoint: Endpoint, sampling: Sampling) -> int:
+    """Give the tokens that a reply may have: what ``sampling`` says, else the endpoint's own."""
+    return endpoint.reply_cap if sampling.max_completion_tokens is None else sampling.max_completion_tokens
 
 
 def parameters_json(parameters: Mapping[str, object]) -> str:

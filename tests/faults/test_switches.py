@@ -11,6 +11,7 @@ from roleplay import (
     BadReplyError,
     ChatAuthError,
     ChatError,
+    ChatPath,
     ChatQuotaError,
     ChatRequestError,
     ChatUnavailableError,
@@ -292,7 +293,14 @@ def test_reasoning_is_kept_apart(rp: Roleplay, simulator: Simulator) -> None:
 
 def native(simulator: Simulator) -> Endpoint:
     """The model that is spoken to on a path of its own."""
-    return Endpoint("M2-her", base_url=simulator.base_url, api_key=simulator.api_key)
+    return Endpoint(
+        "M2-her",
+        base_url=simulator.base_url,
+        api_key=simulator.api_key,
+        dialect="minimax",
+        path=ChatPath.NATIVE_V2,
+        stream_usage=False,
+    )
 
 
 @pytest.mark.parametrize("mode", ["whole", "stream"])

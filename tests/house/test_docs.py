@@ -32,6 +32,7 @@ def test_every_block_runs(
     shutil.copy(ROOT / "tests/data/tokenizers/small_bpe.json", "tokenizer.json")  # what a reader has from the model
     monkeypatch.setenv("ROLEPLAY_BASE_URL", simulator.base_url)
     monkeypatch.setenv("ROLEPLAY_API_KEY", simulator.api_key)
+    monkeypatch.setenv("ROLEPLAY_DIALECT", "minimax")
     blocks = [
         token
         for token in MarkdownIt().parse(page.read_text())

@@ -66,7 +66,7 @@ class Raw:
 
 def at(base_url: str, **more: object) -> Endpoint:
     """A model there, with the key."""
-    return Endpoint("MiniMax-M2.7", base_url=base_url, api_key=KEY, **more)
+    return Endpoint("MiniMax-M2.7", **{"base_url": base_url, "api_key": KEY, "dialect": "minimax"} | more)
 
 
 def asked(endpoint: Endpoint, *, stream: bool = False, text: str = "Where to?") -> WireRequest:

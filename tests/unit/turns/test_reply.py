@@ -194,7 +194,7 @@ def test_after_words_came_no_other_form_is_tried() -> None:
 
 def test_another_endpoint_has_forms_of_its_own() -> None:
     """What one host refused is neither remembered nor kept from the next."""
-    other = MODEL.evolve(base_url="http://other")
+    other = MODEL.evolve(base_url="http://other", dialect="minimax")
     hand = Hand(TEMPLATE_RAISED, *[BUSY] * 3, TEMPLATE_RAISED, ANSWER)
     scene = hand.scene(MODEL, other)
     turn = hand.play(send(scene, "Where to?", TurnOptions(), stream=True))

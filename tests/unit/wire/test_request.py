@@ -30,14 +30,29 @@ def test_everything_stands_in_its_order() -> None:
 
 
 def test_what_is_not_set_is_not_sent() -> None:
-    """Only the model and the stream flag are always there."""
-    assert parameters(ENDPOINT, Sampling(), stream=False) == {"model": "MiniMax-M2.7", "stream": False}
+    """Only the model, the reply cap and the stream flag are always there."""
+    assert parameters(ENDPOINT, Sampling(), stream=False) == {
+        "model": "MiniMax-M2.7",
+        "max_completion_tokens": 2048,
+        "stream": False,
+    }
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_cap_that_is_reserved_is_sent(dialect: Dialect, stream: bool) -> None:
+    """Where sampling says no cap the endpoint's is sent, in the place of one that is said."""
+    endpoint = Endpoint("local", window_tokens=512, dialect=dialect, max_output_tokens=16)
+    for sampling, cap in ((Sampling(), 16), (Sampling(max_completion_tokens=7), 7)):
+        chosen = parameters(endpoint, sampling, stream=stream)
+        assert list(chosen)[:3] == ["model", "max_completion_tokens", "stream"]
+        assert json.loads(CURRENT.encode(dialect, MESSAGES, chosen))["max_completion_tokens"] == cap
 
 
 def test_a_server_that_knows_no_stream_options_gets_none() -> None:
     """``stream_usage=False`` leaves ``stream_options`` out."""
     quiet = ENDPOINT.evolve(stream_usage=False)
-    assert parameters(quiet, Sampling(), stream=True) == {"model": "MiniMax-M2.7", "stream": True}
+    assert "stream_options" not in parameters(quiet, Sampling(), stream=True)
 
 
 @pytest.mark.parametrize("field", ["temperature", "top_p"])
@@ -72,7 +87,8 @@ def test_the_body_is_compact_and_begins_with_what_stays() -> None:
     body = CURRENT.encode(Dialect.MINIMAX, MESSAGES, parameters(ENDPOINT, Sampling(temperature=1.0), stream=False))
     assert body.decode() == (
         '{"model":"MiniMax-M2.7","messages":[{"role":"system","name":"Zhuge Liang","content":"你是诸葛亮。"},'
-        '{"role":"user","name":"Traveler","content":"He said \\"hi\\" 🎐"}],"temperature":1.0,"stream":false}'
+        '{"role":"user","name":"Traveler","content":"He said \\"hi\\" 🎐"}],"max_completion_tokens":2048,'
+        '"temperature":1.0,"stream":false}'
     )
 
 
@@ -92,7 +108,7 @@ def test_successive_requests_share_their_beginning() -> None:
     after = CURRENT.encode(
         Dialect.MINIMAX, [*MESSAGES, ContextMessage(Role.ASSISTANT, "Zhuge Liang", "Welcome.")], chosen
     )
-    assert after.startswith(before[: before.index(b'],"stream"')])
+    assert after.startswith(before[: before.index(b'],"max_completion_tokens"')])
 
 
 def test_stored_parameters_are_readable_and_give_the_same_bytes() -> None:
@@ -100,7 +116,8 @@ def test_stored_parameters_are_readable_and_give_the_same_bytes() -> None:
     chosen = parameters(ENDPOINT, Sampling(temperature=0.1, top_p=0.95), stream=True)
     text = parameters_json(chosen)
     assert text == (
-        '{"model":"MiniMax-M2.7","temperature":0.1,"top_p":0.95,"stream":true,"stream_options":{"include_usage":true}}'
+        '{"model":"MiniMax-M2.7","max_completion_tokens":2048,"temperature":0.1,"top_p":0.95,"stream":true,'
+        '"stream_options":{"include_usage":true}}'
     )
     stored = json.loads(text)
     assert CURRENT.encode(Dialect.OPENAI, MESSAGES, stored) == CURRENT.encode(Dialect.OPENAI, MESSAGES, chosen)
