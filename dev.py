@@ -62,7 +62,7 @@ PARTS = {
     "engine": ("the engine and what it stands on", 11, 84, 15),
     "toy": ("a small language model and its server", 127, 205, 5),
     "dev": ("the test tools, with a PostgreSQL server", 53, 174, 15),
-    "clients": ("chat clients of others, for tests/clients", 0, 305, 30),
+    "clients": ("chat clients of others, for tests/clients", 78, 305, 30),
 }
 #: Seconds between two signs of life while pip works.
 HEARTBEAT_SECONDS = 10.0

@@ -18,7 +18,7 @@ OTHERS = Path(__file__).parents[2] / "data" / "wire" / "others"
     ("file", "cached", "reasoning"), [("llama_cpp_stream.sse", 0, None), ("litellm_stream.sse", 3, 0)]
 )
 def test_a_stream_is_read(file: str, cached: int, reasoning: int | None, size: int) -> None:
-    """A first delta whose content is null, usage with no choice and with an empty one: text, end and usage are there."""
+    """A first delta of null, usage beside no choice and beside an empty one: text, end and usage are there."""
     sent = (OTHERS / file).read_bytes()
     decoder = ReplyDecoder(200, "text/event-stream", streamed=True)
     said = [one for start in range(0, len(sent), size) for one in decoder.feed(sent[start : start + size])]
