@@ -18,6 +18,8 @@ _TITLE = re.compile(r"<title[^>]{0,200}>(.{0,300}?)</title", re.IGNORECASE | re.
 _NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 _NO_NAME = re.compile(r"[^a-z0-9]+")
 _TRAILING_CODE = re.compile(r"\s*\((\d{3,5})\)\s*$")
+# A gateway writes lines of its own behind those of the service.
+_CODE_OF_A_LINE = re.compile(r"\(([12]\d{3})\)[ \t]*$", re.MULTILINE)
 _CODES_OF_LIMITS = frozenset({1039, 2013})
 _DECODER = json.JSONDecoder(strict=False)
 # Where the words stand, the best first; and where an error may be held within another.
@@ -66,6 +68,8 @@ def read_refusal(status: int, body: object) -> Refusal:
         at_end = int(trailing[1])
         words = words[: trailing.start()] if code in {None, at_end} else words
         code = code or at_end
+    elif code is None and (inside := _CODE_OF_A_LINE.search(words)) and _is_code(inside, words):
+        code = int(inside[1])
     numbers = (number(layer.get("code")) for layer in layers)
     return Refusal(
         words=words,
