@@ -5,7 +5,7 @@
                                           what else the command line "roleplay" does, with what is stored
     python3 dev.py test [ARGUMENT ...]    run the tests; the arguments go to pytest
     python3 dev.py lint                   run the linters, the type checker and the import contracts
-    python3 dev.py pin                    resolve all dependencies anew and write constraints.txt, constraints-lowest.txt
+    python3 dev.py pin                    resolve all dependencies anew and write both files of constraints
     python3 dev.py pin lowest             write constraints-lowest.txt alone, after a change of a lower bound
 
 The first start makes the environment .venv beside this file and installs into it what the command needs, by pip and
