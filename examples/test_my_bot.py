@@ -25,7 +25,9 @@ def test_the_line_that_is_sent() -> None:
 def test_a_busy_service() -> None:
     """Over HTTP, against a server that refuses as the real one does."""
     with Simulator("test-key") as server:
-        endpoint = Endpoint("MiniMax-M2.7", base_url=server.base_url, api_key="test-key", retry={"attempts": 1})
+        endpoint = Endpoint(
+            "MiniMax-M2.7", base_url=server.base_url, api_key="test-key", dialect="minimax", retry={"attempts": 1}
+        )
         server.next(RateLimited())
         with Roleplay.open("sqlite://", model=endpoint) as rp, pytest.raises(ChatUnavailableError):
             greet(rp, "Lin")

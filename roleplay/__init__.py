@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from roleplay.domain.conversation import (
         Delta,
         DeltaKind,
+        FinishReason,
         Message,
         ModelCall,
         Participant,
@@ -94,6 +95,7 @@ __all__ = [
     "ExampleLine",
     "Fact",
     "Finding",
+    "FinishReason",
     "IdempotencyError",
     "InvalidInputError",
     "Message",
@@ -146,7 +148,7 @@ _ROOMS = {
     "context.counting": "Counter EstimatingCounter",
     "context.languages": "Words",
     "domain.context": "Calibration ContextMessage ContextReport Role SectionReport",
-    "domain.conversation": "Delta DeltaKind Message ModelCall Participant PlayedBy SessionInfo"
+    "domain.conversation": "Delta DeltaKind FinishReason Message ModelCall Participant PlayedBy SessionInfo"
     " Turn TurnKind TurnStatus",
     "domain.events": "TurnEvent",
     "domain.guards": "Checked StoredVerdict Verdict",

@@ -198,7 +198,8 @@ class Roleplay:
         return self._backstage.run(course)
 
     def calibrations(self) -> Sequence[Calibration]:
-        """Say what the reports of this tenant's models have taught of their tokens, for each model and host."""
+        """Say what the reports of this tenant's models have taught of their tokens, for each model and host, and where
+        they are not believed (``finding``)."""
         return self._backstage.run(calibrating.list_calibrations(self._company.calibrated, self._company.tenant))
 
     def _remember(self) -> None:

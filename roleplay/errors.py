@@ -267,9 +267,27 @@ class ChatQuotaError(ChatError):
 
 
 class ChatRequestError(ChatError):
-    """The service refused the request itself: unknown model, bad parameter, context too long."""
+    """The service refused the request itself: unknown model, bad parameter, context too long.
+
+    ``too_long``: it says that the request has more tokens than the model takes.
+    """
 
     slug = "chat_request"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int | None = None,
+        status: int | None = None,
+        too_long: bool = False,
+        turn_id: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code, status=status, turn_id=turn_id)
+        self.too_long = too_long
+
+    def details(self) -> Mapping[str, Any]:
+        return {**super().details(), "too_long": self.too_long}
 
 
 class ContentFilteredError(ChatError):

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from roleplay.domain.endpoint import DEFAULT_BASE_URL, DEFAULT_MODEL, PROFILES, Endpoint
+from roleplay.domain.endpoint import DEFAULT_MODEL, MINIMAX_DOMAINS, PROFILES, Endpoint, base_of, is_at
 from roleplay.errors import InvalidInputError, SettingsError
 
 Model = str | Endpoint
 """A model's name, which the environment completes, or an endpoint."""
-MINIMAX_DOMAINS = ("minimax.io", "minimaxi.com", "minimax.cn", "minimax.chat", "minimaxi.chat")
 KEY_HELP = "set ROLEPLAY_API_KEY or MINIMAX_API_KEY, or give Endpoint(..., api_key=...)"
 
 
@@ -26,12 +26,13 @@ def environment() -> Mapping[str, str]:
 def resolve(model: str | Endpoint | None, environ: Mapping[str, str], *, needs_key: bool = True) -> Endpoint:
     """Give the endpoint to speak to: what the caller said, completed from ``environ``.
 
-    ``ROLEPLAY_API_KEY``, ``ROLEPLAY_BASE_URL``, ``ROLEPLAY_MODEL``, ``ROLEPLAY_WINDOW_TOKENS`` and ``ROLEPLAY_DIALECT``
-    are read first, ``MINIMAX_API_KEY`` and ``MINIMAX_BASE_URL`` next. A key goes only where it belongs: MiniMax's key
-    to MiniMax's hosts and this machine, ours to ``ROLEPLAY_BASE_URL`` as well.
+    ``ROLEPLAY_API_KEY``, ``ROLEPLAY_BASE_URL``, ``ROLEPLAY_MODEL``, ``ROLEPLAY_WINDOW_TOKENS``,
+    ``ROLEPLAY_BUDGET_TOKENS`` and ``ROLEPLAY_DIALECT`` are read first, ``MINIMAX_API_KEY`` and ``MINIMAX_BASE_URL``
+    next. A key goes only where it belongs: MiniMax's key to MiniMax's hosts and this machine, ours to
+    ``ROLEPLAY_BASE_URL`` as well.
 
-    Raises ``SettingsError`` when a MiniMax host has no key, a key of the environment does not belong to the host that
-    ``MINIMAX_BASE_URL`` names, or nothing is known of the model's window.
+    Raises ``SettingsError`` when a host that needs a key has none, a key of the environment does not belong to the host
+    that ``MINIMAX_BASE_URL`` names, or nothing is known of the model's window.
     """
     endpoint = model if isinstance(model, Endpoint) else _from_environment(model, environ)
     if endpoint.api_key is None and (key := _key_for(endpoint, environ)):
@@ -39,10 +40,9 @@ def resolve(model: str | Endpoint | None, environ: Mapping[str, str], *, needs_k
             endpoint = endpoint.evolve(api_key=key)
         except InvalidInputError as error:
             raise SettingsError(f"the API key in the environment {error.problem}; {KEY_HELP}") from error
-    if needs_key and endpoint.api_key is None:
+    if needs_key and endpoint.api_key is None and not endpoint.headers:
         _refuse_to_withhold(endpoint, environ)
-    if needs_key and endpoint.api_key is None and _is_minimax(endpoint.base_url):
-        raise SettingsError(f"no API key for {endpoint.host}; {KEY_HELP}")
+        _refuse_to_go_without(endpoint)
     return endpoint
 
 
@@ -64,25 +64,33 @@ def has_model(environ: Mapping[str, str]) -> bool:
 
 def _from_environment(model: str | None, environ: Mapping[str, str]) -> Endpoint:
     name = model or environ.get("ROLEPLAY_MODEL") or DEFAULT_MODEL
-    base_url = environ.get("ROLEPLAY_BASE_URL") or environ.get("MINIMAX_BASE_URL") or DEFAULT_BASE_URL
-    window = environ.get("ROLEPLAY_WINDOW_TOKENS")
-    if window and not (window.isascii() and window.isdigit()):
-        raise SettingsError(f"ROLEPLAY_WINDOW_TOKENS is {window!r}; it should be a whole number of tokens")
-    if name not in PROFILES and not window:
+    profile = PROFILES.get(name)
+    theirs = environ.get("MINIMAX_BASE_URL") if profile is None or profile.domains == MINIMAX_DOMAINS else None
+    window, budget = (_tokens(environ, f"ROLEPLAY_{limit}_TOKENS") for limit in ("WINDOW", "BUDGET"))
+    if profile is None and window is None:
         known = ", ".join(PROFILES)
         raise SettingsError(
             f"nothing is known of the model {name!r}: set ROLEPLAY_WINDOW_TOKENS, give Endpoint({name!r}, "
             f"window_tokens=...), or use one of {known}"
         )
+    said: dict[str, Any] = {} if budget is None else {"budget_tokens": budget}
     try:
         return Endpoint(
             name,
-            base_url=base_url,
-            window_tokens=int(window) if window else None,
+            base_url=environ.get("ROLEPLAY_BASE_URL") or theirs or None,
+            window_tokens=window,
             dialect=environ.get("ROLEPLAY_DIALECT") or None,
+            **said,
         )
     except InvalidInputError as error:
         raise SettingsError(f"a ROLEPLAY_ setting of the environment cannot be used: {error}") from error
+
+
+def _tokens(environ: Mapping[str, str], name: str) -> int | None:
+    said = environ.get(name)
+    if said and not (said.isascii() and said.isdigit()):
+        raise SettingsError(f"{name} is {said!r}; it should be a whole number of tokens")
+    return int(said) if said else None
 
 
 def _key_for(endpoint: Endpoint, environ: Mapping[str, str]) -> str | None:
@@ -97,7 +105,7 @@ def _key_for(endpoint: Endpoint, environ: Mapping[str, str]) -> str | None:
 
 
 def _is_named_by(url: str | None, endpoint: Endpoint) -> bool:
-    return url is not None and url.rstrip("/").removesuffix("/v1") == endpoint.base_url
+    return url is not None and base_of(url) == base_of(endpoint.base_url)
 
 
 def _refuse_to_withhold(endpoint: Endpoint, environ: Mapping[str, str]) -> None:
@@ -112,9 +120,20 @@ def _refuse_to_withhold(endpoint: Endpoint, environ: Mapping[str, str]) -> None:
         )
 
 
+def _refuse_to_go_without(endpoint: Endpoint) -> None:
+    """Tell that a vendor's own host takes no request without a key."""
+    if _is_minimax(endpoint.base_url):
+        raise SettingsError(f"no API key for {endpoint.host}; {KEY_HELP}")
+    profile = PROFILES.get(endpoint.model)
+    if profile is not None and is_at(endpoint.base_url, profile.domains):
+        raise SettingsError(
+            f"no API key for {endpoint.host}; set ROLEPLAY_BASE_URL to {endpoint.base_url} and ROLEPLAY_API_KEY to its "
+            "key, or give Endpoint(..., api_key=...)"
+        )
+
+
 def _is_minimax(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return any(host == domain or host.endswith(f".{domain}") for domain in MINIMAX_DOMAINS)
+    return is_at(url, MINIMAX_DOMAINS)
 
 
 def _is_loopback(url: str) -> bool:

@@ -183,6 +183,7 @@ def endpoint(simulator: Simulator) -> Endpoint:
         "MiniMax-M2.7",
         base_url=simulator.base_url,
         api_key=KEY,
+        dialect="minimax",
         retry={"first_pause_s": 0.01},
     )
 

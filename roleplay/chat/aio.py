@@ -7,19 +7,22 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
+from roleplay.chat.queries import cause_of, hide
 from roleplay.domain.endpoint import Endpoint
 from roleplay.errors import ChatUnavailableError, SettingsError
+from roleplay.wire.heads import wanted
 from roleplay.wire.request import WireRequest
 
 try:
     import httpx
+
+    from roleplay.chat.network import tolerate
 except ModuleNotFoundError:
     raise SettingsError("asyncio needs an extra: pip install 'roleplay-engine[async]'") from None
 
 _END_S = 0.1
 _KEPT = 64
 _FAULTS = (httpx.HTTPError, TimeoutError, OSError)
-_url = lru_cache(64)(httpx.URL)
 
 
 class HttpxTransport:
@@ -41,26 +44,23 @@ class HttpxTransport:
     async def open(self, endpoint: Endpoint, request: WireRequest) -> HttpxAnswer:
         """Post ``request`` and wait for the head of its answer. Raises ``ChatUnavailableError`` when none comes."""
         headers = {
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream" if request.stream else "application/json",
-            "Accept-Encoding": "identity",  # what is packed comes late
+            b"Content-Type": b"application/json",
+            b"Accept": b"text/event-stream" if request.stream else b"application/json",
+            b"Accept-Encoding": b"identity",  # what is packed comes late
+            **_given(endpoint),
         }
-        if endpoint.api_key is not None:
-            headers["Authorization"] = f"Bearer {endpoint.api_key.get_secret_value()}"
         timeout = httpx.Timeout(min(endpoint.read_timeout_s, endpoint.timeout_s), connect=endpoint.connect_timeout_s)
         deadline = asyncio.get_running_loop().time() + endpoint.timeout_s
         http = self._given or self._take(endpoint.base_url)
         give_back = partial(self._give_back, endpoint.base_url, http)
         try:
-            post = http.build_request(
-                "POST", _url(endpoint.url), content=request.body, headers=headers, timeout=timeout
-            )
+            post = http.build_request("POST", _url(endpoint), content=request.body, headers=headers, timeout=timeout)
             async with asyncio.timeout_at(deadline):
                 response = await http.send(post, stream=True, follow_redirects=False, auth=_no_netrc)
         except BaseException as error:
             await give_back()
             if isinstance(error, (*_FAULTS, httpx.InvalidURL, UnicodeError)):  # a host that no name can be
-                raise _unavailable(endpoint, error) from error
+                raise _unavailable(endpoint, error) from cause_of(endpoint, error)
             raise
         return HttpxAnswer(endpoint, response, deadline, give_back)
 
@@ -76,6 +76,7 @@ class HttpxTransport:
             return idle.pop()
         assert self._verify is not None
         http = httpx.AsyncClient(verify=self._verify, cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])))
+        tolerate(http)
         self._clients.add(http)
         return http
 
@@ -98,7 +99,7 @@ class HttpxAnswer:
         self, endpoint: Endpoint, response: httpx.Response, deadline: float, give_back: Callable[[], Awaitable[None]]
     ) -> None:
         self.status = response.status_code
-        self.content_type = response.headers.get("Content-Type", "")
+        self.headers = wanted(response.headers.items())
         self._endpoint = endpoint
         self._response = response
         self._pieces = response.aiter_bytes()
@@ -112,7 +113,7 @@ class HttpxAnswer:
                 return await anext(self._pieces, b"")
         except _FAULTS as error:
             await self.close()
-            raise _unavailable(self._endpoint, error) from error
+            raise _unavailable(self._endpoint, error) from cause_of(self._endpoint, error)
 
     async def release(self) -> None:
         """Give the connection back when the answer ends here, which shows within ``_END_S`` seconds; else close it."""
@@ -131,6 +132,22 @@ class HttpxAnswer:
                 await self._response.aclose()
             finally:
                 await give_back()
+
+
+@lru_cache(maxsize=64)
+def _url(endpoint: Endpoint) -> httpx.URL:
+    url = httpx.URL(endpoint.url)
+    hide(endpoint, str(url))
+    return url
+
+
+@lru_cache(maxsize=64)
+def _given(endpoint: Endpoint) -> dict[bytes, bytes]:
+    """Give the headers that an endpoint says, with its key unless one of them takes its place."""
+    headers = {name.encode(): value.get_secret_value().encode("latin-1") for name, value in endpoint.headers}
+    if endpoint.api_key is not None and not any(name.lower() == b"authorization" for name in headers):
+        headers[b"Authorization"] = f"Bearer {endpoint.api_key.get_secret_value()}".encode()
+    return headers
 
 
 def _no_netrc(request: httpx.Request) -> httpx.Request:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import io
 import socket
 import threading
 import time
 import weakref
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import Any, BinaryIO
 
 import requests
 import urllib3
@@ -16,8 +18,11 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from roleplay.chat.queries import cause_of, hide
+from roleplay.chat.response_head import HEAD_LIMIT, cleaned, is_interim
 from roleplay.domain.endpoint import Endpoint
 from roleplay.errors import ChatUnavailableError
+from roleplay.wire.heads import wanted
 from roleplay.wire.request import WireRequest
 
 _POOL = 64
@@ -47,7 +52,7 @@ class RequestsTransport:
         try:
             prepared, settings = self._prepare(endpoint)
         except requests.RequestException as error:
-            raise _unavailable(endpoint, error) from error
+            raise _unavailable(endpoint, error) from cause_of(endpoint, error)
         post = prepared.copy()
         post.body = request.body
         post.headers["Content-Length"] = str(len(request.body))
@@ -59,7 +64,7 @@ class RequestsTransport:
         try:
             response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
         except _FAULTS as error:
-            raise _unavailable(endpoint, error) from error
+            raise _unavailable(endpoint, error) from cause_of(endpoint, error)
         return RequestsAnswer(endpoint, response, deadline)
 
     def close(self) -> None:
@@ -72,8 +77,10 @@ class RequestsTransport:
         """Work out once per endpoint what is the same for all its requests: headers, proxies, certificates."""
         found = self._prepared.get(endpoint)
         if found is None:
-            headers = {"Content-Type": "application/json"}
+            given = {name: value.get_secret_value() for name, value in endpoint.headers}
+            headers = given | {"Content-Type": "application/json"}
             prepared = requests.Request("POST", endpoint.url, headers=headers, auth=_Bearer(endpoint)).prepare()
+            hide(endpoint, str(prepared.url))
             settings = self._http.merge_environment_settings(endpoint.url, {}, stream=True, verify=None, cert=None)
             found = self._prepared[endpoint] = prepared, dict(settings)
         return found
@@ -84,7 +91,7 @@ class RequestsAnswer:
 
     def __init__(self, endpoint: Endpoint, response: requests.Response, deadline: float) -> None:
         self.status = response.status_code
-        self.content_type = response.headers.get("Content-Type", "")
+        self.headers = wanted(response.headers.lower_items())
         self._endpoint = endpoint
         self._response = response
         self._deadline = deadline
@@ -102,7 +109,8 @@ class RequestsAnswer:
         except _FAULTS as error:
             self.close()
             late = time.monotonic() >= self._deadline
-            raise (self._too_late() if late else _unavailable(self._endpoint, error)) from error
+            told = self._too_late() if late else _unavailable(self._endpoint, error)
+            raise told from cause_of(self._endpoint, error)
         return piece
 
     def release(self) -> None:
@@ -133,13 +141,13 @@ class RequestsAnswer:
 
 
 class _Bearer(requests.auth.AuthBase):
-    """Sets the key itself, so that no ``.netrc`` entry takes its place."""
+    """Sets the key itself, so that no ``.netrc`` entry takes its place. A header that was given goes before the key."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._key = endpoint.api_key
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._key is not None:
+        if self._key is not None and "Authorization" not in request.headers:
             request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
         return request
 
@@ -161,9 +169,37 @@ class _Lines:
                 _hang_up(line.wire)
 
 
+class _Response(http.client.HTTPResponse):
+    """An answer whose head is cleaned before it is read; answers of status 1xx before it are passed over."""
+
+    def begin(self) -> None:
+        body: Any = self.fp
+        head: Any = io.BytesIO(_head(body))
+        self.fp = head
+        try:
+            super().begin()
+        finally:
+            self.fp = body
+
+
+def _head(received: BinaryIO) -> bytes:
+    left = HEAD_LIMIT
+    while True:
+        lines: list[bytes] = []
+        while not lines or lines[-1] not in {b"\r\n", b"\n", b""}:
+            lines.append(received.readline(left + 1))
+            left -= len(lines[-1])
+            if left < 0:
+                raise http.client.LineTooLong("head")
+        head = b"".join(lines)
+        if not (lines[-1] and is_interim(head)):
+            return cleaned(head)
+
+
 class _Line(HTTPConnection):
     """A connection that another thread can cut: it keeps hold of its socket, also when an answer took it over."""
 
+    response_class = _Response
     wire: socket.socket | None = None
     lines: _Lines
 
@@ -209,13 +245,14 @@ class _Adapter(HTTPAdapter):
 
 def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:
     """Say what failed without the cause's own text, which may hold addresses and headers."""
+    cause = error.args[0] if type(error) is requests.ConnectionError and error.args else error
     if isinstance(error, requests.ConnectTimeout):
         what = f"did not accept a connection within {endpoint.connect_timeout_s:g} s"
     elif isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
         what = f"sent nothing for {min(endpoint.read_timeout_s, endpoint.timeout_s):g} s"
     elif isinstance(error, requests.exceptions.SSLError):
         what = "has no certificate that this machine trusts"
-    elif isinstance(error, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.ProtocolError):
+    elif isinstance(cause, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.ProtocolError):
         what = "cut the connection"
     elif isinstance(error, requests.ConnectionError):
         what = "cannot be reached; check the base URL and the network"

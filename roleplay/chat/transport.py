@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from roleplay.domain.endpoint import Endpoint
@@ -9,10 +10,17 @@ from roleplay.wire.request import WireRequest
 
 
 class Answer(Protocol):
-    """An answer as it arrives. ``status`` is HTTP's; ``content_type`` the header's value, ``""`` when there is none."""
+    """An answer as it arrives.
+
+    ``status`` is HTTP's; ``headers`` are those that the wire asks for (``WANTED_HEADERS``), by names in lower case.
+    """
 
     status: int
-    content_type: str
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers that came, of those that are wanted."""
+        ...
 
     def read(self) -> bytes:
         """Give the next piece, ``b""`` at the end. Raises ``ChatUnavailableError`` on a fault or a time-out."""
@@ -46,7 +54,11 @@ class AsyncAnswer(Protocol):
     """``Answer`` for asyncio."""
 
     status: int
-    content_type: str
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers that came, of those that are wanted."""
+        ...
 
     async def read(self) -> bytes:
         """As ``Answer.read``."""

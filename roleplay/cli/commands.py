@@ -60,7 +60,7 @@ class Commands:
                 Command("/choose N", "take the variant or branch that ends in turn N", self._choose),
                 Command("/edit TEXT", "give it other words, as another variant", self._edit),
                 Command("/retry", "ask again, where it failed or was interrupted", self._retry),
-                Command("/continue", "let it go on, where it was interrupted", self._continue),
+                Command("/continue", "let it go on from its text", self._continue),
                 Command("/accept", "keep it as it is, where it was interrupted", self._accept),
             ),
             "The path": (
@@ -156,11 +156,13 @@ class Commands:
         return self._talk.hear(lambda: self._talk.session.retry(attempt.id))
 
     def _continue(self, _rest: str) -> Turn:
-        attempt = self._attempt("/continue", "say something")
-        if attempt.reply is None:
-            self._refuse("/continue", attempt)
-        so_far = attempt.reply.text
-        return self._talk.hear(lambda: self._talk.session.resume(attempt.id), so_far=so_far)
+        last = self._talk.unresolved()
+        if last is None or (last.reply is None and self._talk.is_beside(last)):
+            last = self._talk.stand()
+        elif last.reply is None:
+            self._refuse("/continue", last)
+        so_far = last.reply.text if last.reply else ""
+        return self._talk.hear(lambda: self._talk.session.resume(last.id), so_far=so_far)
 
     def _accept(self, _rest: str) -> None:
         attempt = self._attempt("/accept", "it is kept already")

@@ -8,7 +8,7 @@ import sys
 from rich.text import Text
 
 from roleplay.cli import show
-from roleplay.cli.opening import counter_named, stored
+from roleplay.cli.opening import counter_named, model_meant, stored
 from roleplay.domain.context import ContextReport, SectionReport
 
 _BAR_CHARS = 78
@@ -34,7 +34,7 @@ _COLUMNS = ("", "section", "claimed", "kept", "dropped", "items", "not shared", 
 
 def show_context(name: str, db: str | None, *, turn: str | None, line: str | None, as_json: bool) -> None:
     """Explain a session's latest request, another turn's, or the one that a line would make."""
-    with stored(db, counter=counter_named()) as rp:
+    with stored(db, counter=counter_named(), endpoint=model_meant() if line else None) as rp:
         session = rp.sessions.get(name)
         report = session.preview(line).report if line else session.report(turn)
         if as_json:
@@ -51,6 +51,12 @@ def draw(report: ContextReport) -> None:
     for section in report.sections:
         for number, why in enumerate(section.details, start=1):
             show.say(f"{section.section} {number}: {why}", style=show.DIM)
+    if report.room_tokens:
+        more = report.budget_tokens + report.room_tokens
+        show.say(
+            f"the window has room for {report.room_tokens:,} tokens more; budget_tokens={more} "
+            "(ROLEPLAY_BUDGET_TOKENS) uses it, and each turn costs more"
+        )
 
 
 def head(report: ContextReport) -> str:

@@ -75,6 +75,12 @@ class Conversation:
         last = self.session.turns(limit=1).items[-1:]
         return last[0] if last and last[0].status is not TurnStatus.COMPLETED else None
 
+    def is_beside(self, attempt: Turn) -> bool:
+        """Whether an attempt answers the line of the turn that the session stands on."""
+        here = next((turn for turn in self.session.turns(limit=1) if turn.status is TurnStatus.COMPLETED), None)
+        lines = [None if turn is None or turn.human is None else turn.human.seq for turn in (here, attempt)]
+        return lines[0] is not None and lines[0] == lines[1]
+
     def complaint(self, error: RoleplayError) -> str:
         """Give an error as one line, with what can be done about the turn that it left."""
         if not isinstance(error, ChatError) or error.turn_id is None:

@@ -77,7 +77,7 @@ class BrakedAnswer:
 
     def __init__(self, inner: Answer, brake: Brake) -> None:
         self.status = inner.status
-        self.content_type = inner.content_type
+        self.headers = inner.headers
         self.release = inner.release
         self.close = inner.close
         self._inner = inner

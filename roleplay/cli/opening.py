@@ -100,8 +100,11 @@ def make_folder(where: Place) -> None:
 
 
 @contextmanager
-def stored(db: str | None, *, to_write: bool = False, counter: Counter | None = None) -> Iterator[Roleplay]:
-    """Open what is stored, for a command that speaks to no model; ``counter`` is for one that counts.
+def stored(
+    db: str | None, *, to_write: bool = False, counter: Counter | None = None, endpoint: Endpoint | None = None
+) -> Iterator[Roleplay]:
+    """Open what is stored, for a command that speaks to no model; ``counter`` is for one that counts, ``endpoint`` for
+    one that tells what a model would be asked.
 
     Raises ``NotFoundError`` for a file that was named and does not exist, unless the command is one ``to_write``.
     """
@@ -111,12 +114,17 @@ def stored(db: str | None, *, to_write: bool = False, counter: Counter | None = 
             "database", where.shown, hint=f"check --db or ROLEPLAY_DB; {hints.command('chat')} makes a new one"
         )
     with database(where) as opened:
-        yield offstage(opened, counter)
+        yield offstage(opened, counter, endpoint)
 
 
-def offstage(opened: Database, counter: Counter | None = None) -> Roleplay:
+def offstage(opened: Database, counter: Counter | None = None, endpoint: Endpoint | None = None) -> Roleplay:
     """Give the engine over ``opened`` with no model behind it."""
-    return Roleplay(opened, NoModel(), endpoint=Endpoint(DEFAULT_MODEL), counter=counter)
+    return Roleplay(opened, NoModel(), endpoint=endpoint or Endpoint(DEFAULT_MODEL), counter=counter)
+
+
+def model_meant() -> Endpoint:
+    """Give the model that the environment says, for a command that calls nothing. Raises ``SettingsError``."""
+    return resolve(None, environment(), needs_key=False)
 
 
 def model_for(name: str | None) -> Endpoint | None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from roleplay.cli.exits import one_line, safe
-from roleplay.domain.conversation import SessionInfo, Turn, TurnStatus
+from roleplay.domain.conversation import FinishReason, SessionInfo, Turn, TurnStatus
 from roleplay.domain.page import Page
 from roleplay.domain.usage import Usage
 from roleplay.domain.values import Value
@@ -28,6 +28,13 @@ _MARKS = {
     TurnStatus.STREAMING: "still running",
     TurnStatus.INTERRUPTED: "interrupted",
     TurnStatus.FAILED: "failed",
+}
+_CUT = {
+    FinishReason.LENGTH: "cut at the length limit",
+    FinishReason.CONTENT_FILTER: "filtered by the service",
+    FinishReason.ERROR: "the service broke off",
+    FinishReason.ABORT: "the service broke off",
+    FinishReason.INSUFFICIENT_SYSTEM_RESOURCE: "the service broke off for lack of resources",
 }
 
 
@@ -173,7 +180,8 @@ def ending(one: Turn) -> str:
         return f"interrupted · {kept} · {offer(one)} · {cost(one)}"
     stored = "saved" if one.status is TurnStatus.COMPLETED else one.status.value
     variant = f" · variant {one.variant} of {one.variants}" if one.variants > 1 else ""
-    return f"{stored}{variant} · {cost(one)}"
+    cut = _CUT.get(one.finish) if one.finish and one.status is TurnStatus.COMPLETED else None
+    return f"{stored}{variant}{f' · {cut} · /continue' if cut else ''} · {cost(one)}"
 
 
 def offer(one: Turn) -> str:
@@ -200,6 +208,7 @@ def turn_json(one: Turn, speaker: str) -> dict[str, Any]:
         "turn_id": one.id,
         "session_id": one.session_id,
         "status": one.status.value,
+        "finish": one.finish.value if one.finish else None,
         "speaker": one.reply.name if one.reply else speaker,
         "human": one.human.text if one.human else None,
         "reply": one.reply.text if one.reply else None,

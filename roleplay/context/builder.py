@@ -45,11 +45,13 @@ class PlacedFact(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What a context must keep to: its budget, the marks of its window, how example dialogues are chosen."""
+    """What a context must keep to: its budget, the marks of its window, how example dialogues are chosen. ``room``: the
+    tokens that the model's window could hold beside the budget."""
 
     budget_tokens: int
     marks: Marks = Marks()
     examples: Rule = Rule()
+    room: int = 0
 
 
 class Inherited(NamedTuple):
@@ -89,7 +91,8 @@ class Draft:
 
     ``window_start`` is the ``seq`` that the history window starts at, 0 while it reaches back to the beginning;
     ``examples`` is the choice of dialogues, as a path hands it on; ``moved`` says that an epoch begins with this
-    context. ``foreign`` are the lines that another counter counted.
+    context. ``foreign`` are the lines that another counter counted. ``room`` is that of the rules, where something was
+    left out.
     """
 
     messages: list[ContextMessage]
@@ -104,6 +107,7 @@ class Draft:
     examples: str
     moved: bool
     foreign: tuple[Line, ...]
+    room: int
 
     @property
     def report(self) -> ContextReport:
@@ -120,6 +124,7 @@ class Draft:
             sections=tuple(_told(label, self.claims[label]) for label in sorted(self.claims, key=_in_order)),
             window_start=self.recipe.history.first,
             new_epoch=self.moved,
+            room_tokens=self.room,
         )
 
 
@@ -152,19 +157,22 @@ def build(
     sheet: Sheet,
     lines: Sequence[Line],
     *,
-    hidden: Sequence[int] = (),
+    skipped: Sequence[int] = (),
+    passed_over: int = 0,
     facts: Sequence[PlacedFact] = (),
+    opening: Rendered | None = None,
     rules: Rules,
     inherited: Inherited = FIRST,
     prices: Prices,
 ) -> Draft:
     """Build the context whose newest line is the last of ``lines`` (oldest first, back to where the inherited window
-    starts or to where they exceed the budget); there may be none. ``hidden`` are the messages between them that are
-    left out.
+    starts or to where they exceed the budget); there may be none. ``skipped`` says of each how many hidden messages lie
+    between it and the path's end (empty: none); after ``passed_over`` of them, if any, nothing older was read.
+    ``opening`` goes in where the first line that is kept is the speaker's own.
 
-    Claim order: the request's fixed cost, system, user persona, scene, newest line and required facts; then the
-    post-history instruction, the note, other facts and example dialogues by priority, the latter whole and in at most
-    half of what is left; then history, newest first, contiguous, whole turns.
+    Claim order: the request's fixed cost, system, user persona, scene, opening, newest line and required facts; then
+    the post-history instruction, the note, other facts and example dialogues by priority, the latter whole and in at
+    most half of what is left; then history, newest first, contiguous, whole turns.
 
     Which dialogues are in is decided when an epoch begins: with the first context, when the window moves, when those
     that were in do not fit any more, or when the persona has others.
@@ -178,6 +186,8 @@ def build(
     costs, sizes = prices.lines(lines)
     for piece in sheet.front:
         ledger.require((piece.section, ""), ledger.cost(piece))
+    if opening is not None:  # whether it goes in or not, so that the window does not depend on it
+        ledger.require((Section.OPENING, ""), ledger.cost(opening))
     for cost in costs[cut:]:
         ledger.require((Section.NEWEST, ""), cost)
     for piece in sheet.wish:
@@ -190,19 +200,20 @@ def build(
     note = ledger.take((Section.NOTE, ""), sheet.note)
     ranked = sorted(facts, key=lambda fact: -fact.priority)
     told = {fact.name for fact in ranked if fact.priority > EXAMPLES_PRIORITY and ledger.take_fact(fact)}
-    rest = _Rest(sheet, past, costs[:cut], newest, ranked, rules, inherited)
+    rest = _Rest(sheet, past, costs[:cut], newest, ranked, rules, inherited, passed_over)
     ledger, filled = rest.fill(ledger)
     told |= filled.told
     kept_facts = [fact for fact in facts if fact.name in told]
     leading = [fact.rendered for fact in kept_facts if fact.depth is None]
     among = [(fact.depth, fact.rendered) for fact in kept_facts if fact.depth is not None]
     among += [(NOTE_DEPTH, one) for one in note]
-    front = [*sheet.front[:1], *leading, *sheet.front[1:], *filled.examples]
     kept = [*past[filled.first :], *newest]
+    opened = ledger.settle_opening(opening, needed=bool(kept) and kept[0].seat == sheet.seat)
+    front = [*sheet.front[:1], *leading, *sheet.front[1:], *filled.examples, *opened]
     begin, end = (kept[0].seq, kept[-1].seq) if kept else (0, 0)
     recipe = Recipe(
         front=tuple(one.piece for one in front),
-        history=Span(begin, end, sheet.seat, tuple(seq for seq in hidden if seq > begin)),
+        history=Span(begin, end, sheet.seat, runs=_runs(skipped[filled.first :])),
         insertions=tuple(Insertion(depth, one.piece) for depth, one in among),
         tail=tuple(one.piece for one in (*sheet.wish, *post)),
     )
@@ -211,6 +222,8 @@ def build(
         ledger.tell_unshared(kept_facts, note, costs[filled.first :], front[1:])
     texts = {one.piece.digest: one.text for one in pieces}
     counter = prices.counter.name
+    window_start = begin if filled.first > 0 else inherited.start
+    is_short = window_start > 0 or any(one.kept[0] < one.claimed[0] for one in ledger.claims.values())
     return Draft(
         messages=emit(recipe, texts, kept),
         recipe=recipe,
@@ -220,11 +233,26 @@ def build(
         prompt_tokens=rules.budget_tokens - ledger.left,
         load=_load(pieces, sizes[filled.first :], prices),
         prices=prices,
-        window_start=begin if filled.first > 0 else inherited.start,
+        window_start=window_start,
         examples=filled.choice.written() if filled.choice else "",
         moved=filled.first > 0 or filled.chosen,
         foreign=tuple([line for line in kept if line.counter != counter]),
+        room=rules.room if is_short else 0,
     )
+
+
+def _runs(skipped: Sequence[int]) -> tuple[int, ...]:
+    """Give how many messages were skipped, kept, skipped, kept and so on, from the newest that is kept back to the
+    oldest."""
+    if not skipped or skipped[0] == skipped[-1]:
+        return ()
+    runs, before = [0, 0], skipped[-1]
+    for count in reversed(skipped):
+        if count != before:
+            runs += [count - before, 0]
+            before = count
+        runs[-1] += 1
+    return tuple(runs)
 
 
 def _load(pieces: Sequence[Rendered], sizes: Sequence[tuple[float, float]], prices: Prices) -> Load:
@@ -257,6 +285,7 @@ class _Rest(NamedTuple):
     ranked: Sequence[PlacedFact]
     rules: Rules
     inherited: Inherited
+    passed_over: int
 
     def fill(self, ledger: _Ledger) -> tuple[_Ledger, _Filled]:
         """Claim for dialogues, facts of lower priority and history; gives the ledger with their claims."""
@@ -314,11 +343,14 @@ class _Rest(NamedTuple):
         low = (fact for fact in self.ranked if fact.priority <= EXAMPLES_PRIORITY)
         told = {fact.name for fact in low if ledger.take_fact(fact)}
         first = ledger.take_history(self.past, self.costs, self.rules.marks, moves=moves)
+        if self.passed_over:
+            ledger.tell_passed_over(self.passed_over)
         examples = [line for place in choice.kept for line in self.sheet.examples[place]]
         return _Filled(examples, told, first, choice if costs else None, chosen=False)
 
 
 _NOTHING = Choice((), 0, "")
+_NO_HISTORY = Claimed(required=False, claimed=(0, 0), kept=(0, 0), reason="")
 
 
 class _Ledger:
@@ -343,6 +375,17 @@ class _Ledger:
         before = self.claims.get(label)
         whole = (tokens, 1) if before is None else (before.claimed[0] + tokens, before.claimed[1] + 1)
         self.claims[label] = Claimed(required=True, claimed=whole, kept=whole, reason="required")
+
+    def settle_opening(self, opening: Rendered | None, *, needed: bool) -> tuple[Rendered, ...]:
+        """Give the opening where it is needed, and what was claimed for it back where not."""
+        if opening is None or needed:
+            return () if opening is None else (opening,)
+        label = (Section.OPENING, "")
+        claim = self.claims[label]
+        self.left += claim.kept[0]
+        reason = "not needed: the first message is a user's"
+        self.claims[label] = claim._replace(required=False, kept=(0, 0), reason=reason)
+        return ()
 
     def check_required(self) -> None:
         if self.left < 0:
@@ -388,6 +431,13 @@ class _Ledger:
             required=False, claimed=(sum(costs), len(past)), kept=(kept, len(past) - first), reason=reason
         )
         return first
+
+    def tell_passed_over(self, messages: int) -> None:
+        """Note that there is history behind hidden messages which was not read."""
+        known = self.claims.get((Section.HISTORY, ""), _NO_HISTORY)
+        why = f"{messages:,} hidden messages were passed over, what is older was not read"
+        reason = f"{known.reason}; {why}" if known.reason else why
+        self.claims[Section.HISTORY, ""] = known._replace(reason=reason)
 
     def tell_unshared(
         self, facts: Sequence[PlacedFact], note: Sequence[Rendered], costs: Sequence[int], front: Sequence[Rendered]

@@ -54,12 +54,14 @@ def prior(demands: DialectDemands) -> Rates:
 
 
 class Prices:
-    """The prices of messages in requests to one model. ``calibrated`` is the number of reports behind the rates."""
+    """The prices of messages in requests to one model. ``calibrated`` is the number of reports behind the rates,
+    ``user_first`` what the dialect demands of the first message."""
 
     def __init__(self, counter: Counter, demands: DialectDemands, rates: Rates | None = None, calibrated: int = 0):
         self.counter = counter
         self.rates = rates or prior(demands)
         self.calibrated = calibrated
+        self.user_first = demands.user_first
         self._names = demands.names
         self._beside: dict[str, tuple[float, Size]] = {}
 

@@ -29,6 +29,7 @@ class Section(StrEnum):
     USER_PERSONA = "user_persona"
     SCENE = "scene"
     EXAMPLES = "examples"
+    OPENING = "opening"
     HISTORY = "history"
     NOTE = "note"
     NEWEST = "newest"
@@ -75,13 +76,16 @@ class Piece(NamedTuple):
 class Span(NamedTuple):
     """The history of a recipe: the path from ``first`` to ``last``, both included, seen from ``seat``.
 
-    ``hidden`` are the messages on it that were hidden then.
+    What was hidden then is left out. ``runs`` are how many messages were skipped, kept, skipped, kept and so on, on the
+    way from ``last`` back to ``first``; empty when none was skipped. Recipe version 1 names the skipped messages
+    instead, in ``hidden``.
     """
 
     first: int
     last: int
     seat: int
     hidden: tuple[int, ...] = ()
+    runs: tuple[int, ...] = ()
 
 
 class Insertion(NamedTuple):
@@ -101,11 +105,15 @@ class Recipe(NamedTuple):
 
 
 class DialectDemands(NamedTuple):
-    """What a dialect costs: tokens of every request, of every message, and whether names are sent and counted."""
+    """What a dialect costs: tokens of every request, of every message, and whether names are sent and counted.
+
+    ``user_first``: whether a user message must stand before the model's first one.
+    """
 
     fixed_tokens: int
     per_message_tokens: int
     names: bool
+    user_first: bool = False
 
 
 class Calibration(Value):
@@ -114,7 +122,8 @@ class Calibration(Value):
     ``narrow`` and ``wide`` are tokens of the model for each that was counted of ASCII and of other text,
     ``per_message_tokens`` and ``fixed_tokens`` what a message and a request cost beside. ``observations`` reports are
     behind them; ``error_share`` is by how much, of a prompt, the latest ones were missed. ``limit_tokens``: prompts
-    longer than this were refused as too long, ``None`` when none was.
+    longer than this were refused as too long, or seem to have been cut; ``None`` when none was. ``finding`` says in
+    words why the reports are not believed, or that the host seems to cut prompts; ``None`` when nothing is wrong.
     """
 
     model: str
@@ -128,6 +137,7 @@ class Calibration(Value):
     observations: int
     error_share: float | None
     limit_tokens: int | None
+    finding: str | None = None
 
 
 class SectionReport(Value):
@@ -157,7 +167,8 @@ class ContextReport(Value):
     reports that the counts were set right by. ``foreign_counts`` messages still have the count of another counter.
     ``window_start`` is the ``seq`` of the oldest message kept. ``new_epoch`` says that the window moved, or that
     examples were chosen anew, so that a prompt cache starts anew. ``shared_tokens`` are those that the previous
-    request of the same seat began with too, ``None`` when there was none.
+    request of the same seat began with too, ``None`` when there was none. ``room_tokens``: something was left out, the
+    budget is nobody's setting but the default, and the model's window has room for so many tokens more; else 0.
     """
 
     budget_tokens: int
@@ -171,6 +182,7 @@ class ContextReport(Value):
     calibrated: int = 0
     foreign_counts: int = 0
     shared_tokens: int | None = None
+    room_tokens: int = 0
 
     def __str__(self) -> str:
         """The report for people: the budget, then a line for each section, with what was kept of what it claimed."""

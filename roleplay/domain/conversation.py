@@ -42,6 +42,43 @@ class PlayedBy(StrEnum):
     HUMAN = "human"
 
 
+class FinishReason(StrEnum):
+    """Why the service ended a reply: the model was done (``stop``), the reply cap was reached (``length``), a filter
+    cut it (``content_filter``), the model called a tool (``tool_calls``), or the service broke off (``error``,
+    ``abort``, ``insufficient_system_resource``); ``other`` is a word that none of these stands for."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+    TOOL_CALLS = "tool_calls"
+    ERROR = "error"
+    ABORT = "abort"
+    INSUFFICIENT_SYSTEM_RESOURCE = "insufficient_system_resource"
+    OTHER = "other"
+
+    @classmethod
+    def named(cls, word: str | None) -> FinishReason | None:
+        """Give the reason that a service's ``word`` stands for, ``None`` where it said none."""
+        if not word:
+            return None
+        known = word.strip().lower().replace("-", "_").replace(" ", "_")
+        return _FINISHES.get(known, cls.OTHER)
+
+
+_ALIASES = {
+    FinishReason.STOP: "end_turn eos eos_token stop_sequence stop_token stop_str end complete completed",
+    FinishReason.LENGTH: "max_tokens max_output_tokens max_completion_tokens max_length model_length token_limit"
+    " model_context_window_exceeded context_length_exceeded truncated",
+    FinishReason.CONTENT_FILTER: "content_filtered sensitive safety recitation blocklist prohibited_content spii"
+    " refusal guardrail_intervened content_policy moderation",
+    FinishReason.TOOL_CALLS: "tool_call tool_use function_call",
+    FinishReason.ERROR: "failed failure network_error server_error internal_error",
+    FinishReason.ABORT: "aborted cancelled canceled",
+}
+_FINISHES = {one.value: one for one in FinishReason}
+_FINISHES |= {word: reason for reason, words in _ALIASES.items() for word in words.split()}
+
+
 class DeltaKind(StrEnum):
     """What a piece of a stream is: the speaker's words, or the model's reasoning before them."""
 
@@ -151,6 +188,11 @@ class Turn(Value):
     def usage(self) -> Usage:
         """What the last attempt cost; every field is ``None`` when no model was called or nothing was reported."""
         return self.calls[-1].usage if self.calls else Usage()
+
+    @property
+    def finish(self) -> FinishReason | None:
+        """Why the service ended the last attempt's reply, ``None`` where it said nothing or no model was called."""
+        return FinishReason.named(self.calls[-1].finish_reason) if self.calls else None
 
     @property
     def error(self) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ class Sampling(Input):
     """How the model draws its words; ``None`` asks the next layer (see ``SessionSettings``), at last the service.
 
     ``temperature`` and ``top_p`` lie in (0, 1]; ``max_completion_tokens`` is at least 1 and at most the model's
-    ``max_output_tokens``.
+    ``max_output_tokens``. Where no layer says the latter, the endpoint's ``reply_tokens`` are sent.
     """
 
     temperature: float | None = Field(default=None, gt=0, le=1, strict=True, description="a number in (0, 1]")
@@ -77,10 +77,10 @@ class SessionSettings(Input):
     tenant, engine, and then the model's own profile.
 
     ``model``: the model's name. ``budget_tokens`` bounds the prompt of one request; when no layer says, it is the
-    model's window less the reply cap and a margin. ``language``: of the few words that the engine itself sends
-    (``en``, ``zh``, ``ja``, or one given to ``Roleplay.open``); when no layer says, that of the persona's text.
-    ``time_zone``: an IANA name such as ``Asia/Shanghai``, for the macros of facts. ``facts`` of all layers are in force
-    together.
+    endpoint's (32,000), or the model's window less the reply cap and a margin where that is smaller. ``language``: of
+    the few words that the engine itself sends (``en``, ``zh``, ``ja``, or one given to ``Roleplay.open``); when no
+    layer says, that of the persona's text. ``time_zone``: an IANA name such as ``Asia/Shanghai``, for the macros of
+    facts. ``facts`` of all layers are in force together.
 
     ``high_water`` and ``low_water`` are shares of the room that a request has for history: beyond the former it makes
     room by whole turns, down to the latter, and then stays as it is for many turns, so that the service's prompt cache
@@ -106,7 +106,7 @@ class SessionSettings(Input):
 
 class Setting(Value):
     """A value in force, and the layer that it came from: ``turn``, ``session``, ``persona``, ``tenant``, ``engine``,
-    ``profile`` (of the model), ``detected`` or ``default``."""
+    ``endpoint``, ``profile`` (of the model), ``detected`` or ``default``."""
 
     value: Any
     layer: str

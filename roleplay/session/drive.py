@@ -31,9 +31,11 @@ from roleplay.turns.effects import (
     Receive,
     Release,
     Steps,
+    Warn,
     Wipe,
     Write,
 )
+from roleplay.wire.heads import Head
 
 T = TypeVar("T")
 GRACE_S = 10.0
@@ -328,7 +330,7 @@ class Drive(Generic[T]):
                 return self._backstage.database.wipe()
             case Open(endpoint, request):
                 self._answer = self._backstage.transport.open(endpoint, request)
-                return self._answer.status, self._answer.content_type
+                return Head(self._answer.status, self._answer.headers)
             case Receive():
                 assert self._answer is not None
                 return self._answer.read()
@@ -337,7 +339,7 @@ class Drive(Generic[T]):
                     self._answer.release()
             case Pause(seconds):
                 self._rest(seconds)
-            case Ask() | Notify():
+            case Ask() | Notify() | Warn():
                 return watched(self._backstage.observers, effect)
         return None
 
@@ -550,7 +552,7 @@ class AsyncDrive(Generic[T]):
                 return await _sheltered(self._backstage.database.wipe())
             case Open(endpoint, request):
                 self._answer = await self._stoppable(self._backstage.transport.open(endpoint, request))
-                return self._answer.status, self._answer.content_type
+                return Head(self._answer.status, self._answer.headers)
             case Receive():
                 assert self._answer is not None
                 return await self._stoppable(self._answer.read())
@@ -559,7 +561,7 @@ class AsyncDrive(Generic[T]):
                     await self._answer.release()
             case Pause(seconds):
                 await self._stoppable(asyncio.sleep(seconds))
-            case Ask() | Notify():
+            case Ask() | Notify() | Warn():
                 return await self._stoppable(watched_async(self._backstage.observers, effect))
         return None
 

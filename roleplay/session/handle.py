@@ -119,9 +119,13 @@ class ChatSession:
         return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
 
     def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
-        """Let the model go on from the text of an interrupted turn; only what is new comes from the stream.
+        """Let the model go on from the text of a reply (the last one's without an id); only what is new comes from the
+        stream.
 
-        ``options`` are as for ``retry``.
+        An interrupted turn gets another attempt, whose text begins with its own. A complete one, such as a reply that
+        was cut at the length limit, stays as it is: beside it comes a variant that begins with its text, and the
+        session stands on that. ``options`` are as for ``retry``. Raises ``InvalidInputError`` for a turn without text
+        or that no model spoke, and what ``send`` raises.
         """
         course = speaking.resume(self._scene, turn_id, options, stream=True)
         return ReplyStream(self._backstage, course, options_of(options).on_disconnect)

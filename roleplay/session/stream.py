@@ -58,7 +58,7 @@ class ReplyStream(_Stream[Drive[Turn] | Relay[Turn]]):
     Leaving the block early, an exception in the block, or dropping the stream stores the turn as ``interrupted`` with
     the text so far; with ``TurnOptions(on_disconnect="finish")`` the reply goes on without its reader. ``cancel()``
     interrupts in either case. ``turn_id`` is known from the start, ``turn`` after any end, also when the iteration
-    raised.
+    raised. The text that counts is ``turn.reply``: what was given as speech may have proved to be reasoning since.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import Any
 from roleplay.domain.events import Observer, TurnEvent
 from roleplay.domain.guards import Verdict
 from roleplay.errors import SettingsError
-from roleplay.turns.effects import Ask, Notify
+from roleplay.turns.effects import Ask, Notify, Warn
 
 _log = logging.getLogger("roleplay")
 _log.addHandler(logging.NullHandler())  # silent until the application says where its log goes
@@ -24,19 +24,25 @@ _LEVELS = {
 }
 
 
-def watched(observers: Sequence[Observer], effect: Ask | Notify) -> Verdict | None:
-    """Ask a guard, or tell the observers."""
+def watched(observers: Sequence[Observer], effect: Ask | Notify | Warn) -> Verdict | None:
+    """Ask a guard, tell the observers, or log a warning."""
     if isinstance(effect, Ask):
         return _ask(effect)
-    _tell(observers, effect)
+    if isinstance(effect, Warn):
+        _warn(effect)
+    else:
+        _tell(observers, effect)
     return None
 
 
-async def watched_async(observers: Sequence[Observer], effect: Ask | Notify) -> Verdict | None:
+async def watched_async(observers: Sequence[Observer], effect: Ask | Notify | Warn) -> Verdict | None:
     """As ``watched``, awaiting."""
     if isinstance(effect, Ask):
         return await _ask_async(effect)
-    await _tell_async(observers, effect)
+    if isinstance(effect, Warn):
+        _warn(effect)
+    else:
+        await _tell_async(observers, effect)
     return None
 
 
@@ -125,3 +131,7 @@ def _noted(observers: Sequence[Observer], notice: Notify) -> TurnEvent | None:
 
 def _complain(event: TurnEvent, error: Exception) -> None:
     _log.error("an observer failed: %s at turn=%s", type(error).__name__, event.turn_id)
+
+
+def _warn(warning: Warn) -> None:
+    _log.warning("reports of model=%s host=%s: %s", *warning)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.context.builder import Load
-from roleplay.context.calibration import Fit
+from roleplay.context.calibration import Cut, Fit, Seen, Trust
 from roleplay.domain.endpoint import Dialect
 from roleplay.store.stored import reads
 from roleplay.store.tables import CalibrationRow, table
@@ -78,7 +78,9 @@ def _written(learned: Fit) -> str:
 @reads("a calibration")
 def read_fit(stored: str) -> Fit:
     """Read a fit back from its text."""
-    squares, products, observations, error, refused, answered = json.loads(stored)
+    squares, products, observations, error, refused, answered, *compared = json.loads(stored)
+    # A fit that was written before reports were compared has nothing of that.
+    trail, trust, doubts, signs, cut = compared or ((), Trust.UNPROVEN, 0, 0, None)
     return Fit(
         squares=tuple(map(float, squares)),
         products=tuple(map(float, products)),
@@ -86,11 +88,18 @@ def read_fit(stored: str) -> Fit:
         error=None if error is None else float(error),
         refused=_load_of(refused),
         answered=_load_of(answered),
+        trail=tuple([Seen(_load(load), int(reported), int(talk)) for load, reported, talk in trail]),
+        trust=Trust(trust),
+        doubts=int(doubts),
+        signs=int(signs),
+        cut=None if cut is None else Cut(_load(cut[0]), int(cut[1]), int(cut[2])),
     )
 
 
 def _load_of(stored: Any) -> tuple[Load, int] | None:
-    if stored is None:
-        return None
-    (narrow, wide, messages), then = stored
-    return Load(float(narrow), float(wide), int(messages)), int(then)
+    return None if stored is None else (_load(stored[0]), int(stored[1]))
+
+
+def _load(stored: Any) -> Load:
+    narrow, wide, messages = stored
+    return Load(float(narrow), float(wide), int(messages))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, func, select
+from sqlalchemy import Connection, Row, bindparam, case, func, select
 
 from roleplay.domain.context import Recipe
 from roleplay.domain.conversation import ModelCall
@@ -70,6 +70,8 @@ _AMOUNTS = (
     "cache_write_tokens",
     "reasoning_tokens",
 )
+# What was stored above this, by versions that did not bound it, is no count: it is taken for unreported.
+_AMOUNT_LIMIT = 10**9
 UsageKey = Literal["model", "session", "day"]
 
 
@@ -112,7 +114,7 @@ def origin(connection: Connection, tenant: str, session_id: str, call_id: str) -
         raise NotFoundError("model call", call_id)
     if row.front is None:
         raise absent("the beginning of the request", f"model call {call_id}")
-    recipe = recipes.read(row.front, row.recipe)
+    recipe = recipes.read(row.front, row.recipe, row.recipe_version)
     wanted = {piece.digest for piece in (*recipe.front, *(one.piece for one in recipe.insertions), *recipe.tail)}
     pieces = connection.execute(_PIECES, where | {"digests": sorted(wanted)})
     texts = {piece.digest: piece.text for piece in pieces}
@@ -170,8 +172,8 @@ def all_ids(connection: Connection, tenant: str) -> list[tuple[str, str]]:
 def totals(connection: Connection, tenant: str, by: UsageKey) -> list[UsageTotal]:
     """Add up what a tenant's calls cost, by ``model``, ``session`` or ``day`` (UTC). Reads every call: a report."""
     key = _usage_key(connection.dialect.name, by)
-    sums = [func.sum(_c[name]).label(name) for name in _AMOUNTS]
-    count, reported = func.count().label("calls"), func.count(_c.total_tokens).label("reported")
+    sums = [func.sum(_amount(name)).label(name) for name in _AMOUNTS]
+    count, reported = func.count().label("calls"), func.count(_amount("total_tokens")).label("reported")
     statement = (
         select(key.label("key"), count, reported, *sums)
         .where(_c.tenant == bindparam("tenant"), _c.total_s.is_not(None))
@@ -187,6 +189,10 @@ def totals(connection: Connection, tenant: str, by: UsageKey) -> list[UsageTotal
         )
         for row in connection.execute(statement, {"tenant": tenant})
     ]
+
+
+def _amount(name: str) -> Any:
+    return case((_c[name] <= _AMOUNT_LIMIT, _c[name]))
 
 
 def _usage_key(dialect: str, by: UsageKey) -> Any:

@@ -196,7 +196,16 @@ def _can_stand(connection: Connection, tenant: str, session_id: str, seq: int) -
         epochs = {}  # mended, it begins anew
     start = min((start for start, _ in epochs.values()), default=0)
     try:
-        history.path_back(connection, tenant, session_id, head=seq, start=start, cap=2**31 - 1, per_message=0)
+        history.path_back(
+            connection,
+            tenant,
+            session_id,
+            head=seq,
+            start=start,
+            cap=history.UNBOUNDED,
+            per_message=0,
+            passes=history.UNBOUNDED,
+        )
     except StoreError:
         return False
     return True

@@ -19,12 +19,13 @@ from roleplay.store.calibrations import read_fit
 from roleplay.store.checks import UNREADABLE, UNREADABLE_STATE, Finding
 from roleplay.store.reports import read_report
 from roleplay.store.stored import as_text, reads
-from roleplay.store.tables import CAUSES, Base, PathStateRow, PieceRow, UtcDateTime, table
+from roleplay.store.tables import CAUSES, Base, ModelCallRow, PathStateRow, PieceRow, UtcDateTime, table
 
 _AT_ONCE = 500
 _KEYS = ("session_id", "persona_id", "id", "model")
 _NUMBERS = ("seq", "turn_seq", "version", "revision", "seat")
 _STATES = table(PathStateRow).name
+_c = table(ModelCallRow).c
 _p = table(PieceRow).c
 _THERE = select(_p.digest).where(
     _p.tenant == bindparam("tenant"),
@@ -78,7 +79,6 @@ _MORE: dict[str, Callable[[str], Any]] = {
     "greetings": _texts,
     "tags": _texts,
     "settings": lambda stored: SessionSettings(**_json(dict)(stored)),
-    "recipe": lambda stored: recipes.read("[]", stored),
     "state": epochs_of,
     "fit": read_fit,
     "report": read_report,
@@ -132,6 +132,8 @@ def _check(column: Column[Any], values: dict[str, Any]) -> None:
     elif isinstance(kind, Boolean | Integer | Float):
         if not isinstance(value, int | float if isinstance(kind, Float) else int):
             raise TypeError(type(value).__name__)
+    elif column is _c.recipe:
+        recipes.read("[]", as_text(value), values["recipe_version"])
     else:
         _MORE.get(column.name, as_text)(as_text(value))
         if column is _p.text and digest(value) != values["digest"]:

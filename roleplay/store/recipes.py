@@ -7,7 +7,10 @@ from functools import lru_cache
 from typing import Any
 
 from roleplay.domain.context import Insertion, Piece, Recipe, Span, digest
-from roleplay.store.stored import reads
+from roleplay.store.stored import as_numbers, reads
+
+#: The recipe version that names the messages that were hidden; later ones have runs.
+_NAMES_HIDDEN = 1
 
 
 @lru_cache(maxsize=256)
@@ -19,16 +22,21 @@ def front_of(front: tuple[Piece, ...]) -> tuple[str, str]:
 
 def rest_text(recipe: Recipe) -> str:
     """Write what is left of a recipe: history, insertions, tail."""
-    return _compact([recipe.history, recipe.insertions, recipe.tail])
+    span = recipe.history
+    return _compact([[span.first, span.last, span.seat, span.runs], recipe.insertions, recipe.tail])
 
 
 @reads("the recipe of a request")
-def read(front: str, rest: str) -> Recipe:
-    """Read a recipe back from its two texts."""
-    history, insertions, tail = json.loads(rest)
+def read(front: str, rest: str, version: int) -> Recipe:
+    """Read a recipe back from its two texts, as its version writes them."""
+    (first, last, seat, skipped), insertions, tail = json.loads(rest)
+    as_numbers(skipped)
+    hidden, runs = (skipped, []) if version == _NAMES_HIDDEN else ([], skipped)
+    if len(runs) % 2:
+        raise ValueError("a run without its end")
     return Recipe(
         front=tuple(Piece(*one) for one in json.loads(front)),
-        history=Span(history[0], history[1], history[2], tuple(history[3])),
+        history=Span(first, last, seat, tuple(hidden), tuple(runs)),
         insertions=tuple(Insertion(depth, Piece(*piece)) for depth, piece in insertions),
         tail=tuple(Piece(*one) for one in tail),
     )

@@ -16,6 +16,8 @@ def report_text(draft: Draft) -> str:
     prices = draft.prices
     counted = [prices.counter.name, prices.counter.exact, prices.calibrated, len(draft.foreign)]
     whole = [draft.budget_tokens, draft.prompt_tokens, prices.fixed, draft.recipe.history.first, draft.moved]
+    if draft.room:
+        whole.append(draft.room)
     rows: list[list[Any]] = []
     for label, one in draft.claims.items():
         row: list[Any] = [section_name(label), one.required, *one.claimed, *one.kept, one.reason]
@@ -28,7 +30,7 @@ def report_text(draft: Draft) -> str:
 @reads("the report of a request")
 def read_report(stored: str) -> ContextReport:
     """Read a report back from its text."""
-    (counter, exact, calibrated, foreign), (budget, prompt, fixed, start, moved), rows = json.loads(stored)
+    (counter, exact, calibrated, foreign), (budget, prompt, fixed, start, moved, *more), rows = json.loads(stored)
     return ContextReport(
         budget_tokens=budget,
         prompt_tokens=prompt,
@@ -40,6 +42,7 @@ def read_report(stored: str) -> ContextReport:
         sections=tuple(sorted(map(_section, rows), key=_place)),
         window_start=start,
         new_epoch=moved,
+        room_tokens=more[0] if more else 0,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Interval, bindparam, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Integer, Interval, bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.conversation import TurnStatus
@@ -146,6 +146,13 @@ _RETEXT = Prepared(
         counter=bindparam("new_counter"),
         repaired=bindparam("new_repaired"),
     )
+)
+
+_UNSAY = delete(table(MessageRow)).where(
+    _m.tenant == bindparam("of_tenant"),
+    _m.session_id == bindparam("of_session"),
+    _m.seq == bindparam("of_message"),
+    _m.turn_seq == bindparam("of_seq"),
 )
 
 
@@ -315,6 +322,16 @@ def flush(
     if not _still_held(connection, _STREAMING, hold, lease, now):
         return False
     write_reply(connection, hold, reply, first=first, at=at)
+    return True
+
+
+def unsay(connection: Connection, hold: Hold, message: int) -> bool:
+    """Delete the text that was kept of a reply in flight, all of which proved to be no reply. ``False`` when the turn
+    is not held."""
+    if not is_held(connection, hold):
+        return False
+    where = {"of_tenant": hold.tenant, "of_session": hold.session_id, "of_seq": hold.turn_seq, "of_message": message}
+    connection.execute(_UNSAY, where)
     return True
 
 

@@ -85,7 +85,7 @@ class AsyncScriptedAnswer:
 
     def __init__(self, answer: ScriptedAnswer) -> None:
         self.status = answer.status
-        self.content_type = answer.content_type
+        self.headers = answer.headers
         self._answer = answer
 
     async def read(self) -> bytes:
@@ -106,7 +106,7 @@ class ScriptedAnswer:
     status = 200
 
     def __init__(self, pieces: list[bytes], stream: bool) -> None:  # noqa: FBT001
-        self.content_type = "text/event-stream" if stream else "application/json"
+        self.headers = {"content-type": "text/event-stream" if stream else "application/json"}
         self._pieces = deque(pieces)
 
     def read(self) -> bytes:

@@ -7,6 +7,7 @@ the engine closes; a process that is killed loses no more than that.
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections import deque
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from datetime import datetime
 from operator import itemgetter
 
 from roleplay.context.builder import Load
-from roleplay.context.calibration import Fit, Observation, learn, limit_of, rates_of
+from roleplay.context.calibration import Fit, Observation, Trust, finding_of, learn, limit_of, rates_of
 from roleplay.context.counting import Counter
 from roleplay.context.pricing import Prices, prior
 from roleplay.domain.context import Calibration, DialectDemands, Line
@@ -40,7 +41,8 @@ class Learned:
     fit: Fit
     prices: Prices = field(init=False)
     waiting: deque[Observation] = field(default_factory=deque)
-    refused: bool = False
+    urgent: bool = False
+    warned: bool = False
 
     def __post_init__(self) -> None:
         self.take(self.fit)
@@ -48,12 +50,13 @@ class Learned:
     def take(self, fit: Fit) -> None:
         """Let a fit be in force from now on."""
         self.fit = fit
-        self.prices = Prices(self.counter, self.needs, rates_of(fit, prior(self.needs)), fit.observations)
+        known = fit.observations if fit.trust is Trust.BELIEVED else 0
+        self.prices = Prices(self.counter, self.needs, rates_of(fit, prior(self.needs)), known)
 
     def take_waiting(self) -> list[Observation]:
         """Give what waits, so that nobody else has it to merge; each is given once, whoever asks at the same time."""
         batch: list[Observation] = []
-        self.refused = False
+        self.urgent = False
         with contextlib.suppress(IndexError):
             while True:
                 batch.append(self.waiting.popleft())
@@ -65,24 +68,33 @@ class Learned:
         if fit.observations >= self.fit.observations:
             self.take(fit)
 
-    def observe(self, load: Load, reported: int | None) -> None:
+    def observe(self, load: Load, reported: int | None, session_id: str) -> None:
         """Learn from a report (``None``: the request was refused as too long). Threads may do so at once: then one may
-        think for a while that it was alone, until what waits is merged."""
-        one = Observation(load, reported)
+        think for a while that it was alone, until what waits is merged.
+
+        Of the session, a number is kept that tells it from most others and does not name it.
+        """
+        one = Observation(load, reported, zlib.crc32(session_id.encode()) & 0xFFFF)
         self.waiting.append(one)
-        self.refused = self.refused or reported is None
+        before = self.finding
         self.take(learn(self.fit, prior(self.needs), (one,)))
+        self.urgent = self.urgent or reported is None or self.finding != before
+
+    @property
+    def finding(self) -> str | None:
+        """Why the host's reports are not believed, in words."""
+        return finding_of(self.fit)
 
     @property
     def limit_tokens(self) -> int | None:
-        """What a prompt should stay below, where the host refused one as too long."""
+        """What a prompt should stay below, where the host refused one as too long or seems to cut them."""
         return limit_of(self.fit, self.prices.rates)
 
     @property
     def is_due(self) -> bool:
-        """Whether enough waits to be merged; what was refused as too long, others should know at once."""
+        """Whether enough waits to be merged; a refusal or a finding, others should know at once."""
         enough = MERGE_AT if self.fit.observations > EARLY else MERGE_EARLY_AT
-        return self.refused or len(self.waiting) >= enough
+        return self.urgent or len(self.waiting) >= enough
 
 
 Memory = MutableMapping[Subject, Learned]
@@ -101,6 +113,16 @@ def learned(memory: Memory, counter: Counter, of: Subject) -> Steps[Learned]:
         stored = yield from read(lambda db: calibrations.fit(db, of))
         found = memory[of] = memory.get(of) or Learned(counter, demands(Dialect(of.dialect)), stored)
     return found
+
+
+def to_warn_of(memory: Memory, of: Subject) -> str | None:
+    """Give what was found out about a host's reports of a model, once for all tenants and dialects of an engine."""
+    known = memory.get(of)
+    if known is None or known.warned or (finding := known.finding) is None:
+        return None
+    known.warned = True
+    others = [one for other, one in list(memory.items()) if other[1:3] == of[1:3] and one is not known]
+    return None if any(one.warned for one in others) else finding
 
 
 def merge_due(memory: Memory, tenant: str, now: Callable[[], datetime]) -> Steps[None]:
@@ -141,6 +163,7 @@ def told(of: Subject, fit: Fit) -> Calibration:
         observations=fit.observations,
         error_share=fit.error,
         limit_tokens=limit_of(fit, rates),
+        finding=finding_of(fit),
     )
 
 
@@ -152,7 +175,7 @@ def list_calibrations(memory: Memory, tenant: str) -> Steps[list[Calibration]]:
     for of, known in here.items():
         newest = learn(stored.get(of, Fit()), prior(known.needs), list(known.waiting))
         newest = max(newest, known.fit, key=lambda fit: fit.observations)
-        if newest.observations or newest.refused:
+        if newest.observations or newest.refused or newest.trail:
             fits[of] = newest
     return [told(of, fits[of]) for of in sorted(fits)]
 

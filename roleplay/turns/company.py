@@ -11,7 +11,7 @@ from roleplay.context.counting import Counter
 from roleplay.context.languages import LANGUAGES, Words, language_of
 from roleplay.domain.context import Line
 from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
-from roleplay.domain.endpoint import Dialect, Endpoint
+from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.page import Page
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import SessionSettings
@@ -64,7 +64,7 @@ class Company:
     languages: Mapping[str, Words] = field(default_factory=lambda: LANGUAGES)
     watch: Watch = Watch()
     rehearsed: dict[tuple[Any, ...], Rehearsed] = field(default_factory=_Latest[tuple[Any, ...], Rehearsed])
-    learned: dict[tuple[str, str], Dialect] = field(default_factory=dict)
+    learned: dict[tuple[str, str], Form] = field(default_factory=dict)
     spoke: dict[str, float] = field(default_factory=_Latest[str, float])
     calibrated: Memory = field(default_factory=_Latest[Subject, Learned])
     recounts: dict[str, tuple[Line, ...]] = field(default_factory=_Latest[str, tuple[Line, ...]])

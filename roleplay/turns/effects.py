@@ -38,7 +38,7 @@ class Wipe(NamedTuple):
 
 
 class Open(NamedTuple):
-    """Send a request and wait for the head of its answer; ``(status, content type)`` is sent back."""
+    """Send a request and wait for the head of its answer; its ``Head`` is sent back."""
 
     endpoint: Endpoint
     request: WireRequest
@@ -67,6 +67,14 @@ class Notify(NamedTuple):
     event: Callable[[], TurnEvent]
 
 
+class Warn(NamedTuple):
+    """Log a warning about a model at a host; ``finding`` is ours, in words and figures."""
+
+    model: str
+    host: str
+    finding: str
+
+
 class Pause(NamedTuple):
     """Wait some seconds."""
 
@@ -91,7 +99,7 @@ class Ended(NamedTuple):
     turn: Turn
 
 
-Effect = Read | Write | Wipe | Open | Receive | Release | Ask | Notify | Pause | Emit | Ended
+Effect = Read | Write | Wipe | Open | Receive | Release | Ask | Notify | Warn | Pause | Emit | Ended
 Steps = Generator[Effect, Any, T]
 Course = Steps[Turn]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from roleplay.context.pricing import Prices, size_of
-from roleplay.domain.context import ContextMessage, ContextReport
+from roleplay.domain.context import ContextReport
 from roleplay.domain.endpoint import Dialect
 from roleplay.domain.settings import TurnOptions
 from roleplay.errors import NotFoundError, StoreError
@@ -19,7 +19,7 @@ from roleplay.turns.ground import read_stand, told
 from roleplay.turns.plan import Plan
 from roleplay.turns.rebuilding import rebuild
 from roleplay.turns.scene import Scene
-from roleplay.wire.dialects import write_messages
+from roleplay.wire.recipes import CURRENT
 
 
 class Foreseen(NamedTuple):
@@ -37,7 +37,8 @@ def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Foreseen]:
     prices = draft.prices
 
     def work(db: Connection) -> int | None:
-        return _shared(db, scene, (before, seat), (draft.messages, made.dialect), prices)
+        written = CURRENT.write(made.form.dialect, draft.messages)
+        return _shared(db, scene, (before, seat), (written, made.form.dialect), prices)
 
     shared = yield from read(work)
     return Foreseen(made, draft.report.model_copy(update={"shared_tokens": shared}))
@@ -59,7 +60,7 @@ def report(scene: Scene, turn_id: str | None) -> Steps[ContextReport]:
 
     def work(db: Connection) -> int | None:
         sent = rebuild(db, tenant, session_id, call.id)
-        return _shared(db, scene, (turn.parent_turn, turn.speaker), (sent.messages, sent.dialect), known.prices)
+        return _shared(db, scene, (turn.parent_turn, turn.speaker), (sent.written, sent.dialect), known.prices)
 
     shared = yield from read(work)
     return stored.model_copy(update={"shared_tokens": None if shared is None else min(shared, stored.prompt_tokens)})
@@ -69,7 +70,7 @@ def _shared(
     db: Connection,
     scene: Scene,
     after: tuple[int | None, int],
-    sent: tuple[Sequence[ContextMessage], Dialect],
+    sent: tuple[Sequence[Mapping[str, str]], Dialect],
     prices: Prices,
 ) -> int | None:
     """Count the tokens of the messages that a request begins with as the request before it of the same seat did.
@@ -83,12 +84,11 @@ def _shared(
         before = rebuild(db, scene.tenant, scene.session_id, call_id)
     except StoreError:  # a damaged past hinders no turn; whoever asks for that request itself is told
         return None
-    messages, dialect = sent
+    written, dialect = sent
     if before.dialect is not dialect:
         return 0
-    pairs = zip(write_messages(dialect, messages), write_messages(dialect, before.messages), strict=False)
     tokens = 0
-    for mine, other in pairs:
+    for mine, other in zip(written, before.written, strict=False):
         if mine != other:
             break
         text = mine["content"]

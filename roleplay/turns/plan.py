@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from roleplay.context.builder import Draft, PlacedFact, Rules, build
+from roleplay.context.calibration import predicted
+from roleplay.context.counting import Counter
 from roleplay.context.examples import Rule
 from roleplay.context.languages import Words, language_of
 from roleplay.context.macros import expand, expand_moment
-from roleplay.context.pricing import Prices
-from roleplay.context.sheet import Sheet, Wanted, rendered
+from roleplay.context.pricing import Prices, prior
+from roleplay.context.sheet import Rendered, Sheet, Wanted, rendered
 from roleplay.context.window import MARKS, Marks
-from roleplay.domain.context import Line, Role, Section
+from roleplay.domain.context import Role, Section
 from roleplay.domain.conversation import TurnKind, TurnStatus
-from roleplay.domain.endpoint import Dialect, Endpoint
+from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
 from roleplay.errors import BudgetError, InvalidInputError
 from roleplay.store import history, recipes, reports, sessions
@@ -27,10 +29,11 @@ from roleplay.turns.calibrating import Learned, learned, subject
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
 from roleplay.turns.layers import InForce, Told, in_force, of_turn
+from roleplay.turns.limits import budget_of, cap_in_force, window_room
 from roleplay.turns.scene import Rehearsed, Scene
-from roleplay.wire.request import RECIPE_VERSION, encode_request, parameters, parameters_json
+from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
+from roleplay.wire.request import parameters, parameters_json
 
-MARGIN_SHARE = 0.05
 LEASE_MARGIN_S = 30.0
 UTC_NAME = "UTC"
 SHRINK_SHARE = 0.7
@@ -51,7 +54,7 @@ class Plan:
     others: tuple[Endpoint, ...]
     sampling: Sampling
     parameters: dict[str, object]
-    dialect: Dialect
+    form: Form
     body: bytes
     stream: bool
     settings: Told
@@ -77,15 +80,17 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     force = known.in_force if own is None else in_force((("turn", own), *known.layers))
     model = wish.options.model if isinstance(wish.options.model, Endpoint) else force.model
     endpoint, *others = scene.asked_of(model)
-    asked = parameters(endpoint, force.sampling, stream=stream)
-    budget = force.budget_tokens or min(_budget(one, asked) for one in (endpoint, *others))
-    dialect = scene.dialect_of(endpoint)
-    tokens: Learned = yield from learned(scene.calibrated, counter, subject(scene.tenant, endpoint, dialect, counter))
+    form = scene.form_of(endpoint)
+    asked = parameters(endpoint, force.sampling, stream=stream, cap_name=form.cap_name)
+    limit = budget_of(force, (endpoint, *others))
+    budget = limit.tokens
+    of = subject(scene.tenant, endpoint, form.dialect, counter)
+    tokens: Learned = yield from learned(scene.calibrated, counter, of)
     language = force.language or (language_of(ground.so_far) if ground.so_far else known.language)
     words = words_of(scene, language)
     sheet = known.sheet
     inherited = ground.inherited(sheet.seat)
-    past = history.Path((), ())
+    past = history.Path()
     if ground.before is not None:
         before = ground.before
         cap, per_message = tokens.prices.bounds(budget)
@@ -100,7 +105,9 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
                 per_message=per_message,
             )
         )
-    lines: list[Line] = [*past.lines] if ground.line is None else [*past.lines, ground.line]
+    if ground.line is not None:
+        past = past.then(ground.line)
+    lines = past.lines
     unasked = not lines or lines[-1].seat == sheet.seat
     marks = Marks(force.high_water or MARKS.high, force.low_water or MARKS.low)
     rule = Rule(force.examples or "keep", str(scene.session_id if force.seed is None else force.seed))
@@ -111,18 +118,21 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         return build(
             asked_for,
             lines,
-            hidden=past.hidden,
+            skipped=past.skipped,
+            passed_over=past.passed_over,
             facts=facts,
-            rules=Rules(budget_tokens, marks, rule),
+            opening=_opening(sheet, words, counter) if prices.user_first else None,
+            rules=Rules(budget_tokens, marks, rule, limit.room if budget_tokens == budget else 0),
             inherited=inherited,
             prices=prices,
         )
 
-    draft = _within(draw, budget, tokens)
-    body = encode_request(dialect, draft.messages, asked)
+    draft = _within(draw, budget, window_room(endpoint, force.sampling), tokens)
+    body = CURRENT.encode(form.dialect, draft.messages, asked)
     settings = force.told(
         model=(endpoint.model, force.origins.get("model", "engine")),
-        budget_tokens=(budget, force.origins.get("budget_tokens", "profile")),
+        max_completion_tokens=cap_in_force(force, endpoint),
+        budget_tokens=(budget, limit.layer),
         language=(language, force.origins.get("language", "detected")),
         time_zone=(force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
         high_water=(marks.high, force.origins.get("high_water", "default")),
@@ -137,7 +147,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         tuple(others),
         force.sampling,
         asked,
-        dialect,
+        form,
         body,
         stream,
         settings,
@@ -146,13 +156,33 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     )
 
 
-def _within(draw: Callable[[int, Prices], Draft], budget: int, tokens: Learned) -> Draft:
-    """Draw within a budget, and below what the host was seen to refuse as too long, unless nothing fits there."""
+def _within(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens: Learned) -> Draft:
+    """Draw within a budget and below what the host was seen to refuse as too long or to cut, or with no more than what
+    is required where that does not fit there.
+
+    Whatever the host's reports have taught, what is drawn has room in the window by the rates before any report.
+    """
     limit = tokens.limit_tokens
     if limit is not None and limit < budget:
-        with contextlib.suppress(BudgetError):
-            return draw(limit, tokens.prices)
-    return draw(budget, tokens.prices)
+        try:
+            return _inwindow_room(draw, limit, room, tokens)
+        except BudgetError as error:
+            if error.needed_tokens < budget:  # what is required may still be below what was refused
+                return _inwindow_room(draw, error.needed_tokens, room, tokens)
+    return _inwindow_room(draw, budget, room, tokens)
+
+
+def _inwindow_room(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens: Learned) -> Draft:
+    """Draw within a budget and, where that has no room by the first rates, within as much less; the window moves then,
+    so that the next requests have room as they are."""
+    first = prior(tokens.needs)
+    draft = draw(budget, tokens.prices)
+    size = predicted(first, draft.load)
+    if size <= room or tokens.prices.rates == first:
+        return draft
+    draft = draw(int(draft.prompt_tokens * room / size), tokens.prices)
+    # What was left out may be of another script, which was off by less.
+    return draft if predicted(first, draft.load) <= room else draw(room, Prices(tokens.counter, tokens.needs))
 
 
 def check(scene: Scene, settings: SessionSettings) -> None:
@@ -194,11 +224,9 @@ def _placed(scene: Scene, force: InForce, sheet: Sheet) -> list[PlacedFact]:
     return placed
 
 
-def _budget(endpoint: Endpoint, asked: dict[str, object]) -> int:
-    """The window less the reply cap and a margin for what an estimate may be wrong by."""
-    cap = asked.get("max_completion_tokens", min(endpoint.max_output_tokens, endpoint.window_tokens // 4))
-    assert isinstance(cap, int)
-    return max(endpoint.window_tokens - cap - int(endpoint.window_tokens * MARGIN_SHARE), 1)
+def _opening(sheet: Sheet, words: Words, counter: Counter) -> Rendered:
+    """The user's line before a history that begins with the model's."""
+    return rendered(Section.OPENING, Role.USER, sheet.user, words.opening, counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +286,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
             attempt=attempt,
             model_asked=made.endpoint.model,
             host=made.endpoint.host[:200],
-            dialect=made.dialect.value,
+            dialect=made.form.dialect.value,
             streamed=made.stream,
             parameters=parameters_json(made.parameters),
             recipe_version=RECIPE_VERSION,
@@ -290,42 +318,49 @@ def state_of(made: Plan) -> str | None:
     return None if same else json.dumps({str(seat): epoch}, separators=(",", ":"))
 
 
-def shrunk(made: Plan) -> Plan:
-    """Give a shorter context for the same line, after the host found this one too long. Raises ``BudgetError`` where
-    there is none."""
+def shrunk(made: Plan, room: int | None = None) -> Plan:
+    """Give a shorter context for the same line, after the host found this one too long: within ``room`` tokens, where
+    it named a limit, and in any case shorter by a fixed share. Raises ``BudgetError`` where there is none."""
     tokens, prices = made.draft.prompt_tokens, made.draft.prices
+    most = int(tokens * SHRINK_SHARE)
     try:
-        draft = made.redraw(int(tokens * SHRINK_SHARE), prices)
+        draft = made.redraw(most if room is None else max(min(room, most), 1), prices)
     except BudgetError as error:
         if error.needed_tokens >= tokens:
             raise
         draft = made.redraw(error.needed_tokens, prices)
-    return replace(made, draft=draft, body=encode_request(made.dialect, draft.messages, made.parameters))
+    return replace(made, draft=draft, body=CURRENT.encode(made.form.dialect, draft.messages, made.parameters))
 
 
-def folded(made: Plan, scene: Scene) -> Steps[Plan]:
-    """Give the context written without role-play roles."""
-    return (yield from _drawn_for(replace(made, dialect=Dialect.OPENAI), scene))
+def reformed(made: Plan, scene: Scene, form: Form) -> Steps[Plan]:
+    """Give the request for the same endpoint in another form; for another dialect its context is drawn anew."""
+    other = _asked_in(made, form)
+    if form.dialect is made.form.dialect:
+        return replace(other, body=CURRENT.encode(form.dialect, made.draft.messages, other.parameters))
+    return (yield from _drawn_for(other, scene))
 
 
 def turned_to(made: Plan, scene: Scene) -> Steps[Plan]:
     """Give the context for the next of ``others``."""
     endpoint, *others = made.others
-    asked = parameters(endpoint, made.sampling, stream=made.stream)
-    dialect = scene.dialect_of(endpoint)
-    other = replace(made, endpoint=endpoint, others=tuple(others), parameters=asked, dialect=dialect)
-    return (yield from _drawn_for(other, scene))
+    other = replace(made, endpoint=endpoint, others=tuple(others))
+    return (yield from _drawn_for(_asked_in(other, scene.form_of(endpoint)), scene))
+
+
+def _asked_in(made: Plan, form: Form) -> Plan:
+    asked = parameters(made.endpoint, made.sampling, stream=made.stream, cap_name=form.cap_name)
+    return replace(made, parameters=asked, form=form)
 
 
 def _drawn_for(made: Plan, scene: Scene) -> Steps[Plan]:
     """Draw a context anew within its budget by what is known of the model that is asked now; where what is required
     does not fit there, it is sent as it was."""
-    of = subject(scene.tenant, made.endpoint, made.dialect, scene.counter)
+    of = subject(scene.tenant, made.endpoint, made.form.dialect, scene.counter)
     tokens: Learned = yield from learned(scene.calibrated, scene.counter, of)
     draft = made.draft
     with contextlib.suppress(BudgetError):
-        draft = _within(made.redraw, made.budget_tokens, tokens)
-    return replace(made, draft=draft, body=encode_request(made.dialect, draft.messages, made.parameters))
+        draft = _within(made.redraw, made.budget_tokens, window_room(made.endpoint, made.sampling), tokens)
+    return replace(made, draft=draft, body=CURRENT.encode(made.form.dialect, draft.messages, made.parameters))
 
 
 def lease_of(made: Plan, pause_s: float = 0.0) -> timedelta:

@@ -7,39 +7,43 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from roleplay.context.emit import emit
-from roleplay.domain.context import ContextMessage
 from roleplay.domain.endpoint import Dialect
 from roleplay.errors import StoreError
 from roleplay.store import Connection, calls, history
 from roleplay.store.stored import reads
-from roleplay.wire.request import RECIPE_VERSION, encode_request
+from roleplay.wire.recipes import VERSIONS
+from roleplay.wire.request import encode_request
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """A request as it was sent: its messages before the dialect wrote them, the dialect, and the body."""
+    """A request as it was sent: its messages as the dialect wrote them, the dialect, and the body."""
 
-    messages: list[ContextMessage]
+    written: list[dict[str, str]]
     dialect: Dialect
     body: bytes
 
 
 def rebuild(connection: Connection, tenant: str, session_id: str, call_id: str) -> Rebuilt:
     """Rebuild the request of a model call. Only emission and dialect run: nothing is counted, drawn or read from a
-    clock.
+    clock. They run as they did in the recipe version that the call was stored with.
 
     Raises ``NotFoundError``, and ``StoreError`` when the rows do not give the request that was sent.
     """
     origin = calls.origin(connection, tenant, session_id, call_id)
-    if origin.recipe_version != RECIPE_VERSION:
+    version = VERSIONS.get(origin.recipe_version)
+    if version is None:
         raise StoreError(f"model call {call_id} has recipe version {origin.recipe_version}, which is not known here")
     lines = history.span(connection, tenant, session_id, origin.recipe.history)
     with reads("a model call"):
-        messages = emit(origin.recipe, origin.texts, lines)
+        messages = version.emit(origin.recipe, origin.texts, lines)
         asked: dict[str, Any] = json.loads(origin.parameters)
         dialect = Dialect(origin.dialect)
-        body = encode_request(dialect, messages, asked)
+        if dialect not in version.dialects:
+            problem = f"the dialect {dialect}, which recipe version {origin.recipe_version} does not write"
+            raise StoreError(f"model call {call_id} has {problem}")
+        written = version.write(dialect, messages)
+        body = encode_request(written, asked)
     if hashlib.sha256(body).hexdigest() != origin.request_digest:
         raise StoreError(f"model call {call_id} cannot be rebuilt: its rows give another request than the one sent")
-    return Rebuilt(messages, dialect, body)
+    return Rebuilt(written, dialect, body)

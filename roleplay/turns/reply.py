@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from roleplay.chat.retry import pause_before_next
+from roleplay.context.builder import Load
 from roleplay.domain.context import Role
 from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, Turn, TurnStatus
-from roleplay.domain.endpoint import Dialect
+from roleplay.domain.endpoint import Form
 from roleplay.domain.events import TurnEvent
 from roleplay.domain.guards import Checked
 from roleplay.errors import (
     BudgetError,
     ChatError,
-    ChatRequestError,
     ChatUnavailableError,
     ConflictError,
     RefusedError,
@@ -27,7 +27,7 @@ from roleplay.errors import (
 from roleplay.store import Connection, recipes, reports, rescue, transcript, verdicts
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
-from roleplay.turns.calibrating import subject
+from roleplay.turns.calibrating import subject, to_warn_of
 from roleplay.turns.effects import (
     Claimed,
     Course,
@@ -40,19 +40,26 @@ from roleplay.turns.effects import (
     Receive,
     Release,
     Steps,
+    Warn,
     read,
     write,
 )
 from roleplay.turns.guarding import Sieve, judge
-from roleplay.turns.plan import Plan, folded, lease_of, shrunk, state_of, turned_to
+from roleplay.turns.plan import Plan, lease_of, reformed, shrunk, state_of, turned_to
 from roleplay.turns.scene import Scene
-from roleplay.wire.codes import blames_the_prompt, is_too_long, may_refuse_roles
+from roleplay.wire.codes import blames_the_prompt, is_too_long
+from roleplay.wire.forms import Refused, refused_form
+from roleplay.wire.heads import Head
+from roleplay.wire.lengths import named_limit
 from roleplay.wire.reply import ReplyDecoder, Said
 from roleplay.wire.request import WireRequest, parameters_json
 
 FLUSH_CHARS = 256
-FOLDED_ROLES = frozenset({Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI})
+FORMS_TRIED = 3
+ROLE_PLAY_ROLES = frozenset({Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI})
 FLUSH_S = 2.0
+ROOM_SHARE = 0.95
+LEAST_ROOM = 0.25
 FLUSH_GROWTH = 1.5
 
 
@@ -67,13 +74,15 @@ class Reply:
     call: NewCall = field(init=False)
     call_at: datetime = field(init=False)
     reply_at: datetime | None = field(init=False, default=None)
-    refused: ChatError | None = field(init=False, default=None)
+    refused: list[Form] = field(init=False, default_factory=list)
+    understood: Form | None = field(init=False, default=None)
     shrunk: bool = field(init=False, default=False)
     past_calls: list[ModelCall] = field(init=False, default_factory=list)
     decoder: ReplyDecoder | None = field(init=False, default=None)
     began: float = field(init=False, default=0.0)
     first_token_s: float | None = field(init=False, default=None)
     speech_chars: int = field(init=False, default=0)
+    restarts: int = field(init=False, default=0)
     kept_chars: int = field(init=False, default=0)
     kept: bool = field(init=False, default=False)
     kept_at: float = field(init=False, default=0.0)
@@ -82,7 +91,13 @@ class Reply:
 
     def __post_init__(self) -> None:
         self.call, self.call_at = self.claim.call, self.claimed_at
-        self.kept, self.kept_chars = bool(self.plan.ground.so_far), len(self.plan.ground.so_far)
+        self.kept = self.goes_on
+        self.kept_chars = len(self.plan.ground.so_far) if self.goes_on else 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the turn's own message holds the text that this attempt goes on from."""
+        return self.plan.ground.again is not None and bool(self.plan.ground.so_far)
 
     def course(self) -> Course:
         """Make attempts until one gives the reply, the policy is used up, or the caller wants no more."""
@@ -121,24 +136,26 @@ class Reply:
         self.began = self.kept_at = ports.monotonic()
         self.decoder = None
         self.first_token_s = None
-        self.speech_chars = 0
+        self.speech_chars = self.restarts = 0
         self.sieve = Sieve() if self.scene.watch.guards else None
-        request = WireRequest(endpoint.path.value, self.plan.body, self.plan.stream)
-        status, content_type = yield Open(endpoint, request)
+        request = WireRequest(str(endpoint.path), self.plan.body, self.plan.stream)
+        head: Head = yield Open(endpoint, request)
         so_far = self.plan.ground.so_far
-        decoder = ReplyDecoder(status, content_type, streamed=self.plan.stream, now=ports.now(), so_far=so_far)
+        decoder = ReplyDecoder(head, streamed=self.plan.stream, now=ports.now(), so_far=so_far)
         self.decoder = decoder
         try:
             while not decoder.done and (piece := (yield Receive())):
                 yield from self._hand_on(decoder.feed(piece))
         except ChatUnavailableError:
-            if not decoder.whole:
+            if not decoder.is_complete():
                 raise
         yield from self._hand_on(decoder.finish(), last=True)
 
     def _hand_on(self, said: Sequence[Said], *, last: bool = False) -> Steps[None]:
         if said and self.first_token_s is None:
             self.first_token_s = self.scene.ports.monotonic() - self.began
+        if self.decoder is not None and self.decoder.restarts != self.restarts:
+            said = yield from self._taken_back(self.decoder, said)
         if self.sieve is not None:
             said = yield from self._guarded(self.sieve, said, last=last)
         if not said:
@@ -150,6 +167,35 @@ class Reply:
         speaker = self.plan.stage.model.participant.display_name
         for kind, text in said:
             yield Emit(Delta(text=text, kind=kind, speaker=speaker))
+
+    def _taken_back(self, decoder: ReplyDecoder, said: Sequence[Said]) -> Steps[Sequence[Said]]:
+        """Count, keep and guard anew what is left of the speech, after some that was handed on proved to be reasoning.
+
+        Gives what there is to hand on now. What the caller of a stream was given stays given.
+        """
+        self.restarts = decoder.restarts
+        new = sum(len(text) for kind, text in said if kind is DeltaKind.SPEECH)
+        self.speech_chars = len(decoder.speech) - new
+        if self.sieve is not None:
+            self.sieve, self.speech_chars = Sieve(verdicts=self.sieve.verdicts), 0
+            said = [Said(DeltaKind.SPEECH, decoder.speech)] if decoder.speech else []
+        if self.kept:
+            yield from self._keep_less()
+        return said
+
+    def _keep_less(self) -> Steps[None]:
+        """Store the text again that was kept before some of it was taken back; none, where nothing is left."""
+        reply, hold, lease, at = self._message(), self._hold, lease_of(self.plan), self.scene.ports.now()
+        speaks = self._speaks
+
+        def work(db: Connection) -> bool:
+            if not speaks:
+                return store.unsay(db, hold, reply.seq)
+            return store.flush(db, hold, reply, first=False, lease=lease, at=at, now=self.scene.ports.now())
+
+        if not (yield from write(work, patient=True)):
+            raise self._taken_over()
+        self.kept, self.kept_chars = speaks, len(reply.text) if speaks else 0
 
     def _guarded(self, sieve: Sieve, said: Sequence[Said], *, last: bool) -> Steps[list[Said]]:
         """Give what the guards pass of the speech: sentence by sentence where it is shown as it comes, else at the end.
@@ -192,6 +238,12 @@ class Reply:
             return self.sieve.passed
         return self.decoder.speech if self.decoder else ""
 
+    @property
+    def _speaks(self) -> bool:
+        """Whether the turn has a reply so far. A variant that goes on from another's text has one of its own only when
+        something was added."""
+        return self.goes_on or bool(self._speech.strip())
+
     def _event(self) -> TurnEvent:
         return TurnEvent(
             kind="claimed",
@@ -223,7 +275,7 @@ class Reply:
         length, now = len(self.plan.ground.so_far) + self.speech_chars, self.scene.ports.monotonic()
         doubled = length >= max(2 * self.kept_chars, FLUSH_CHARS)
         late = now - self.kept_at >= FLUSH_S and length > self.kept_chars * FLUSH_GROWTH
-        if not (doubled or late):
+        if not ((doubled or late) and self._speaks):
             return
         reply, lease, at = self._message(), lease_of(self.plan), self.scene.ports.now()
 
@@ -237,57 +289,97 @@ class Reply:
         self.kept_chars, self.kept_at = length, now
         self.reply_at = self.reply_at or at
 
-    def _may_fold(self, error: ChatError) -> bool:
-        """Whether the server may have refused the role-play roles, so that the folded form is worth one attempt."""
-        return (
-            self.plan.dialect is Dialect.MINIMAX
-            and any(message.role in FOLDED_ROLES for message in self.plan.draft.messages)
-            and not (self.decoder is not None and self.decoder.speech)
-            and may_refuse_roles(error)
-        )
+    def _other_form(self, error: ChatError) -> Refused | None:
+        """Give the form to try next where ``error`` refuses the one that was sent; each is tried once."""
+        if self._has_shown or len(self.refused) >= FORMS_TRIED:
+            return None
+        role_play = any(message.role in ROLE_PLAY_ROLES for message in self.plan.draft.messages)
+        found = refused_form(self.plan.form, error, role_play=role_play)
+        return None if found is None or found.other in self.refused else found
 
-    def _observe(self, reported: int | None) -> None:
-        """Learn from what the service reported of the prompt (``None``: that it was too long).
+    def _observe(self, reported: int | None, room: int | None = None) -> None:
+        """Learn from what the service reported of the prompt (``None``: that it was too long; ``room``: for how many
+        tokens there is room, where it said so).
 
         A prompt with counts of another counter would teach rates that are wrong once all is counted by this one.
         """
         draft, scene = self.plan.draft, self.scene
-        known = scene.calibrated.get(subject(scene.tenant, self.plan.endpoint, self.plan.dialect, scene.counter))
+        known = scene.calibrated.get(subject(scene.tenant, self.plan.endpoint, self.plan.form.dialect, scene.counter))
         if known is not None and not draft.foreign:
-            known.observe(draft.load, reported)
+            known.observe(_part(draft.load, room, draft.prompt_tokens), reported, scene.session_id)
+
+    def _warn(self) -> Steps[None]:
+        """Log what was found out about the host's reports, where that is new."""
+        scene, endpoint = self.scene, self.plan.endpoint
+        finding = to_warn_of(scene.calibrated, subject(scene.tenant, endpoint, self.plan.form.dialect, scene.counter))
+        if finding is not None:
+            yield Warn(endpoint.model, endpoint.host, finding)
 
     def _learn(self) -> None:
-        """Remember that the folded form was taken where the roles were refused in words; a bare 1000 may also pass."""
-        if self.refused is not None and isinstance(self.refused, ChatRequestError):
+        """Remember the form that was taken after others were refused in words; a bare 1000 may also pass."""
+        if self.understood is not None:
             endpoint = self.plan.endpoint
-            self.scene.learned[endpoint.host, endpoint.model] = Dialect.OPENAI
+            self.scene.learned[endpoint.host, endpoint.model] = self.understood
 
     def _another_way(self, error: ChatError) -> Steps[float | None]:
         """Plan the next attempt after ``error``, if there is to be one; gives the seconds until then."""
         pause = self._pause(error)
-        if self._may_fold(error):
-            self.refused, self.plan = error, (yield from folded(self.plan, self.scene))
+        if (found := self._other_form(error)) is not None:
+            yield from self._take_form(found)
             return 0.0
         if (shorter := self._shorter(error)) is not None:
             self.shrunk, self.plan = True, shorter
         elif pause is None and self._may_turn(error):
-            self.refused, self.plan = None, (yield from turned_to(self.plan, self.scene))
+            self.refused, self.understood, self.shrunk = [], None, False
+            self.plan = yield from turned_to(self.plan, self.scene)
         else:
             return pause
         self.asked_from = self.call.attempt + 1, self.scene.ports.monotonic()
         return 0.0
 
+    def _take_form(self, found: Refused) -> Steps[None]:
+        """Plan the same request in another form, which counts as no retry; what was said in words is remembered."""
+        sent, other = self.plan.form, found.other
+        if found.in_words:
+            known = self.understood or self.scene.form_of(self.plan.endpoint)
+            self.understood = Form(
+                other.dialect if other.dialect is not sent.dialect else known.dialect,
+                other.cap_name if other.cap_name != sent.cap_name else known.cap_name,
+            )
+        first, started = self.asked_from
+        self.asked_from = first + 1, started
+        self.refused.append(sent)
+        self.plan = yield from reformed(self.plan, self.scene, other)
+
     def _shorter(self, error: ChatError) -> Plan | None:
-        """Plan a shorter request, once, where the service found this one too long; ``None`` where there is none."""
-        if self.shrunk or self._has_shown or not is_too_long(error):
+        """Plan a shorter request, once, where the service found this one too long; ``None`` where there is none.
+
+        What was refused is learned, so that later requests are shorter from the beginning. Of a refusal that counts the
+        reply it is learned only when the shorter request was refused too: else no later turn could be spoken.
+        """
+        if self._has_shown or not is_too_long(error):
             return None
+        if self.shrunk:
+            self._observe(None)
+            return None
+        room = self._room(error)
         try:
-            shorter = shrunk(self.plan)
+            shorter = shrunk(self.plan, room)
         except BudgetError:
             return None
         if blames_the_prompt(error):
-            self._observe(None)
+            self._observe(None, room)
         return shorter
+
+    def _room(self, error: ChatError) -> int | None:
+        """Give the tokens that a prompt may have, where a refusal as too long names the limit."""
+        limit = named_limit(error.message)
+        if limit is None:
+            return None
+        if not blames_the_prompt(error):
+            cap = self.plan.parameters.get("max_completion_tokens", self.plan.parameters.get("max_tokens", 0))
+            limit -= cap if isinstance(cap, int) else 0
+        return int(limit * ROOM_SHARE)
 
     def _may_turn(self, error: ChatError) -> bool:
         """Whether another endpoint may be asked: this one is unavailable, and nothing it said was shown."""
@@ -321,7 +413,7 @@ class Reply:
             model_asked=self.plan.endpoint.model,
             host=self.plan.endpoint.host[:200],
             parameters=parameters_json(self.plan.parameters),
-            dialect=self.plan.dialect.value,
+            dialect=self.plan.form.dialect.value,
             front_digest=front_digest,
             recipe=recipes.rest_text(draft.recipe),
             prompt_count=draft.prompt_tokens,
@@ -378,6 +470,7 @@ class Reply:
         turn = yield from self._end(error)
         if not turn.status.in_flight:
             yield Notify(turn.status.value, lambda: self._ended_event(turn))
+            yield from self._warn()
         return turn
 
     def _end(self, error: BaseException | None) -> Course:
@@ -386,7 +479,7 @@ class Reply:
         Where another process took it over, only the text and usage of this attempt are kept, and ``ConflictError`` is
         raised.
         """
-        reply = self._message() if self._speech or self.plan.ground.so_far else None
+        reply = self._message() if self._speaks else None
         earlier = self.claim.earlier if reply is None else None
         status = _status(error, has_text=reply is not None or earlier is not None)
         ending = self._ending(error)
@@ -478,6 +571,12 @@ class Reply:
             first_token_s=self.first_token_s,
             total_s=total_s,
         )
+
+
+def _part(load: Load, room: int | None, tokens: int) -> Load:
+    """Give the part of what a prompt held that there is room for; a number that is far off teaches no less."""
+    share = 1.0 if room is None else min(max(room / max(tokens, 1), LEAST_ROOM), 1.0)
+    return load if share == 1.0 else Load(*(int(one * share) for one in load))
 
 
 def _status(error: BaseException | None, *, has_text: bool) -> TurnStatus:

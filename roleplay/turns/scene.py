@@ -10,7 +10,7 @@ from roleplay.context.counting import Counter
 from roleplay.context.languages import Words, language_of
 from roleplay.context.sheet import Casting, Sheet, render
 from roleplay.domain.context import Line
-from roleplay.domain.endpoint import PROFILES, Dialect, Endpoint
+from roleplay.domain.endpoint import PROFILES, Endpoint, Form
 from roleplay.domain.guards import Guard
 from roleplay.domain.persona import Persona
 from roleplay.domain.values import TEXT_LIMIT, text_problem
@@ -54,8 +54,9 @@ class Scene:
 
     ``endpoints``: the engine's own, and those that are asked when it is unavailable. ``outer`` are the layers of
     settings beyond the session's and the persona's. ``spoke``: when this engine last ended a turn that was ready to
-    wait, by session. ``calibrated``: what it has learned of its models' tokens. ``recounts``: lines that another
-    counter counted, which are to be counted anew, by session.
+    wait, by session. ``learned``: in which form a host takes requests for a model, where it refused another.
+    ``calibrated``: what it has learned of its models' tokens. ``recounts``: lines that another counter counted, which
+    are to be counted anew, by session.
     """
 
     tenant: str
@@ -67,14 +68,14 @@ class Scene:
     counter: Counter
     ports: Ports
     rehearsed: MutableMapping[tuple[Any, ...], Rehearsed]
-    learned: MutableMapping[tuple[str, str], Dialect]
+    learned: MutableMapping[tuple[str, str], Form]
     spoke: MutableMapping[str, float]
     calibrated: Memory
     recounts: MutableMapping[str, tuple[Line, ...]]
 
-    def dialect_of(self, endpoint: Endpoint) -> Dialect:
-        """The dialect that a host takes for a model, as far as it is known."""
-        return self.learned.get((endpoint.host, endpoint.model), endpoint.dialect)
+    def form_of(self, endpoint: Endpoint) -> Form:
+        """The form in which a host takes requests for a model, as far as it is known."""
+        return self.learned.get((endpoint.host, endpoint.model), Form(endpoint.dialect, endpoint.cap_name))
 
     def asked_of(self, model: str | Endpoint | None) -> tuple[Endpoint, ...]:
         """Give who is asked for a reply by ``model``, in this order. Raises ``InvalidInputError``."""
@@ -86,8 +87,10 @@ class Scene:
         named = next((one for one in self.endpoints if one.model == model), None)
         if named is not None:
             return (named,)
-        if model not in PROFILES and first.model in PROFILES:
-            known = ", ".join(dict.fromkeys((*(one.model for one in self.endpoints), *PROFILES)))
+        its_own = PROFILES.get(first.model)
+        if its_own is not None and (model not in PROFILES or PROFILES[model].domains != its_own.domains):
+            same = (name for name, profile in PROFILES.items() if profile.domains == its_own.domains)
+            known = ", ".join(dict.fromkeys((*(one.model for one in self.endpoints), *same)))
             raise InvalidInputError(
                 "model", f"nothing is known of {model!r}", allowed=f"an Endpoint, or one of {known}"
             )

@@ -97,14 +97,20 @@ def retry(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bo
 
 
 def resume(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Course:
-    """Let the model go on from the text of an interrupted turn; the reply is that text and what follows."""
+    """Let the model go on from the text of a reply; the new reply is that text and what follows.
+
+    An interrupted turn gets another attempt. Beside a complete one, whose text later requests may hold, the longer
+    reply is a variant of its own, and the head moves to it.
+    """
     _of_an_attempt(options)
 
     def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
-        found = yield from _unresolved(scene, turn_id, stand)
+        found = yield from _to_go_on(scene, turn_id, stand)
+        complete = TurnStatus(found.status) is TurnStatus.COMPLETED
+        stood = of_told(stand, found, again=not complete, so_far=found.reply_text or "")
         if not found.reply_text:
-            raise InvalidInputError("turn_id", "has no text to go on from", allowed="an interrupted turn with text")
-        return of_told(stand, found, again=True, so_far=found.reply_text)
+            raise InvalidInputError("turn_id", "has no text to go on from", allowed="a turn with a reply")
+        return stood
 
     return (yield from _speak(scene, ground, Wish(options), options, None, stream=stream))
 
@@ -239,19 +245,49 @@ def _told_again(turn: Turn, *, stream: bool) -> Course:
 def _unresolved(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[rescue.Told]:
     """Read a turn that failed or was interrupted; without an id, the last attempt after the head.
 
-    A turn in flight that nobody drives any more is ended first. Raises ``ConflictError`` for one that still runs,
-    ``InvalidInputError`` for one that is complete.
+    Raises ``ConflictError`` for one that still runs, ``InvalidInputError`` for one that is complete.
     """
     if turn_id is None:
-        last = yield from read(lambda db: transcript.unresolved(db, scene.tenant, scene.session_id, stand.head_turn))
-        if last is None:
+        turn_id = yield from _last_attempt(scene, stand)
+        if turn_id is None:
             raise InvalidInputError("turn_id", "is needed: the last turn is complete")
-        turn_id = last.id
+    found = yield from _ended(scene, turn_id, stand)
+    if TurnStatus(found.status) not in {TurnStatus.FAILED, TurnStatus.INTERRUPTED}:
+        raise InvalidInputError("turn_id", f"is {found.status}", allowed="a turn that failed or was interrupted")
+    return found
+
+
+def _to_go_on(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[rescue.Told]:
+    """Read the turn to go on from; without an id, the last attempt after the head, else the head's own turn.
+
+    An attempt beside the head's turn that gave no text, such as a failed one to go on from it, leaves that one the
+    last. Raises ``ConflictError`` for a turn that still runs, ``InvalidInputError`` where nothing was said yet.
+    """
+    if turn_id is not None:
+        return (yield from _ended(scene, turn_id, stand))
+    last = yield from _last_attempt(scene, stand)
+    found = yield from _ended(scene, last, stand)
+    if last is None or found.reply_text or stand.head_turn is None:
+        return found
+    here = yield from told(scene, None, stand)
+    beside = (here.parent_turn, here.human_seq) == (found.parent_turn, found.human_seq)
+    return here if beside else found
+
+
+def _last_attempt(scene: Scene, stand: sessions.Stand) -> Steps[str | None]:
+    """Give the id of the last attempt after the head, if it has not become a reply."""
+    last = yield from read(lambda db: transcript.unresolved(db, scene.tenant, scene.session_id, stand.head_turn))
+    return None if last is None else last.id
+
+
+def _ended(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[rescue.Told]:
+    """Read a turn, the head's without an id, and end it first where it is in flight and nobody drives it any more.
+
+    Raises ``ConflictError`` for one that still runs.
+    """
     found = yield from told(scene, turn_id, stand)
     if TurnStatus(found.status).in_flight:
         if not (yield from end_if_lost(scene, found.id)):
             raise ConflictError("this turn is still running", found=found.id, turn_id=found.id)
         found = yield from told(scene, found.id, stand)
-    if TurnStatus(found.status) not in {TurnStatus.FAILED, TurnStatus.INTERRUPTED}:
-        raise InvalidInputError("turn_id", f"is {found.status}", allowed="a turn that failed or was interrupted")
     return found

@@ -1,4 +1,5 @@
-"""How a context is written for a server. A change here that changes bytes needs a new ``RECIPE_VERSION``."""
+"""How a context is written for a server. A change here that changes bytes needs a recipe version of its own, and the
+earlier ones need what was here: see ``recipes``."""
 
 from __future__ import annotations
 
@@ -10,10 +11,9 @@ from unicodedata import category
 from roleplay.domain.context import ContextMessage, DialectDemands, Role
 from roleplay.domain.endpoint import Dialect
 from roleplay.errors import InvalidInputError
-from roleplay.wire.speech import without_thinking
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # Published measurements of MiniMax-M2.x: a request costs about 16 tokens beside its messages, a message about 5 beside
 # its text. Servers of the other dialect differ little; the folded form names its sections and other speakers in its
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _DEMANDS = {
     Dialect.MINIMAX: DialectDemands(fixed_tokens=16, per_message_tokens=5, names=True),
     Dialect.OPENAI: DialectDemands(fixed_tokens=16, per_message_tokens=5, names=True),
+    Dialect.STRICT: DialectDemands(fixed_tokens=16, per_message_tokens=5, names=True, user_first=True),
 }
 
 _FRONT = {Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI}
@@ -29,7 +30,7 @@ _MODEL_ROLES = {Role.ASSISTANT, Role.SAMPLE_AI}
 _SYSTEM = Role.SYSTEM
 _WRITTEN = {role: role.value for role in Role}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
-_ONLY_THOUGHT = "…"
+_NO_WORDS = "…"
 _DIALOGUE_BREAK = "***"
 
 
@@ -53,26 +54,34 @@ def demands(dialect: Dialect) -> DialectDemands:
     return _DEMANDS[dialect]
 
 
-def write_messages(dialect: Dialect, messages: Sequence[ContextMessage]) -> list[dict[str, str]]:
+def write_messages(
+    dialect: Dialect, messages: Sequence[ContextMessage], speech: Callable[[str], str]
+) -> list[dict[str, str]]:
     """Write a context as the ``messages`` of a request, keys in their fixed order.
 
     ``messages`` begins with the ``system`` message, goes on with ``user_system``, ``group`` and samples, then with
     ``user`` and ``assistant``, among and after which further ``system`` messages may stand. These late instructions
     are written in square brackets into the next user message, before its words, or behind the last user message where
     none follows; where there is no user message at all, they become one. Blank messages are left out, and so is
-    reasoning in the model's texts. Neighbours of one role become one message.
+    reasoning in the model's texts, of which ``speech`` gives what is spoken. Neighbours of one role become one message.
+    A ``user`` message that leads a history which begins with the model's words is a message of that history.
 
     Raises:
         InvalidInputError: a name is blank.
     """
-    front, history = _parted(messages)
+    front, history = _parted(messages, speech)
     if dialect is Dialect.MINIMAX and _in_turn(history):
         return [{"role": _WRITTEN[role], "name": name, "content": text} for role, name, text in (*front, *history)]
     blocks = _blocks(history)
-    return _named(front, blocks) if dialect is Dialect.MINIMAX else _folded(front, blocks)
+    if dialect is Dialect.MINIMAX:
+        return _named(front, blocks)
+    folded = _folded(front, blocks)
+    return _user_first(folded) if dialect is Dialect.STRICT else folded
 
 
-def _parted(messages: Sequence[ContextMessage]) -> tuple[list[ContextMessage], list[ContextMessage]]:
+def _parted(
+    messages: Sequence[ContextMessage], speech: Callable[[str], str]
+) -> tuple[list[ContextMessage], list[ContextMessage]]:
     """Clean the messages and part them where history begins. Most of them are clean, and stay what they are."""
     front: list[ContextMessage] = []
     history: list[ContextMessage] = []
@@ -80,9 +89,9 @@ def _parted(messages: Sequence[ContextMessage]) -> tuple[list[ContextMessage], l
         role, name, text = message
         if not text or text.isspace():
             continue
-        spoken = without_thinking(text) if role in _MODEL_ROLES else text
+        spoken = speech(text) if role in _MODEL_ROLES else text
         if spoken is not text and (not spoken or spoken.isspace()):
-            spoken = _ONLY_THOUGHT
+            spoken = _NO_WORDS
         plain = _clean_name(name)
         if not plain:
             raise InvalidInputError("name", f"is blank in a {role} message")
@@ -171,6 +180,19 @@ def _folded(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str,
         others = {part.name for part in block.said} - {user} if block.role is Role.USER else set()
         written.append({"role": _WRITTEN[block.role], "content": _joined(block, others)})
     return written
+
+
+def _user_first(written: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Put the system text before the words of the first user message, which leads. Where the model's words lead, the
+    system text is a user message alone, as a last resort one without words."""
+    if not written:
+        return []
+    led, user = _WRITTEN[_SYSTEM], _WRITTEN[Role.USER]
+    system = [message["content"] for message in written if message["role"] == led]
+    said = [message for message in written if message["role"] != led]
+    opens = bool(said) and said[0]["role"] == user
+    first = [*system, said[0]["content"]] if opens else system or [_NO_WORDS]
+    return [{"role": user, "content": "\n\n".join(first)}, *said[opens:]]
 
 
 def _section(message: ContextMessage) -> str:

@@ -2,112 +2,168 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from roleplay.domain.conversation import DeltaKind
-from roleplay.errors import BadReplyError
-from roleplay.wire.codes import chat_error, is_refusal
+from roleplay.errors import BadReplyError, ChatError, ContentFilteredError
+from roleplay.wire.codes import chat_error
 from roleplay.wire.facts import ReplyFacts, count, word
-from roleplay.wire.speech import Increments, Mender, Said, ThinkSplitter
+from roleplay.wire.failures import failure_in
+from roleplay.wire.heads import Head
+from roleplay.wire.shapes import Part, part_of
+from roleplay.wire.speech import Increments, Mender, Said, ThinkSplitter, Words
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 
+_NO_REASONS = {"null", "none"}
+
+
 class ReplyEvents:
     """Gathers text and facts from the events of one reply.
 
-    ``whole`` tells that the service has said that its text is complete. ``text_limit`` bounds speech and reasoning
-    together, in characters. ``so_far`` is speech that the reply goes on from.
+    ``whole`` tells that the text is complete, since the service has said so: by a ``finish_reason``, by a message that
+    is a whole completion, or by the end of a stream or of a JSON body, which the reader of the bytes notes with
+    ``end``. What comes after it can add facts. ``refusal`` is what the model said in place of an answer,
+    ``called_tool`` tells that it called a tool. ``text_limit`` bounds speech and reasoning together, in characters.
+    ``so_far`` is speech that the reply goes on from.
     """
 
-    def __init__(self, status: int, now: datetime | None, text_limit: int, so_far: str = "") -> None:
+    def __init__(self, head: Head, now: datetime | None, text_limit: int, so_far: str = "") -> None:
         self.facts = ReplyFacts()
-        self.whole = False
-        self._status = status
+        self.whole = self.called_tool = False
+        self.refusal = ""
+        self._head = head
         self._now = now
         self._room = text_limit
-        self._new: list[Said] = []
-        self._texts: dict[DeltaKind, list[str]] = {kind: [] for kind in DeltaKind}
-        self._speech_seen = self._reasoning_seen = self._details_passed = False
+        self._words = Words()
+        self._speech_streamed = self._reasoning_streamed = self._details_passed = False
         self._speech = Mender()
         self._reasoning = Mender()
-        self._splitter = ThinkSplitter(so_far)
+        self._splitter = ThinkSplitter(self._words, so_far)
         self._increments = Increments()
+        self._messages = Increments()
+        self._last_message = ""
 
     @property
     def repaired(self) -> bool:
         """Whether a NUL or half an emoji was replaced."""
         return self._speech.repaired or self._reasoning.repaired
 
+    @property
+    def restarts(self) -> int:
+        """How often speech that was drained turned out to be reasoning."""
+        return self._words.restarts
+
     def text(self, kind: DeltaKind) -> str:
         """Give all text of ``kind`` so far."""
-        return "".join(self._texts[kind])
+        return self._words.text(kind)
 
     def drain(self) -> list[Said]:
         """Give what was said since the last call."""
-        new, self._new = self._new, []
-        return new
+        return self._words.drain()
+
+    def end(self) -> None:
+        """Note that the stream or the body has ended as it should."""
+        self.whole = True
 
     def read(self, event: object) -> None:
         """Take one event.
 
         Raises:
-            ChatError: the event is a refusal, of whichever class its code names.
+            ChatError: the event is a refusal, of whichever class its code names. Text that stands beside it is taken,
+                unless it was filtered.
             BadReplyError: it is no object, or its words are not text, or the reply's text passes the limit.
         """
         if not isinstance(event, dict):
             raise BadReplyError("an event of the reply is not a JSON object")
         self.facts.observe(event)
-        if is_refusal(event):
-            raise chat_error(self._status, event, now=self._now)
-        for choice in _list(event, "choices"):
-            if not isinstance(choice, dict):
-                raise BadReplyError("a choice of the reply is not a JSON object")
-            if self._is_ours(choice):
-                self._choice(choice)
+        told = failure_in(event)
+        if told is None:
+            self._choices(event)
+            return
+        error, was_whole = self.failed(told), self.whole
+        if not isinstance(error, ContentFilteredError):
+            with contextlib.suppress(BadReplyError):
+                self._choices(event)
+        self.whole = was_whole
+        raise error
 
-    def flush(self) -> None:
-        """Let out what was held for a next piece."""
+    def failed(self, told: object) -> ChatError:
+        """Make the typed error for a failure that the service reports in its answer."""
+        return chat_error(self._head.status, told, now=self._now, headers=self._head.headers)
+
+    def flush(self, *, ended: bool) -> None:
+        """Let out what was held for a next piece. ``ended``: there is none, since the reply is complete."""
         self._say_reasoning(self._reasoning.flush())
-        self._say(self._splitter.feed(self._speech.flush()))
-        self._say(self._splitter.flush())
+        self._splitter.feed(self._speech.flush())
+        self._splitter.flush(ended=ended)
 
-    def _is_ours(self, choice: Mapping[str, Any]) -> bool:
-        """One reply is read; where a server sends several, it is the first that began."""
-        index = count(choice.get("index"))
-        if self.facts.choice_index is None:
-            self.facts.choice_index = index
-        return index is None or index == self.facts.choice_index
+    def _choices(self, event: Mapping[str, Any]) -> None:
+        choices = _list(event, "choices")
+        if not all(isinstance(choice, dict) for choice in choices):
+            raise BadReplyError("a choice of the reply is not a JSON object")
+        choice = self._ours(choices)
+        if choice is not None:
+            self._choice(choice, is_completion=event.get("object") == "chat.completion")
 
-    def _choice(self, choice: Mapping[str, Any]) -> None:
-        if delta := _object(choice, "delta"):
-            self._part(delta)
-        if message := _object(choice, "message"):
-            self.whole = True
-            if not self._speech_seen:  # otherwise it repeats what was streamed
-                self._part(message, with_reasoning=not self._reasoning_seen)
-        if finish_reason := word(choice.get("finish_reason")):
-            self.facts.finish_reason = finish_reason
-            self.whole = True
+    def _ours(self, choices: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """One reply is read. A choice that comes alone is ours, since some servers count its index up with each piece;
+        of several, ours is the one whose index came first. After our end, no other is ours."""
+        by_index: dict[int | None, Mapping[str, Any]] = {
+            count(choice.get("index")): choice for choice in reversed(choices)
+        }
+        if choices and self.facts.choice_index is None:
+            self.facts.choice_index = count(choices[0].get("index"))
+        ours = by_index.get(self.facts.choice_index) or by_index.get(None)
+        if ours is not None and (len(choices) > 1 or self.whole):
+            return ours
+        return choices[0] if choices and not self.whole else None
 
-    def _part(self, part: Mapping[str, Any], *, with_reasoning: bool = True) -> None:
-        if with_reasoning and (reasoning := self._reasoning_of(part)):
-            self._reasoning_seen = True
+    def _choice(self, choice: Mapping[str, Any], *, is_completion: bool) -> None:
+        reason = word(choice.get("finish_reason"))
+        if reason is not None and reason.lower() in _NO_REASONS:
+            reason = None
+        delta, message = _object(choice, "delta"), _object(choice, "message")
+        ends = reason is not None or (is_completion and bool(message) and not delta)
+        if delta:
+            self._take(part_of(delta), streamed=True)
+        if message and not self._speech_streamed:  # otherwise it repeats what was streamed
+            self._message(part_of(message), is_last=ends)
+        if not self.whole:  # the first reason is the reply's own
+            self.facts.finish_reason = reason or self.facts.finish_reason
+        self.whole = self.whole or ends
+
+    def _message(self, part: Part, *, is_last: bool) -> None:
+        """Take a message that stands for all that was said, or, from servers that stream messages, for what is new."""
+        repeats = is_last and part.speech == self._last_message
+        speech = "" if repeats else self._messages.feed(part.speech)
+        self._last_message = part.speech or self._last_message
+        if self._reasoning_streamed:
+            part = part._replace(reasoning="", details="")
+        self._take(part._replace(speech=speech))
+
+    def _take(self, part: Part, *, streamed: bool = False) -> None:
+        self.called_tool = self.called_tool or part.calls_tool
+        self.refusal += part.refusal
+        if reasoning := self._reasoning_of(part):
+            self._reasoning_streamed = self._reasoning_streamed or streamed
             added = self._increments.feed(reasoning)
             self._spend(added)
+            self._splitter.end_reasoning()
             self._say_reasoning(self._reasoning.feed(added))
-        if content := _text(part, "content"):
-            self._speech_seen = True
-            self._spend(content)
-            self._say(self._splitter.feed(self._speech.feed(content)))
+        if part.speech:
+            self._speech_streamed = self._speech_streamed or streamed
+            self._spend(part.speech)
+            self._splitter.feed(self._speech.feed(part.speech))
 
-    def _reasoning_of(self, part: Mapping[str, Any]) -> str:
-        reasoning = _text(part, "reasoning_content")
-        if reasoning:
+    def _reasoning_of(self, part: Part) -> str:
+        if part.reasoning:
             self._details_passed = True  # they hold the same again
-        return reasoning if self._details_passed else _details(part)
+        return part.reasoning if self._details_passed else part.details
 
     def _spend(self, text: str) -> None:
         self._room -= len(text)
@@ -115,13 +171,7 @@ class ReplyEvents:
             raise BadReplyError("the reply is longer than any reply may be")
 
     def _say_reasoning(self, text: str) -> None:
-        if text:
-            self._say([Said(DeltaKind.REASONING, text)])
-
-    def _say(self, pieces: list[Said]) -> None:
-        self._new += pieces
-        for piece in pieces:
-            self._texts[piece.kind].append(piece.text)
+        self._words.say(DeltaKind.REASONING, text)
 
 
 def _list(data: Mapping[str, Any], name: str) -> list[Any]:
@@ -136,16 +186,3 @@ def _object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise BadReplyError(f"{name} of the reply is not an object")
     return value
-
-
-def _text(data: Mapping[str, Any], name: str) -> str:
-    value = data.get(name) or ""
-    if not isinstance(value, str):
-        raise BadReplyError(f"{name} of the reply is not text")
-    return value
-
-
-def _details(part: Mapping[str, Any]) -> str:
-    details = part.get("reasoning_details")
-    texts = [one.get("text") for one in details if isinstance(one, dict)] if isinstance(details, list) else []
-    return "".join(text for text in texts if isinstance(text, str))

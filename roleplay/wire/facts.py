@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,10 @@ from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 from roleplay.wire.words import service_words
 
 _WORD_LIMIT = 200
+# A report above this is no count of a call's tokens; so many calls as a database holds can be added up.
+_TOKENS_LIMIT = 10**9
 _FLAGS = ("input_sensitive", "output_sensitive")
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
 _FLAG_NUMBERS = ("input_sensitive_type", "output_sensitive_type", "output_sensitive_int")
 
 
@@ -43,7 +46,7 @@ class ReplyFacts:
             self.response_created = count(event.get("created"))
         if self.model_answered is None:
             self.model_answered = word(event.get("model"))
-        if usage := event.get("usage"):
+        for usage in _usages(event):
             self.usage = _usage(usage) or self.usage
         self.sensitivity = _flagged(self.sensitivity, event)
         if base := event.get("base_resp"):
@@ -60,17 +63,32 @@ def count(value: object) -> int | None:
     return value if type(value) is int and 0 <= value < 2**63 else None
 
 
+def tokens(value: object) -> int | None:
+    """Give a number of tokens that one call may have, or ``None`` where ``value`` is none."""
+    number = count(value)
+    return number if number is None or number <= _TOKENS_LIMIT else None
+
+
+def _usages(event: Mapping[str, Any]) -> Iterator[object]:
+    """Give what may be usage: a field of its own, or where else servers put it; what counts most comes last."""
+    choices = event.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        yield choices[0].get("usage")
+    yield _part(event, "x_groq").get("usage")
+    yield event.get("usage")
+
+
 def _usage(data: object) -> Usage | None:
     if not isinstance(data, dict):
         return None
     prompt, completion = (_part(data, name) for name in ("prompt_tokens_details", "completion_tokens_details"))
     usage = Usage(
-        prompt_tokens=count(data.get("prompt_tokens")),
-        completion_tokens=count(data.get("completion_tokens")),
-        total_tokens=count(data.get("total_tokens")),
-        cached_tokens=_either(prompt.get("cached_tokens"), data.get("cache_read_input_tokens")),
-        cache_write_tokens=count(data.get("cache_creation_input_tokens")),
-        reasoning_tokens=count(completion.get("reasoning_tokens")),
+        prompt_tokens=tokens(data.get("prompt_tokens")),
+        completion_tokens=tokens(data.get("completion_tokens")),
+        total_tokens=tokens(data.get("total_tokens")),
+        cached_tokens=_first(prompt.get("cached_tokens"), *(data.get(name) for name in _CACHED)),
+        cache_write_tokens=tokens(data.get("cache_creation_input_tokens")),
+        reasoning_tokens=tokens(completion.get("reasoning_tokens")),
     )
     return usage if any((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)) else None
 
@@ -80,9 +98,9 @@ def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def _either(first: object, second: object) -> int | None:
-    number = count(first)
-    return count(second) if number is None else number
+def _first(*values: object) -> int | None:
+    """Give the first of ``values`` that is a number of tokens."""
+    return next((number for value in values if (number := tokens(value)) is not None), None)
 
 
 def _flagged(known: Sensitivity, event: Mapping[str, Any]) -> Sensitivity:

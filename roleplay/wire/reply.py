@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
-from roleplay.domain.conversation import DeltaKind
-from roleplay.errors import BadReplyError, ChatError, ChatUnavailableError, EmptyReplyError
+from roleplay.domain.conversation import DeltaKind, FinishReason
+from roleplay.errors import BadReplyError, ChatError, ChatUnavailableError, ContentFilteredError, EmptyReplyError
 from roleplay.wire.codes import chat_error
 from roleplay.wire.events import ReplyEvents
 from roleplay.wire.facts import ReplyFacts
+from roleplay.wire.failures import failure_in, failure_of, failure_said
+from roleplay.wire.heads import Head
 from roleplay.wire.speech import Said
-from roleplay.wire.sse import LINE_LIMIT, REPLY_LIMIT, Body, Events, looks_like_events, readable, without_blank_start
+from roleplay.wire.sse import (
+    LINE_LIMIT,
+    REPLY_LIMIT,
+    Body,
+    Events,
+    Frame,
+    looks_like_events,
+    readable,
+    without_blank_start,
+)
+from roleplay.wire.words import service_words
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -20,7 +33,9 @@ __all__ = ["ReplyDecoder", "ReplyFacts", "Said"]
 
 ERROR_BODY_LIMIT = 64 * 1024
 
-_END = b"[DONE]"
+_END = re.compile(rb'"?\[\s*done\s*\]"?', re.IGNORECASE)
+_DATA = b"data:"
+_BROKE_OFF = {FinishReason.ERROR, FinishReason.ABORT, FinishReason.INSUFFICIENT_SYSTEM_RESOURCE}
 _CUT_STREAM = "the stream ended before the reply was complete"
 _DECODER = json.JSONDecoder(strict=False)  # a raw line break inside a string does no harm
 
@@ -28,8 +43,8 @@ _DECODER = json.JSONDecoder(strict=False)  # a raw line break inside a string do
 class ReplyDecoder:
     """Reads one answer of the service, chunk by chunk, wherever the chunks break.
 
-    ``status`` and ``content_type`` are the answer's; JSON and event streams are told apart by the bytes first, so that
-    a JSON answer to a stream request and the reverse are read too. ``streamed``: whether a stream was asked for.
+    ``head`` is the answer's; JSON and event streams are told apart by the bytes first, so that a JSON answer to a
+    stream request and the reverse are read too. ``streamed``: whether a stream was asked for.
     ``now`` (aware): the moment that a reset time in a refusal is measured from. ``so_far``: speech that the reply goes
     on from. ``line_limit`` bounds a line of a stream in bytes, ``reply_limit`` a JSON body in bytes and a stream's text
     in characters.
@@ -45,8 +60,7 @@ class ReplyDecoder:
 
     def __init__(
         self,
-        status: int,
-        content_type: str,
+        head: Head,
         *,
         streamed: bool,
         now: datetime | None = None,
@@ -55,13 +69,13 @@ class ReplyDecoder:
         reply_limit: int = REPLY_LIMIT,
     ) -> None:
         self.done = False
-        self._status = status
-        self._content_type = content_type
+        self._status = head.status
+        self._headers = head.headers
         self._streamed = streamed
         self._now = now
         self._line_limit = line_limit
         self._reply_limit = reply_limit
-        self._events = ReplyEvents(status, now, reply_limit, so_far)
+        self._events = ReplyEvents(head, now, reply_limit, so_far)
         self._head = b""
         self._frames: Events | Body | None = None
         self._page = bytearray()
@@ -78,6 +92,11 @@ class ReplyDecoder:
     def whole(self) -> bool:
         """Whether the service has said that the text is complete: what is lost after this is only facts."""
         return self._events.whole
+
+    @property
+    def restarts(self) -> int:
+        """How often speech that ``feed`` had given turned out to be reasoning; ``speech`` holds what is left then."""
+        return self._events.restarts
 
     @property
     def repaired(self) -> bool:
@@ -103,8 +122,27 @@ class ReplyDecoder:
             try:
                 self._take(chunk)
             except ChatError as error:
-                self._fail(error)
+                if self.whole:
+                    self.done = True  # what cannot be read comes after the reply
+                else:
+                    self._fail(error)
         return self._events.drain()
+
+    def is_complete(self) -> bool:
+        """Whether what was fed is a complete answer, though its connection broke before its end.
+
+        That is a whole reply, a JSON body that can be read to its end, or an error, which its status alone tells.
+        """
+        if self._refused or self.done:
+            return True
+        if isinstance(self._frames, Body):
+            return _is_json(self._frames.finish().data)
+        if self._frames is not None:
+            try:
+                self._open_event(self._frames.finish())
+            except ChatError as error:
+                self._fail(error)
+        return self.whole or self.done
 
     def finish(self) -> list[Said]:
         """Give what was still held, after the last chunk.
@@ -128,10 +166,10 @@ class ReplyDecoder:
 
     def _fail(self, error: ChatError) -> None:
         if self._error is None:
+            self.done = True
             error.status = error.status or self._status
             self._error = error
-            self.done = True
-            self._events.flush()
+            self._events.flush(ended=False)
 
     @property
     def _refused(self) -> bool:
@@ -144,22 +182,39 @@ class ReplyDecoder:
             return
         if self._frames is None:
             self._head = without_blank_start(self._head + chunk)
-            events = looks_like_events(self._content_type, self._head)
+            events = looks_like_events(self._headers.get("content-type", ""), self._head)
             if events is None:
                 return
             self._frames = Events(self._line_limit) if events else Body(self._reply_limit)
             chunk, self._head = self._head, b""
-        for document in self._frames.feed(chunk):
-            self._document(document)
+        for frame in self._frames.feed(chunk):
+            self._event(frame)
             if self.done:
                 return
 
-    def _document(self, document: bytes) -> None:
-        data = document.strip()
-        if data == _END:
-            self._events.whole = self.done = True
-        elif data:
+    def _event(self, frame: Frame) -> None:
+        """Take one event of a stream. What cannot be read after the end of the reply is passed over."""
+        was_whole = self.whole
+        try:
+            self._read(frame)
+        except ChatError:
+            if not was_whole:
+                raise
+
+    def _read(self, frame: Frame) -> None:
+        if (told := failure_of(frame)) is not None:
+            raise self._events.failed(told)
+        data = frame.data.strip()
+        while data.startswith(_DATA):  # some proxies write the field's name once more
+            data = data.removeprefix(_DATA).strip()
+        if data.startswith(b"{"):
             self._events.read(self._json(data))
+        elif _END.fullmatch(data):
+            self._events.end()
+            self.done = True
+        elif (told := failure_said(data)) is not None:
+            raise self._events.failed(told)
+        # Anything else only keeps the connection alive.
 
     def _json(self, data: bytes) -> object:
         try:
@@ -179,36 +234,42 @@ class ReplyDecoder:
             raise self._refusal()
         if not self.done:
             self._rest()
-        self._events.flush()
+        self._events.flush(ended=True)
         if not self.speech.strip():
-            raise _empty(self.facts, self.reasoning)
+            raise _silence(self._events, self.reasoning)
 
     def _rest(self) -> None:
         if self._frames is None:  # so few bytes that they may still have become anything
             self._frames = Body(self._reply_limit)
             self._frames.feed(self._head)
-        rest = self._frames.finish().strip()
+        rest = self._frames.finish()
         if isinstance(self._frames, Events):
             self._open_event(rest)
             if not self.whole:
                 raise ChatUnavailableError(_CUT_STREAM)
-        elif not rest:
-            raise ChatUnavailableError(_CUT_STREAM if self._streamed else "the service sent an empty answer")
-        elif rest.startswith(b"{") and not rest.endswith(b"}"):
-            raise ChatUnavailableError("the answer ended before the reply was complete")
         else:
-            self._document(rest)
+            self._body(rest.data.strip())
 
-    def _open_event(self, rest: bytes) -> None:
+    def _body(self, data: bytes) -> None:
+        if not data:
+            raise ChatUnavailableError(_CUT_STREAM if self._streamed else "the service sent an empty answer")
+        told = _first_failure(data) if data.startswith(b"{") else failure_said(data)
+        if told is not None:
+            raise self._events.failed(told)
+        if data.startswith(b"{") and not data.endswith(b"}"):
+            raise ChatUnavailableError("the answer ended before the reply was complete")
+        answer = self._json(data)
+        if isinstance(answer, list) and len(answer) == 1:
+            [answer] = answer
+        self._events.read(answer)
+        self._events.end()
+
+    def _open_event(self, frame: Frame) -> None:
         """The last event may lack its empty line; where it lacks more, it was cut off and says nothing."""
-        if rest == _END:
-            self._events.whole = True
+        data = frame.data.strip()
+        if data.startswith(b"{") and frame.error is None and not _is_json(data):
             return
-        try:
-            event = self._json(rest)
-        except BadReplyError:
-            return
-        self._events.read(event)
+        self._event(frame)
 
     def _refusal(self) -> ChatError:
         page = bytes(self._page)
@@ -219,18 +280,43 @@ class ReplyDecoder:
                 continue
             if isinstance(body, dict):
                 self.facts.observe(body)
-                return chat_error(self._status, body, now=self._now)
-        return chat_error(self._status, page.decode(errors="replace"), now=self._now)
+                return chat_error(self._status, body, now=self._now, headers=self._headers)
+        return chat_error(self._status, page.decode(errors="replace"), now=self._now, headers=self._headers)
 
 
-def _empty(facts: ReplyFacts, reasoning: str) -> EmptyReplyError:
-    flags = facts.sensitivity
-    if facts.finish_reason == "length":
+def _is_json(data: bytes) -> bool:
+    """Whether ``data`` is a whole JSON object or list."""
+    try:
+        return isinstance(_DECODER.decode(data.decode(errors="replace").strip()), dict | list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _first_failure(data: bytes) -> object:
+    """Give the failure that a body reports in a first object behind which more stands, such as the end of a stream."""
+    try:
+        first, end = _DECODER.raw_decode(data.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    return failure_in(first) if isinstance(first, dict) and end < len(data) else None
+
+
+def _silence(events: ReplyEvents, reasoning: str) -> ChatError:
+    """Make the error for a reply that holds no visible text."""
+    facts, flags = events.facts, events.facts.sensitivity
+    finish = FinishReason.named(facts.finish_reason)
+    if refusal := service_words(events.refusal):
+        return ContentFilteredError(f"the model refused to answer: {refusal}", side="output")
+    if finish in _BROKE_OFF:
+        return ChatUnavailableError(f"the service broke off before a word came: {facts.finish_reason}")
+    if finish is FinishReason.LENGTH:
         why = "its whole length went into reasoning; a higher max_completion_tokens helps"
-    elif facts.finish_reason == "content_filter" or flags.output_sensitive:
+    elif finish is FinishReason.CONTENT_FILTER or flags.output_sensitive:
         why = "the service filtered its output"
     elif flags.input_sensitive:
         why = "the service judged the input sensitive"
+    elif events.called_tool or finish is FinishReason.TOOL_CALLS:
+        why = "the model called a tool, and this engine gives it none"
     elif reasoning:
         why = "the model reasoned and then said nothing"
     else:

@@ -1,9 +1,11 @@
-"""When a used-up quota comes back, read from the service's sentence about it."""
+"""When to ask again: read from a refusal's headers and from the service's sentence about it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 
 _ABOUT_WAITING = re.compile(r"reset|retry|again|available|重置|恢复|重试", re.IGNORECASE)
 _MOMENT = re.compile(
@@ -16,6 +18,10 @@ _UNIX_TIME = re.compile(r"reset\w*\s*(?:at|:|=)?\s*(?P<seconds>\d{10})(?P<millis
 _UNIT = r"days?|d|hours?|hrs?|h|minutes?|mins?|ms|m|seconds?|secs?|s"
 _PART = re.compile(rf"(\d{{1,9}}(?:\.\d{{1,9}})?)\s*({_UNIT})(?![a-z])", re.IGNORECASE)
 _DURATION = re.compile(rf"\b(?:in|after)\s+({_PART.pattern}(?:[\s,]*(?:and\s+)?{_PART.pattern})*)", re.IGNORECASE)
+_PLAIN_NUMBER = re.compile(r"\+?(\d{1,15}(?:\.\d{1,9})?)", re.ASCII)
+_DURATIONS = re.compile(rf"(?:{_PART.pattern}[\s,]*){{1,6}}", re.IGNORECASE)
+_UNIX_SECONDS, _UNIX_MILLIS = 10**9, 10**12
+_TOO_MANY = 429
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -33,6 +39,68 @@ def seconds_until_reset(words: str, now: datetime | None) -> float | None:
     if moment is None or now is None or moment <= now:
         return None
     return (moment - now).total_seconds()
+
+
+def seconds_of_headers(
+    headers: Mapping[str, str], status: int, now: datetime | None, *, said: float | None = None
+) -> float | None:
+    """Give the seconds from ``now`` (aware) to the moment that a refusal asks to wait for, or ``None``.
+
+    ``headers`` are in lower case. ``retry-after`` comes before ``said``, what the words of the refusal ask for, and
+    both before the resets of a rate limit, which many services send with every answer: they count where ``status`` is
+    an error's and, unless it is 429, where they do not say that something is left.
+    """
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        if found := _PLAIN_NUMBER.fullmatch(headers.get(name, "").strip()):
+            return float(found[1]) / 1000
+    wait_s = _read(headers.get("retry-after"), now)
+    if wait_s is not None:
+        return wait_s
+    return said if said is not None or status < 300 else _of_limits(headers, status, now)
+
+
+def _of_limits(headers: Mapping[str, str], status: int, now: datetime | None) -> float | None:
+    """Give the reset of the limit that is used up; where none is known to be, the latest."""
+    used_up: list[float] = []
+    unknown: list[float] = []
+    left: list[float] = []
+    for of in ("-requests", "-tokens", ""):
+        wait_s = _read(headers.get(f"x-ratelimit-reset{of}"), now)
+        if wait_s is None and not of:
+            others = (_read(headers.get(name), now) for name in ("x-ratelimit-reset-after", "ratelimit-reset"))
+            wait_s = next((one for one in others if one is not None), None)
+        if wait_s is None:
+            continue
+        remaining = _PLAIN_NUMBER.fullmatch(headers.get(f"x-ratelimit-remaining{of}", "").strip())
+        kind = unknown if remaining is None else left if float(remaining[1]) > 0 else used_up
+        kind.append(wait_s)
+    return max(used_up or unknown + (left if status == _TOO_MANY else []), default=None)
+
+
+def _read(value: str | None, now: datetime | None) -> float | None:
+    """Read seconds, a duration such as ``6m0s``, a Unix time in seconds or milliseconds, or a date."""
+    text = (value or "").strip()
+    found = _PLAIN_NUMBER.fullmatch(text.partition(",")[0])  # a header that came twice is joined by commas
+    if found and float(found[1]) < _UNIX_SECONDS:
+        return float(found[1])
+    if _DURATIONS.fullmatch(text):
+        return _seconds(text)
+    try:
+        moment = _unix(float(found[1])) if found else _date(text)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return None if now is None else max((moment - now).total_seconds(), 0.0)
+
+
+def _unix(number: float) -> datetime:
+    return datetime.fromtimestamp(number / 1000 if number >= _UNIX_MILLIS else number, UTC)
+
+
+def _date(text: str) -> datetime:
+    if found := _MOMENT.match(text):
+        return _written(found)
+    moment = parsedate_to_datetime(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _seconds(duration: str) -> float:

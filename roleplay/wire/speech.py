@@ -12,8 +12,8 @@ REPLACEMENT = "\ufffd"
 _UNFIT = re.compile("[\x00\ud800-\udfff]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _OPENING, _CLOSING = "<think>", "</think>"
-_IN_SPEECH = re.compile(f"{_OPENING}|{_CLOSING}")
-_IN_REASONING = re.compile(_CLOSING)
+_TAG = re.compile(f"{_OPENING}|{_CLOSING}")
+_CLOSING_TAG = re.compile(_CLOSING)
 
 
 class Said(NamedTuple):
@@ -60,70 +60,188 @@ def _joined(pair: re.Match[str]) -> str:
     return pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
+class Words:
+    """What was said of one reply so far, piece by piece, in its order.
+
+    A later piece can show that earlier ones were of another kind. Pieces that were not drained yet are then given as
+    what they are; ``restarts`` counts how often speech that was drained was none.
+    """
+
+    def __init__(self) -> None:
+        self.restarts = 0
+        self._pieces: list[Said] = []
+        self._drained = 0
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def say(self, kind: DeltaKind, text: str) -> None:
+        """Add a piece, unless it is empty."""
+        if text:
+            self._pieces.append(Said(kind, text))
+
+    def drain(self) -> list[Said]:
+        """Give what was said since the last call."""
+        new, self._drained = self._pieces[self._drained :], len(self._pieces)
+        return new
+
+    def text(self, kind: DeltaKind) -> str:
+        """Give all text of ``kind``."""
+        return "".join(piece.text for piece in self._pieces if piece.kind is kind)
+
+    def take_back(self, since: int) -> None:
+        """Make reasoning of the speech among the pieces from number ``since`` on."""
+        speech = [at for at in range(since, len(self)) if self._pieces[at].kind is DeltaKind.SPEECH]
+        for at in speech:
+            self._pieces[at] = Said(DeltaKind.REASONING, self._pieces[at].text)
+        self.restarts += bool(speech) and speech[0] < self._drained
+
+    def drop(self, since: int) -> None:
+        """Leave out the pieces from number ``since`` on."""
+        del self._pieces[since:]
+        self._drained = min(self._drained, since)
+
+
 class ThinkSplitter:
     """Tells speech from reasoning that stands in it as ``<think>…</think>``, wherever the pieces break.
 
-    White space before the first word of speech or reasoning is left out, and so is that behind ``</think>`` unless it
-    parts words of speech. A ``</think>`` without its beginning is left out; a ``<think>`` without its end makes
-    reasoning of all that follows. ``so_far`` is speech that this text goes on from.
+    ``<think>`` opens reasoning, and the first ``</think>`` after it ends it. White space before the first word of
+    speech or reasoning is left out, and so is that behind ``</think>`` unless it parts words of speech. Models and
+    servers also write tags that have no partner:
+
+    - ``</think>`` with none open, where no reasoning ended before in this reply: all speech before it was reasoning.
+      Chat templates that write ``<think>`` themselves cause this.
+    - ``</think>`` with none open, where one more ``<think>`` stood inside a block than was closed: the speech since
+      that block ended was reasoning.
+    - Any other ``</think>`` with none open is left out.
+    - ``<think>`` that opens after speech and is still open at the end of the reply was literal: the tag and what
+      follows are speech.
+    - ``<think>`` before any speech that is never closed makes reasoning of all that follows.
+
+    What it finds is said to ``words``. ``so_far`` is speech that this text goes on from.
     """
 
-    def __init__(self, so_far: str = "") -> None:
+    def __init__(self, words: Words, so_far: str = "") -> None:
+        self._words = words
         self._held = ""
         self._thinking = False
-        self._trim = self._words_apart = not so_far or so_far[-1].isspace()
+        self._depth = 0
+        self._ended = False  # whether some reasoning has ended in this reply
+        self._since = 0  # the piece from which on a stray closing tag takes speech back
+        self._apart = not so_far or so_far[-1].isspace()
+        self._trim, self._spoken = self._apart, False
+        self._before = self._apart, self._spoken
+        self._open_at = 0
+        self._raw: list[str] | None = None
 
-    def feed(self, text: str) -> list[Said]:
-        """Give what ``text`` adds; up to seven characters that may begin a tag are held for the next piece."""
+    def feed(self, text: str) -> None:
+        """Take ``text``; up to seven characters that may begin a tag are held for the next piece."""
         text, self._held = self._held + text, ""
-        out: list[Said] = []
         start = 0
-        while tag := (_IN_REASONING if self._thinking else _IN_SPEECH).search(text, start):
-            self._say(out, text[start : tag.start()])
+        for tag in _TAG.finditer(text):
+            self._say(text[start : tag.start()])
             self._cross(tag[0])
             start = tag.end()
-        stop = self._hold_from(text, start)
-        self._say(out, text[start:stop])
+        stop = _hold_from(text, start)
+        self._say(text[start:stop])
         self._held = text[stop:]
-        return out
 
-    def flush(self) -> list[Said]:
-        """Give what was held, as the words it turned out to be."""
-        out: list[Said] = []
-        self._say(out, self._held)
+    def end_reasoning(self) -> None:
+        """Note that the service has told reasoning apart itself, so that a stray closing tag is only left out."""
+        self._ended = True
+
+    def flush(self, *, ended: bool) -> None:
+        """Say what was held. ``ended``: the reply is complete, so that a tag still open after speech was literal."""
+        self._say(self._held)
         self._held = ""
-        return out
-
-    def _hold_from(self, text: str, start: int) -> int:
-        at = text.rfind("<", max(start, len(text) - len(_CLOSING) + 1))
-        tags = (_CLOSING,) if self._thinking else (_OPENING, _CLOSING)
-        return at if at >= 0 and any(tag.startswith(text[at:]) for tag in tags) else len(text)
+        if ended and self._raw is not None:
+            self._words.drop(self._open_at)
+            self._words.say(DeltaKind.SPEECH, "".join(self._raw))
+            self._thinking, self._raw = False, None
 
     def _cross(self, tag: str) -> None:
         if tag == _OPENING:
-            self._thinking = self._trim = True
+            self._depth += 1
+            if self._thinking:
+                self._say(tag)
+            else:
+                self._open()
         elif self._thinking:
-            self._thinking = False
-            self._trim = self._words_apart
+            self._close()
+        elif self._depth or not self._ended:
+            self._words.take_back(self._since)
+            self._apart, self._spoken = self._before
+            self._close()
 
-    def _say(self, out: list[Said], text: str) -> None:
+    def _open(self) -> None:
+        self._thinking = self._trim = True
+        self._open_at = len(self._words)
+        self._raw = [_OPENING] if self._spoken else None
+
+    def _close(self) -> None:
+        self._thinking, self._raw = False, None
+        self._depth = max(self._depth - 1, 0)
+        self._ended, self._since = True, len(self._words)
+        self._before = self._apart, self._spoken
+        self._trim = self._apart
+
+    def _say(self, text: str) -> None:
+        if self._raw is not None:
+            self._raw.append(text)
         if self._trim:
             text = text.lstrip()
         if not text:
             return
         self._trim = False
         if not self._thinking:
-            self._words_apart = text[-1].isspace()
-        out.append(Said(DeltaKind.REASONING if self._thinking else DeltaKind.SPEECH, text))
+            self._spoken, self._apart = True, text[-1].isspace()
+        self._words.say(DeltaKind.REASONING if self._thinking else DeltaKind.SPEECH, text)
+
+
+def _hold_from(text: str, start: int) -> int:
+    """Where the end of ``text`` begins that may be the beginning of a tag."""
+    at = text.rfind("<", max(start, len(text) - len(_CLOSING) + 1))
+    return at if at >= 0 and any(tag.startswith(text[at:]) for tag in (_OPENING, _CLOSING)) else len(text)
+
+
+def speech_of(text: str) -> str:
+    """Give the speech of a whole ``text`` by the rules of ``ThinkSplitter``, without any tag that is left in it."""
+    if _TAG.search(text) is None:
+        return text
+    words = Words()
+    splitter = ThinkSplitter(words)
+    splitter.feed(text)
+    splitter.flush(ended=True)
+    speech, tags = words.text(DeltaKind.SPEECH), 1
+    while tags:  # what stands around a tag that is taken out may make another
+        speech, tags = _TAG.subn("", speech)
+    return speech
 
 
 def without_thinking(text: str) -> str:
-    """Give the speech of a whole ``text``, without its ``<think>…</think>``."""
-    if _OPENING not in text and _CLOSING not in text:
+    """Give the speech of a whole ``text`` by the rule of recipe version 1: stored requests are rebuilt by it.
+
+    ``</think>`` without its beginning is left out, and ``<think>`` without its end makes reasoning of all that follows.
+    """
+    if _TAG.search(text) is None:
         return text
-    splitter = ThinkSplitter()
-    said = [*splitter.feed(text), *splitter.flush()]
-    return "".join(piece.text for piece in said if piece.kind is DeltaKind.SPEECH)
+    speech = []
+    thinking, start, tag = False, 0, _TAG.search(text)
+    trim = apart = True
+    while True:
+        piece = text[start : tag.start() if tag else None]
+        piece = piece.lstrip() if trim else piece
+        trim = trim and not piece
+        if piece and not thinking:
+            apart = piece[-1].isspace()
+            speech.append(piece)
+        if tag is None:
+            return "".join(speech)
+        if tag[0] == _OPENING or thinking:
+            thinking = tag[0] == _OPENING
+            trim = thinking or apart
+        start = tag.end()
+        tag = (_CLOSING_TAG if thinking else _TAG).search(text, start)
 
 
 class Increments:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from roleplay.errors import BadReplyError
 from roleplay.wire.words import service_words
@@ -14,7 +14,16 @@ LINE_LIMIT = 4 * 1024 * 1024
 REPLY_LIMIT = 16 * 1024 * 1024
 
 _BLANK = b" \t\r\n\xef\xbb\xbf"  # white space and the byte order mark
-_FIELDS = (b"data:", b":", b"event:", b"id:", b"retry:")
+_FIELDS = (b"data:", b":", b"event:", b"id:", b"retry:", b"error:")
+
+
+class Frame(NamedTuple):
+    """One document of an answer: its ``data``, and of an event also its ``kind`` (the field ``event``) and what stood
+    in a field ``error``, ``None`` where there was no such field."""
+
+    data: bytes
+    kind: bytes = b""
+    error: bytes | None = None
 
 
 class Body:
@@ -25,7 +34,7 @@ class Body:
         self._chunks: list[bytes] = []
         self.size = 0
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
+    def feed(self, chunk: bytes) -> Iterator[Frame]:
         """Keep ``chunk``; nothing is complete before the end.
 
         Raises:
@@ -39,15 +48,17 @@ class Body:
             )
         return iter(())
 
-    def finish(self) -> bytes:
+    def finish(self) -> Frame:
         """Give the whole body."""
-        return b"".join(self._chunks)
+        return Frame(b"".join(self._chunks))
 
 
 class Events:
-    """The ``data`` of server-sent events, as bytes, whatever their line ends and wherever the chunks break.
+    """Server-sent events, as frames of bytes, whatever their line ends and wherever the chunks break.
 
-    Comments and other fields are passed over. ``limit`` bounds a line, and an event's lines together, in bytes.
+    The fields ``data``, ``event`` and ``error`` are read; the last is not in the standard, but some servers report a
+    failure in it. A line that begins with ``{`` is data too: servers that fail may write their JSON without a field
+    name. Comments and other fields are passed over. ``limit`` bounds a line, and an event's lines together, in bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -55,11 +66,13 @@ class Events:
         self._line: list[bytes] = []
         self._line_size = 0
         self._data: list[bytes] = []
-        self._data_size = 0
+        self._errors: list[bytes] = []
+        self._kind = b""
+        self._size = 0
         self._after_cr = False
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Give the data of each event that ``chunk`` completes.
+    def feed(self, chunk: bytes) -> Iterator[Frame]:
+        """Give each event that ``chunk`` completes.
 
         Raises:
             BadReplyError: a line or an event is longer than ``limit``.
@@ -74,38 +87,53 @@ class Events:
             if part.endswith((b"\n", b"\r")) and (event := self._end_line()) is not None:
                 yield event
 
-    def finish(self) -> bytes:
-        """Give the data of an event that the end of the bytes left open."""
+    def finish(self) -> Frame:
+        """Give the event that the end of the bytes left open, once; an empty frame where none is open."""
         if self._line:
             self._end_line()
-        return b"\n".join(self._data)
+        return self._end_event()
 
     def _grow(self, part: bytes) -> None:
         self._line.append(part)
         self._line_size += len(part.rstrip(b"\r\n"))
-        if self._line_size + self._data_size > self._limit:
+        if self._line_size + self._size > self._limit:
             line = b"".join(self._line)
             raise BadReplyError(
                 f"a line of the stream is longer than {self._limit} bytes", raw=readable(line[: self._limit])
             )
 
-    def _end_line(self) -> bytes | None:
+    def _end_line(self) -> Frame | None:
         line = b"".join(self._line).rstrip(b"\r\n")
         self._line, self._line_size = [], 0
         if line:
             self._field(line)
             return None
-        if not self._data:
-            return None
-        event = b"\n".join(self._data)
-        self._data, self._data_size = [], 0
+        event = self._end_event()
+        return event if event != _NOTHING else None
+
+    def _end_event(self) -> Frame:
+        event = Frame(b"\n".join(self._data), self._kind, b"\n".join(self._errors) if self._errors else None)
+        self._data, self._errors, self._kind, self._size = [], [], b"", 0
         return event
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
-        if name == b"data":
-            self._data.append(value.removeprefix(b" "))
-            self._data_size += len(value) + 1
+        value = value.removeprefix(b" ")
+        if line.startswith(b"{"):
+            self._data.append(line)
+        elif name == b"data":
+            self._data.append(value)
+        elif name == b"error":
+            self._errors.append(value)
+        elif name == b"event":
+            self._kind = value.strip()
+            return
+        else:
+            return
+        self._size += len(line) + 1
+
+
+_NOTHING = Frame(b"")
 
 
 def without_blank_start(head: bytes) -> bytes:

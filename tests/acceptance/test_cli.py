@@ -48,6 +48,7 @@ def surroundings(tmp_path: Path, database_url: str, simulator: Simulator) -> dic
     return kept | {
         "ROLEPLAY_BASE_URL": simulator.base_url,
         "ROLEPLAY_API_KEY": KEY,
+        "ROLEPLAY_DIALECT": "minimax",
         "ROLEPLAY_DB": database_url,
         "XDG_DATA_HOME": str(tmp_path / "data"),
         "TERM": "xterm-256color",

@@ -71,7 +71,7 @@ CONTINUE = """
 import json, sys
 from roleplay import Endpoint, Roleplay
 url, base_url, key = sys.argv[1:]
-with Roleplay.open(url, model=Endpoint("MiniMax-M2.7", base_url=base_url, api_key=key)) as rp:
+with Roleplay.open(url, model=Endpoint("MiniMax-M2.7", base_url=base_url, api_key=key, dialect="minimax")) as rp:
     [info] = rp.sessions.list()
     session = rp.sessions.get(info.id)
     before = [[t.kind, t.human and t.human.text, t.reply.text, t.usage.total_tokens] for t in session.turns()]

@@ -30,6 +30,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         environ = os.environ | {
             "ROLEPLAY_BASE_URL": simulator.base_url,
             "ROLEPLAY_API_KEY": KEY,
+            "ROLEPLAY_DIALECT": "minimax",
             "ROLEPLAY_MODEL": "MiniMax-M2.7",
         }
         done = subprocess.run(

@@ -57,7 +57,7 @@ def simulator(ledger: Ledger) -> Iterator[Simulator]:
 
 def at(simulator: Simulator, **fields: Any) -> Endpoint:
     """The simulator's model."""
-    return Endpoint("MiniMax-M2.7", base_url=simulator.base_url, api_key=KEY, **fields)
+    return Endpoint("MiniMax-M2.7", base_url=simulator.base_url, api_key=KEY, **{"dialect": "minimax"} | fields)
 
 
 def sections(report: Any) -> dict[str, Any]:

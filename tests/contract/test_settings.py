@@ -87,9 +87,9 @@ def test_what_nobody_says_is_told_too(database_url: str, scripted: Scripted) -> 
     assert told == {
         "temperature": "default",
         "top_p": "default",
-        "max_completion_tokens": "default",
+        "max_completion_tokens": "profile",
         "model": "engine",
-        "budget_tokens": "profile",
+        "budget_tokens": "default",
         "language": "detected",
         "time_zone": "default",
         "high_water": "default",
@@ -201,7 +201,7 @@ def test_another_endpoint_is_asked(database_url: str, scripted: Scripted, reply:
 def test_nobody_else_is_asked_after_words_were_shown(database_url: str, simulator: Simulator) -> None:
     """A stream that breaks in the middle is not begun anew elsewhere."""
     simulator.next(CutStream(after_chunks=2))
-    first = Endpoint("MiniMax-M2.7", base_url=simulator.base_url, api_key=KEY)
+    first = Endpoint("MiniMax-M2.7", base_url=simulator.base_url, api_key=KEY, dialect="minimax")
     with Roleplay.open(database_url, model=[first, first.evolve(model="MiniMax-M2.5")]) as rp:
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
         with pytest.raises(ChatUnavailableError), session.stream("Deep?") as stream:

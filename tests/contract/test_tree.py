@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, insert, select, text
 
 from roleplay import (
+    ChatError,
     ChatRequestError,
     ChatUnavailableError,
     ConflictError,
@@ -339,6 +341,37 @@ def test_hide_and_show(opened: Callable[..., Stage]) -> None:
     assert one.rebuilt() == one.model.bodies
 
 
+def test_what_was_hidden_is_kept_as_runs(opened: Callable[..., Stage]) -> None:
+    """A recipe says how many messages were skipped and kept, newest first, as it was then, wherever they lie."""
+    one = opened(*"abcdefgh", greetings=("Hello.",))
+    turns = [one.session.send(line) for line in "ABCD"]
+    variant = through(one.session.regenerate())
+    found = []
+    for hidden in (turns[1], variant, one.session.turns().items[0], turns[0], turns[2]):
+        one.tree.hide(hidden.id)
+        found.append(one.session.send("Next?"))
+    one.tree.show(turns[1].id)
+    through(one.session.speak())
+
+    def stored(db: Connection) -> list[Any]:
+        sql = "SELECT recipe FROM roleplay_model_calls WHERE tenant = 'default' ORDER BY turn_seq, id"
+        return [json.loads(row[0])[0] for row in db.exec_driver_sql(sql)]
+
+    database = Database.open(one.url)
+    spans = database.read(stored)
+    database.close()
+    assert [runs for *_, runs in spans] == [
+        *([],) * 5,
+        [0, 5, 2, 3],
+        [0, 3, 2, 2, 2, 3],
+        [0, 5, 2, 2, 2, 2],
+        [0, 7, 2, 2],
+        [],
+        [0, 10, 4, 2],
+    ]
+    assert one.rebuilt() == one.model.bodies
+
+
 def test_a_hidden_variant_leaves_the_others_whole(opened: Callable[..., Stage]) -> None:
     """What is hidden is a turn: another variant, old or new, keeps the line that they share."""
     one = opened("a", "b", "b again", "c", "b at last", "d", "e", "f")
@@ -612,6 +645,70 @@ def test_a_resume_that_fails_keeps_the_text(opened: Callable[..., Stage]) -> Non
     assert one.rebuilt() == one.model.bodies
 
 
+def test_a_complete_reply_goes_on_in_a_variant(opened: Callable[..., Stage]) -> None:
+    """What follows comes in a variant that begins with the text; the text that later requests hold stays as it was."""
+    one = opened("Once upon", " a time.", "Next.", " and away.")
+    first = one.session.send("Tell me.")
+    before = counts(one.url)
+    with one.session.resume() as reply:
+        new = "".join(delta.text for delta in reply)
+    longer = reply.turn
+    assert (new, longer.reply.text, longer.human) == (" a time.", "Once upon a time.", first.human)
+    assert (longer.id != first.id, longer.variant, longer.variants) == (True, 2, 2)
+    assert one.session.turn(first.id) == first.model_copy(update={"variants": 2})
+    assert one.asked()[-3:] == ["Tell me.", "Once upon", LANGUAGES["en"].go_on]
+    grown = added(before, counts(one.url))
+    assert grown.pop("pieces") <= 4
+    assert grown == {"turns": 1, "messages": 1, "model_calls": 1, "head_moves": 1, "path_states": 1}
+    one.session.send("Then?")
+    assert one.asked() == ["Tell me.", "Once upon a time.", "Then?"]
+    beside = through(one.session.resume(first.id))
+    assert (beside.reply.text, one.said()) == ("Once upon and away.", ["Tell me.", "Once upon and away."])
+    assert one.tree.undo().human.text == "Then?"
+    assert one.rebuilt() == one.model.bodies
+
+
+def test_a_complete_reply_that_does_not_go_on(opened: Callable[..., Stage]) -> None:
+    """Where nothing was added there is no second copy of the text; the session stands where it stood."""
+    one = opened("Once upon", REFUSED, "", " a long time ago.", " a dark night.")
+    first = one.session.send("Tell me.")
+    for _ in range(2):
+        with pytest.raises(ChatError) as failure:
+            one.session.resume()
+        failed = one.session.turn(failure.value.turn_id)
+        assert (failed.status, failed.reply, failed.id != first.id) == (TurnStatus.FAILED, None, True)
+        assert one.said() == ["Tell me.", "Once upon", "Tell me."]
+    part = cut(one.session.resume())
+    assert (part.status, part.reply.text[:14]) == (TurnStatus.INTERRUPTED, "Once upon a lo")
+    one.session.accept(part.id)
+    assert one.said() == ["Tell me.", part.reply.text]
+    assert one.rp.doctor() == []
+    assert one.rebuilt() == one.model.bodies
+
+
+def test_a_complete_reply_whose_variant_crashes(opened: Callable[..., Stage]) -> None:
+    """A process that dies while the model goes on leaves the complete reply, and of the variant what was kept."""
+    one = opened("Once upon", LONG, LONG, " a time.")
+    first = one.session.send("Tell me.")
+    lost = crash(one.session.resume(), one.url)
+    assert list(one.rp.recover()) == [lost]
+    kept = one.session.turn(lost)
+    assert (kept.status, kept.reply) == (TurnStatus.FAILED, None)
+    stream = one.session.resume(first.id)
+    for number, _delta in enumerate(stream):
+        if number == 30:
+            break
+    lost = crash(stream, one.url)
+    assert list(one.rp.recover()) == [lost]
+    kept = one.session.turn(lost)
+    assert kept.status is TurnStatus.INTERRUPTED
+    assert ("Once upon" + LONG).startswith(kept.reply.text)
+    assert len(kept.reply.text) > 200
+    assert through(one.session.resume(first.id)).reply.text == "Once upon a time."
+    assert one.session.turn(first.id).reply == first.reply
+    assert one.rp.doctor() == []
+
+
 def lose(url: str) -> None:
     """Let the owner of every turn in flight be a process of this host that died."""
     database = Database.open(url)
@@ -751,7 +848,7 @@ def test_what_is_not_there(opened: Callable[..., Stage]) -> None:
 
 
 def test_what_cannot_be_done(opened: Callable[..., Stage]) -> None:
-    """A complete turn is neither retried nor resumed nor accepted; an unanswered one is not stood on nor edited."""
+    """A complete turn is neither retried nor accepted; an unanswered one is not stood on nor edited."""
     one = opened("One.", REFUSED, "Two is a longer reply.")
     with pytest.raises(InvalidInputError):
         one.session.regenerate()
@@ -764,7 +861,7 @@ def test_what_cannot_be_done(opened: Callable[..., Stage]) -> None:
     failed = failure.value.turn_id
     part = cut(one.session.stream("So?"))
     before = counts(one.url)
-    for door in (one.session.retry, one.session.resume, one.session.accept):
+    for door in (one.session.retry, one.session.accept):
         with pytest.raises(InvalidInputError, match="completed"):
             door(first.id)
     with pytest.raises(InvalidInputError, match="no text"):

@@ -11,6 +11,7 @@ from roleplay import (
     BadReplyError,
     ChatAuthError,
     ChatError,
+    ChatPath,
     ChatQuotaError,
     ChatRequestError,
     ChatUnavailableError,
@@ -23,6 +24,7 @@ from roleplay import (
 from roleplay.testing import Simulator
 from roleplay.testing import simulator as simulated
 from roleplay.testing.simulator import (
+    BackOff,
     BaseRespInside200,
     CacheUsage,
     ConnectionReset,
@@ -62,6 +64,7 @@ from roleplay.testing.simulator import (
     SlowDrip,
     SlowFirstByte,
     SplitUtf8,
+    StrictTemplate,
     SurrogatesSplit,
     ThinkSplit,
     TokenLimit,
@@ -98,6 +101,7 @@ CASES = {
     "rate limit 429, then success": Case(RateLimited(), SAID, SAID, times=2),
     "rate limit 429 for ever": Case(RateLimited(), ChatUnavailableError, ChatUnavailableError),
     "rate limit inside 200": Case(RateLimited(http=200), SAID, SAID, times=1),
+    "asked to wait, then success": Case(BackOff((("retry-after-ms", "50"),), http=503), SAID, SAID, times=2),
     "token limit 1039, then success": Case(TokenLimit(), SAID, SAID, times=2),
     "overloaded 529, then success": Case(Overloaded(), SAID, SAID, times=2),
     "unknown error 1000": Case(UnknownError(), ChatUnavailableError, ChatUnavailableError),
@@ -163,6 +167,8 @@ CASES = {
     "time-out before the first byte": Case(SlowFirstByte(5), "same", "same", times=1),
     "roles refused": Case(RefuseRolePlayRoles(), SAID, SAID),
     "roles refused with 1000": Case(RefuseRolePlayRoles(code=1000), SAID, SAID),
+    "strict template": Case(StrictTemplate(), SAID, SAID, times=2),
+    "strict template as 400": Case(StrictTemplate(400), SAID, SAID, times=2),
 }
 
 
@@ -287,7 +293,14 @@ def test_reasoning_is_kept_apart(rp: Roleplay, simulator: Simulator) -> None:
 
 def native(simulator: Simulator) -> Endpoint:
     """The model that is spoken to on a path of its own."""
-    return Endpoint("M2-her", base_url=simulator.base_url, api_key=simulator.api_key)
+    return Endpoint(
+        "M2-her",
+        base_url=simulator.base_url,
+        api_key=simulator.api_key,
+        dialect="minimax",
+        path=ChatPath.NATIVE_V2,
+        stream_usage=False,
+    )
 
 
 @pytest.mark.parametrize("mode", ["whole", "stream"])

@@ -97,7 +97,12 @@ def served(database_url: str, tmp_path: Path, ledger: Ledger) -> Iterator[Served
     """The example service, on each database, speaking to a simulator that takes its time."""
     model = Dripping(tmp_path / "received", 0.15)
     ledger.models.append(model)  # type: ignore[arg-type] - it has bodies as they have
-    environment = {"DATABASE_URL": database_url, "ROLEPLAY_BASE_URL": model.base_url, "ROLEPLAY_API_KEY": KEY}
+    environment = {
+        "DATABASE_URL": database_url,
+        "ROLEPLAY_BASE_URL": model.base_url,
+        "ROLEPLAY_API_KEY": KEY,
+        "ROLEPLAY_DIALECT": "minimax",
+    }
     service = Service("fastapi_app", environment, tmp_path / "errors")
     yield Served(service, database_url)
     service.kill()

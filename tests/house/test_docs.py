@@ -30,6 +30,7 @@ def test_every_block_runs(
     shutil.copy(ROOT / "tests/data/tokenizers/small_bpe.json", "tokenizer.json")  # what a reader has from the model
     monkeypatch.setenv("ROLEPLAY_BASE_URL", simulator.base_url)
     monkeypatch.setenv("ROLEPLAY_API_KEY", simulator.api_key)
+    monkeypatch.setenv("ROLEPLAY_DIALECT", "minimax")
     namespace: dict[str, object] = {"__name__": "__docs__"}
     for start, content in blocks(page):
         padding = "\n" * start  # so that a trace names the line of the page

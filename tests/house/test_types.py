@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import roleplay
+from roleplay.domain.endpoint import ModelProfile
 from roleplay.domain.values import Input
 from roleplay.testing import ScriptedModel
 from tests.conftest import Ledger
@@ -66,21 +67,24 @@ def told_constructors() -> Iterator[tuple[type[Input], ast.arguments]]:
 def test_constructors_name_every_field() -> None:
     """One that is written out for checkers has the fields, in their order, and defaults where they have."""
     told = dict(told_constructors())
-    assert {kind.__name__ for kind in told} >= {"Fact", "Persona", "ExampleDialogue"}
+    assert {kind.__name__ for kind in told} >= {"Fact", "Persona", "ExampleDialogue", "Endpoint"}
     for kind, arguments in told.items():
         named = [*arguments.args[1:], *arguments.kwonlyargs]
         assert [one.arg for one in named] == list(kind.model_fields), kind
         assert arguments.kwarg is None, f"{kind} takes anything"
         given = [None] * (len(arguments.args) - len(arguments.defaults)) + [*arguments.defaults]
         has_default = [one is not None for one in (*given[1:], *arguments.kw_defaults)]
-        assert has_default == [not field.is_required() for field in kind.model_fields.values()], kind
+        required = [
+            field.is_required() and name not in ModelProfile.model_fields for name, field in kind.model_fields.items()
+        ]
+        assert has_default == [not one for one in required], kind  # an endpoint takes the others from its profile
 
 
 def test_values_keep_their_fields_at_run_time() -> None:
     """An unknown field is refused by the value itself, which names those that there are, and not by Python."""
-    for kind in (roleplay.Persona, roleplay.Fact):
+    for kind in (roleplay.Persona, roleplay.Fact, roleplay.Endpoint):
         with pytest.raises(roleplay.InvalidInputError, match="unknown field"):
-            kind("x", nothing=1)  # type: ignore[call-arg]
+            kind("MiniMax-M2.7", nothing=1)  # type: ignore[call-arg]
 
 
 def test_pages_become_modules(tmp_path: Path) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from roleplay import Endpoint, Roleplay
+from roleplay import Dialect, Endpoint, Roleplay, StoreError
 from roleplay.testing import ScriptedModel
+from roleplay.wire.recipes import RECIPE_VERSION, VERSIONS
 
+VERSIONS_OF_CALLS = "SELECT DISTINCT recipe_version FROM roleplay_model_calls WHERE tenant = 'default'"
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 DATABASES = sorted(FIXTURES.glob("*.db"))
 
@@ -34,3 +39,34 @@ def test_an_old_database_lives_on(path: Path, tmp_path: Path) -> None:
             assert session.send("Still there?").reply.text
             assert [turn.id for turn in session.turns()][: len(before)] == before
         assert len(list(rp.replay.verify())) == verified + len(rp.sessions.list())
+    assert versions_of(path) < versions_of(copy) == versions_of(path) | {RECIPE_VERSION}
+
+
+def versions_of(path: Path) -> set[int]:
+    """The recipe versions of the calls in a database."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        return {row[0] for row in db.execute(VERSIONS_OF_CALLS)}
+
+
+def test_hidden_messages_are_named_in_the_first_recipes() -> None:
+    """One database shows all that recipes of version 1 hold: what was hidden among what was kept, and thoughts."""
+    with closing(sqlite3.connect(f"file:{FIXTURES / 'recipe_1_conversation.db'}?mode=ro", uri=True)) as db:
+        recipes = [json.loads(row[0]) for row in db.execute("SELECT recipe FROM roleplay_model_calls")]
+        hidden = {len(history[3]) for history, _, _ in recipes}
+        assert hidden >= {0, 1, 2, 10, 13, 11}
+        thoughts = "SELECT count(*) FROM roleplay_messages WHERE role = 'assistant' AND text LIKE '%think>%'"
+        assert db.execute(thoughts).fetchone()[0] == 2 * 3
+
+
+def test_what_is_not_known_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of a version of later, or in a dialect that its version never had, is not rebuilt as something else."""
+    copy = tmp_path / "later.db"
+    shutil.copy(FIXTURES / "recipe_1_conversation.db", copy)
+    monkeypatch.setitem(VERSIONS, 1, VERSIONS[1]._replace(dialects=frozenset({Dialect.MINIMAX})))  # type: ignore[arg-type]
+    with Roleplay.open(f"sqlite:///{copy}", model=Endpoint("MiniMax-M2.7"), chat=ScriptedModel()) as rp:
+        with pytest.raises(StoreError, match="has the dialect openai, which recipe version 1 does not write"):
+            list(rp.replay.verify())
+        with closing(sqlite3.connect(copy)) as db, db:
+            db.execute("UPDATE roleplay_model_calls SET recipe_version = 99")
+        with pytest.raises(StoreError, match="has recipe version 99, which is not known here"):
+            list(rp.replay.verify())

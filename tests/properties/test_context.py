@@ -18,15 +18,17 @@ from roleplay.context.emit import emit
 from roleplay.context.examples import Rule
 from roleplay.context.macros import expand
 from roleplay.context.pricing import Prices, Rates
-from roleplay.context.sheet import Casting, Rendered, Sheet, render
+from roleplay.context.sheet import Casting, Rendered, Sheet, render, rendered
 from roleplay.context.window import Marks
-from roleplay.domain.context import DialectDemands, Line
+from roleplay.domain.context import DialectDemands, Line, Section
 from roleplay.store import recipes
 from roleplay.store.reports import read_report, report_text
+from roleplay.testing.simulator.messages import MessageRules
 from roleplay.testing.simulator.models import MODELS, by_id
 from roleplay.testing.simulator.rules import Rules, read_json, read_request
-from roleplay.wire.dialects import demands, write_messages
-from roleplay.wire.request import encode_request, parameters
+from roleplay.wire.dialects import demands
+from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
+from roleplay.wire.request import parameters
 
 SEAT = 1
 
@@ -43,7 +45,12 @@ class Letters:
 
 COUNTERS: st.SearchStrategy[Counter] = st.sampled_from([EstimatingCounter(), Letters()])
 NEEDS = st.sampled_from(
-    [demands(Dialect.MINIMAX), DialectDemands(0, 0, names=False), DialectDemands(40, 9, names=True)]
+    [
+        demands(Dialect.MINIMAX),
+        DialectDemands(0, 0, names=False),
+        DialectDemands(40, 9, names=True),
+        demands(Dialect.STRICT),
+    ]
 )
 WORD = st.sampled_from(
     [
@@ -108,20 +115,32 @@ def made(
     sheet: Sheet, lines: list[Line], budget: int, counter: Counter, needs: DialectDemands, start: int = 0
 ) -> Draft:
     """Build, where what is required fits; where it does not, the error says so and the example is given up."""
+    opening = opening_of(sheet, counter) if needs.user_first else None
     required = (
         needs.fixed_tokens
-        + sum(piece_cost(piece, counter, needs) for piece in sheet.front)
+        + sum(piece_cost(piece, counter, needs) for piece in (*sheet.front, *([opening] if opening else [])))
         + line_cost(lines[-1], counter, needs)
     )
+
+    def draft() -> Draft:
+        rules, prices = builder.Rules(budget), Prices(counter, needs)
+        return build(sheet, lines, opening=opening, rules=rules, inherited=Inherited(start), prices=prices)
+
     if required > budget:
         with pytest.raises(BudgetError) as failure:
-            build(sheet, lines, rules=builder.Rules(budget), inherited=Inherited(start), prices=Prices(counter, needs))
+            draft()
         assert (failure.value.needed_tokens, failure.value.budget_tokens) == (required, budget)
     assume(required <= budget)
-    return build(sheet, lines, rules=builder.Rules(budget), inherited=Inherited(start), prices=Prices(counter, needs))
+    return draft()
+
+
+def opening_of(sheet: Sheet, counter: Counter) -> Rendered:
+    """The line that a history which begins with the model's must follow."""
+    return rendered(Section.OPENING, Role.USER, sheet.user, OPENING, counter)
 
 
 BUDGETS = st.integers(1, 4000)
+OPENING = "(You first.)"
 
 
 @settings(deadline=None, max_examples=70)
@@ -136,8 +155,10 @@ def test_budget_order_and_history(
     assert spent == draft.report.prompt_tokens <= budget
     front = [ContextMessage(Role(piece.piece.role), piece.piece.name, piece.text) for piece in sheet.front]
     assert draft.messages[: len(front)] == front
-    history = [one for one in draft.messages if one.role in {Role.USER, Role.ASSISTANT}]
+    history = [one for one in draft.messages if one.role in {Role.USER, Role.ASSISTANT} and one.text != OPENING]
     kept = lines[len(lines) - len(history) :]
+    opened = needs.user_first and kept[0].seat == SEAT
+    assert [one.text for one in draft.messages].count(OPENING) == opened
     roles = [Role.ASSISTANT if one.seat == SEAT else Role.USER for one in kept]
     assert history == [ContextMessage(role, one.name, one.text) for role, one in zip(roles, kept, strict=True)]
     assert history[-1].text == told[-1][3]
@@ -166,7 +187,7 @@ def test_the_same_again_and_from_the_store(
     draft = made(render(casting, counter), lines, budget, counter, needs)
     assert made(render(casting, counter), lines, budget, counter, needs) == draft
     stored = json.loads(json.dumps([recipes.front_of(draft.recipe.front)[0], recipes.rest_text(draft.recipe)]))
-    recipe = recipes.read(*stored)
+    recipe = recipes.read(*stored, RECIPE_VERSION)
     span = [line for line in lines if recipe.history.first <= line.seq <= recipe.history.last]
     assert recipe == draft.recipe
     assert emit(recipe, draft.texts, span) == draft.messages
@@ -243,6 +264,7 @@ def emitted(draft: Draft, path: list[Line]) -> list[Line]:
 RULES = {
     Dialect.MINIMAX: ("MiniMax-M2.7", Rules("k")),
     Dialect.OPENAI: ("MiniMax-M2.7", Rules("k", by_id(MODELS))),
+    Dialect.STRICT: ("MiniMax-M2.7", Rules("k", by_id(MODELS), MessageRules(template_http=500))),
 }
 
 
@@ -256,10 +278,10 @@ def test_a_strict_server_takes_it(
     draft = made(render(casting, counter), lines_of(told, counter), budget, counter, needs)
     model, rules = RULES[dialect]
     endpoint = Endpoint(model, dialect=dialect)
-    body = encode_request(dialect, draft.messages, parameters(endpoint, Sampling(), stream=True))
+    body = CURRENT.encode(dialect, draft.messages, parameters(endpoint, Sampling(), stream=True))
     asked = read_request(endpoint.path, read_json("application/json", body), rules)
-    assert [message.role for message in asked.messages].count("system") == 1
-    written: list[dict[str, Any]] = write_messages(dialect, draft.messages)
+    assert [message.role for message in asked.messages].count("system") == (dialect is not Dialect.STRICT)
+    written: list[dict[str, Any]] = CURRENT.write(dialect, draft.messages)
     spent = needs.fixed_tokens + sum(
         counter.count(one["content"]) + counter.count(one.get("name", "")) + needs.per_message_tokens for one in written
     )

@@ -16,6 +16,7 @@ from roleplay.store.sessions import Seat, Stage, Stand
 from roleplay.turns.effects import Effect, Open, Pause, Ports, Read, Receive, Write
 from roleplay.turns.ground import Seen
 from roleplay.turns.scene import Scene, Watch
+from roleplay.wire.heads import Head
 
 E = TypeVar("E")
 OWNER = "us"
@@ -139,7 +140,7 @@ class Hand:
             if isinstance(answer, RoleplayError):
                 raise answer
             self._pieces = deque(answer)
-            return 200, "text/event-stream"
+            return Head(200, {"content-type": "text/event-stream"})
         if isinstance(effect, Receive):
             self.now_s += self._pace_s
             piece = self._pieces.popleft() if self._pieces else b""

@@ -29,7 +29,7 @@ def peak_kib() -> int:
 def main(shell: str, database: str, base_url: str, key: str, modes: Sequence[str]) -> None:
     """Say a line for each mode; the first is for warming up."""
     shells.current = shell
-    endpoint = Endpoint(MODEL, base_url=base_url, api_key=key, retry={"attempts": 1})
+    endpoint = Endpoint(MODEL, base_url=base_url, api_key=key, dialect="minimax", retry={"attempts": 1})
     with shells.Roleplay.open(database, model=endpoint) as rp:
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
         for mode in modes:

@@ -8,7 +8,8 @@ import traceback
 from collections.abc import Callable
 
 from roleplay import ContextMessage, Endpoint, Role, Sampling
-from roleplay.wire.request import WireRequest, encode_request, parameters
+from roleplay.wire.recipes import CURRENT
+from roleplay.wire.request import WireRequest, parameters
 
 KEY = "sk-very-secret-0123456789"
 MESSAGES = [ContextMessage(Role.SYSTEM, "Nova", "A pilot."), ContextMessage(Role.USER, "Traveler", "Where to?")]
@@ -65,13 +66,13 @@ class Raw:
 
 def at(base_url: str, **more: object) -> Endpoint:
     """A model there, with the key."""
-    return Endpoint("MiniMax-M2.7", base_url=base_url, api_key=KEY, **more)
+    return Endpoint("MiniMax-M2.7", **{"base_url": base_url, "api_key": KEY, "dialect": "minimax"} | more)
 
 
 def asked(endpoint: Endpoint, *, stream: bool = False, text: str = "Where to?") -> WireRequest:
     """A request that a strict server takes."""
     messages = [MESSAGES[0], MESSAGES[1]._replace(text=text)]
-    body = encode_request(endpoint.dialect, messages, parameters(endpoint, Sampling(), stream=stream))
+    body = CURRENT.encode(endpoint.dialect, messages, parameters(endpoint, Sampling(), stream=stream))
     return WireRequest(endpoint.path, body, stream)
 
 

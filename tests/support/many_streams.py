@@ -104,7 +104,12 @@ class Crowd:
         order, seen = self._order, self.seen
         # Several attempts cost time here and would hide a fault; what is refused or cut shows as an error.
         endpoint = Endpoint(
-            "MiniMax-M2.7", base_url=order.base_url, api_key=order.key, connect_timeout_s=60, retry={"attempts": 1}
+            "MiniMax-M2.7",
+            base_url=order.base_url,
+            api_key=order.key,
+            dialect="minimax",
+            connect_timeout_s=60,
+            retry={"attempts": 1},
         )
         async with await AsyncRoleplay.open(order.url, model=endpoint) as rp:
             began = time.perf_counter()

@@ -180,7 +180,7 @@ class MortalAnswer:
     def __init__(self, fate: Fate, answer: Any) -> None:
         self._fate = fate
         self._answer = answer
-        self.content_type = answer.content_type
+        self.headers = answer.headers
 
     def read(self) -> bytes:
         return self._answer.read()
@@ -214,7 +214,7 @@ class AsyncMortalAnswer:
 
     def __init__(self, answer: MortalAnswer) -> None:
         self._answer = answer
-        self.content_type = answer.content_type
+        self.headers = answer.headers
 
     async def read(self) -> bytes:
         await asyncio.sleep(0)

@@ -18,6 +18,7 @@ from roleplay import (
     ChatUnavailableError,
     Checked,
     Counter,
+    Dialect,
     Endpoint,
     ExampleDialogue,
     ExampleLine,
@@ -134,7 +135,10 @@ def endpoints() -> Sequence[Endpoint]:
         Endpoint("MiniMax-M2.7"),
         Endpoint("MiniMax-M2.7", api_key="a-key"),
         Endpoint(model="here", base_url="http://127.0.0.1:11434/v1", window_tokens=8192, dialect="openai"),
+        Endpoint("here", window_tokens=8192, dialect=Dialect.STRICT, path="/chat", headers={"X-Team": "a"}),
+        Endpoint("here", window_tokens=8192, budget_tokens=None, reply_tokens=500, cap_name="max_tokens", api_key=None),
         Endpoint("here", window_tokens=8192, timeout_s=30, retry=Retry(attempts=5)),
+        Endpoint("here", window_tokens=8192, retry={"attempts": 1}),
         Endpoint("here", window_tokens=8192, retry=Retry(first_pause_s=0, longest_pause_s=1.5, total_s=9)),
     )
 
@@ -265,6 +269,10 @@ def refused(turn: Turn) -> None:
     SessionSettings(examples="all")  # type: ignore[arg-type]
     TurnOptions(on_conflict="queue")  # type: ignore[arg-type]
     TurnOptions(idempotency="a")  # type: ignore[call-arg]
+    Endpoint()  # type: ignore[call-arg]
+    Endpoint("here", window="8k")  # type: ignore[call-arg]
+    Endpoint("here", window_tokens="8k")  # type: ignore[arg-type]
+    Endpoint("here", dialect=7)  # type: ignore[arg-type]
     Retry(attempts="many")  # type: ignore[arg-type]
     ExampleLine(speaker="Huang")  # type: ignore[call-arg]
     len(turn.reply.text)  # type: ignore[union-attr]

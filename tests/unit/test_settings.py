@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from roleplay import Dialect, Endpoint, SettingsError
+from roleplay.domain.endpoint import MINIMAX_DOMAINS, PROFILES
 from roleplay.settings import has_model, resolve
 
 OURS, THEIRS = "sk-ours-0123456789", "sk-minimax-0123456789"
@@ -88,7 +89,51 @@ def test_a_local_model_is_described_by_the_environment() -> None:
     environ = {"ROLEPLAY_MODEL": "tiny", "ROLEPLAY_BASE_URL": LOCAL, "ROLEPLAY_WINDOW_TOKENS": "2048"}
     assert resolve(None, environ).dialect is Dialect.OPENAI
     assert resolve(None, environ | {"ROLEPLAY_DIALECT": "minimax"}).dialect is Dialect.MINIMAX
+    assert resolve(None, environ | {"ROLEPLAY_DIALECT": "strict"}).dialect is Dialect.STRICT
     assert resolve(None, environ).window_tokens == 2048
+    assert resolve(None, environ).budget_tokens == 32_000
+    assert resolve(None, environ | {"ROLEPLAY_BUDGET_TOKENS": "900"}).budget_tokens == 900
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "https://llm.example/api/v3",
+        "https://llm.example/api/v3/",
+        "HTTPS://llm.example/api/v3/chat/completions",
+        "https://llm.example/api/v3?api-version=1",
+    ],
+)
+def test_our_key_goes_to_any_address_of_our_host(said: str) -> None:
+    """A path, a query or a full address is the same place, for the environment and for an endpoint."""
+    environ = {"ROLEPLAY_BASE_URL": said, "ROLEPLAY_API_KEY": OURS, "ROLEPLAY_WINDOW_TOKENS": "9000"}
+    assert key_of(resolve("tiny", environ)) == OURS
+    assert key_of(resolve(at("https://llm.example/api/v3"), environ)) == OURS
+    assert key_of(resolve(at("https://llm.example/api/v4"), environ)) is None
+
+
+VENDORS = [name for name, profile in PROFILES.items() if profile.domains != MINIMAX_DOMAINS]
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_keys_do_not_follow_a_model_to_its_vendor(name: str) -> None:
+    """A model that another vendor serves is at its host; no key goes there that was not meant for it."""
+    environ = {"MINIMAX_API_KEY": THEIRS, "ROLEPLAY_API_KEY": OURS, "MINIMAX_BASE_URL": "https://api.minimaxi.com"}
+    found = resolve(name, environ, needs_key=False)
+    assert found.host == Endpoint(name).host
+    assert key_of(found) is None
+    with pytest.raises(
+        SettingsError, match=rf"no API key for {found.host}; set ROLEPLAY_BASE_URL to {found.base_url} "
+    ):
+        resolve(name, environ)
+    assert key_of(resolve(name, environ | {"ROLEPLAY_BASE_URL": found.base_url})) == OURS
+    assert key_of(resolve(Endpoint(name, api_key="sk-given"), environ)) == "sk-given"
+    assert key_of(resolve(Endpoint(name, headers={"Authorization": "Bearer sk-given"}), environ)) is None
+
+
+def test_a_header_may_be_the_key() -> None:
+    """Who gives headers is not asked for a key."""
+    assert resolve(Endpoint("MiniMax-M2.7", headers={"Authorization": "Bearer sk-given"}), {}).api_key is None
 
 
 @pytest.mark.parametrize(
@@ -103,6 +148,8 @@ def test_a_local_model_is_described_by_the_environment() -> None:
         ({"ROLEPLAY_MODEL": "tiny", "ROLEPLAY_WINDOW_TOKENS": "-1"}, "whole number"),
         ({"ROLEPLAY_MODEL": "tiny", "ROLEPLAY_WINDOW_TOKENS": "²"}, "whole number"),
         ({"ROLEPLAY_MODEL": "tiny", "ROLEPLAY_WINDOW_TOKENS": "7"}, "window_tokens"),
+        ({"ROLEPLAY_BASE_URL": LOCAL, "ROLEPLAY_BUDGET_TOKENS": "all"}, "ROLEPLAY_BUDGET_TOKENS is 'all'"),
+        ({"ROLEPLAY_BASE_URL": LOCAL, "ROLEPLAY_BUDGET_TOKENS": "0"}, "budget_tokens"),
         ({"ROLEPLAY_BASE_URL": "llm.example"}, "base_url"),
         ({"ROLEPLAY_BASE_URL": LOCAL, "ROLEPLAY_DIALECT": "klingon"}, "dialect"),
     ],

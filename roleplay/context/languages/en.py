@@ -9,4 +9,5 @@ EN = Words(
     speak="[Say or do what comes next.]",
     user="User",
     narrator="Narrator",
+    opening="[It is your turn.]",
 )

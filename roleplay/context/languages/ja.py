@@ -9,4 +9,5 @@ JA = Words(
     speak="[次の言動を続けてください。]",
     user="ユーザー",
     narrator="語り手",
+    opening="[あなたの番です。]",
 )

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 class Words(NamedTuple):
     """``go_on`` asks for the rest of a reply that was cut off, ``speak`` for the next words where no line does;
-    ``user`` and ``narrator`` name who has no other name."""
+    ``user`` and ``narrator`` name who has no other name. ``opening`` is the user's line before a history that begins
+    with the model's, where a server demands one; it must fit at the beginning and in the middle of a conversation."""
 
     go_on: str
     speak: str
     user: str
     narrator: str
+    opening: str = "[…]"

@@ -9,4 +9,5 @@ ZH = Words(
     speak="[请说出或做出接下来的内容。]",
     user="用户",
     narrator="旁白",
+    opening="[轮到你了。]",
 )

@@ -22,13 +22,16 @@ class MessageRules:
 
     `require_names`: every message is named as soon as one has a role of the role-play kind. `missing_names_code` is the
     code that answers a missing name (2013 or 1000). `allow_prefill`: an assistant message may be the last.
-    `refused_roles_code`: the code that answers the four role-play roles, or None to accept them.
+    `refused_roles_code`: the code that answers the four role-play roles, or None to accept them. `template_http`: the
+    status that answers a list in which user and assistant do not alternate from a user on, or in which there is any
+    other role, as a server does whose chat template raises; None for one that has no such template.
     """
 
     require_names: bool = True
     missing_names_code: int = 2013
     allow_prefill: bool = False
     refused_roles_code: int | None = None
+    template_http: int | None = None
 
 
 def read_messages(value: Any, rules: MessageRules) -> tuple[Message, ...]:
@@ -38,6 +41,7 @@ def read_messages(value: Any, rules: MessageRules) -> tuple[Message, ...]:
     if not value:
         raise invalid("chat content is empty", "messages is empty")
     messages = tuple(_read_message(item, place) for place, item in enumerate(value))
+    _check_template(messages, rules)
     _check_roles_accepted(messages, rules)
     _check_names(value, messages, rules)
     _check_order(messages)
@@ -77,6 +81,24 @@ def _read_name(name: Any, where: str) -> str:
             f"binding: expr_path={where}.name, cause=invalid parameter", f"{where}.name has blank ends or controls"
         )
     return name
+
+
+def _check_template(messages: tuple[Message, ...], rules: MessageRules) -> None:
+    if rules.template_http is None:
+        return
+    for place, message in enumerate(messages):
+        detail = f"messages[{place}] is {message.role}"
+        if message.role == "system":
+            raise _raised("System role not supported", rules.template_http, detail)
+        if message.role not in HISTORY_ROLES:
+            raise _raised("Only user and assistant roles are supported!", rules.template_http, detail)
+        if message.role != ("user", "assistant")[place % 2]:
+            text = "Conversation roles must alternate user/assistant/user/assistant/..."
+            raise _raised(text, rules.template_http, detail)
+
+
+def _raised(text: str, http: int, detail: str) -> RuleBrokenError:
+    return RuleBrokenError(refusal(0, http=http, text=text, detail=detail))
 
 
 def _check_roles_accepted(messages: tuple[Message, ...], rules: MessageRules) -> None:

@@ -127,10 +127,10 @@ def test_errors_are_answers(sim: Simulator, transport: RequestsTransport) -> Non
     """A refusal is an answer with its status and type, in JSON or not."""
     endpoint = at(sim.base_url)
     refused = transport.open(endpoint.evolve(api_key="sk-wrong"), asked(endpoint))
-    assert (refused.status, refused.content_type.split(";")[0]) == (401, "application/json")
+    assert (refused.status, refused.headers["content-type"].split(";")[0]) == (401, "application/json")
     sim.next(HtmlErrorPage(status=502))
     page = transport.open(endpoint, asked(endpoint))
-    assert (page.status, page.content_type.split(";")[0]) == (502, "text/html")
+    assert (page.status, page.headers["content-type"].split(";")[0]) == (502, "text/html")
     assert b"<html" in page.read()
     for answer in (refused, page):
         answer.close()

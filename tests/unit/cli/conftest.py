@@ -67,6 +67,7 @@ def spoken(command: Command, monkeypatch: pytest.MonkeyPatch, simulator: Simulat
     """Runs a command with the simulator behind it."""
     monkeypatch.setenv("ROLEPLAY_BASE_URL", simulator.base_url)
     monkeypatch.setenv("ROLEPLAY_API_KEY", KEY)
+    monkeypatch.setenv("ROLEPLAY_DIALECT", "minimax")
     return command
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from roleplay.cli.context import draw, head
 from roleplay.domain.context import ContextReport, SectionReport
 from tests.unit.cli.conftest import Command
@@ -49,6 +51,17 @@ def test_a_report_is_drawn(capsys: object) -> None:
     assert rows[5:] == ["examples 1: fits", "examples 2: too long"]
 
 
+def test_room_that_only_the_default_keeps_free_is_told(capsys: object) -> None:
+    """Who gets a short memory by nobody's choice learns how to get a longer one, and that it costs; no other does."""
+    draw(REPORT.model_copy(update={"room_tokens": 160_000}))
+    assert capsys.readouterr().out.splitlines()[-1] == (  # type: ignore[attr-defined]
+        "the window has room for 160,000 tokens more; budget_tokens=160780 (ROLEPLAY_BUDGET_TOKENS) uses it, and each "
+        "turn costs more"
+    )
+    draw(REPORT)
+    assert "has room" not in capsys.readouterr().out  # type: ignore[attr-defined]
+
+
 def test_the_head_says_who_counted() -> None:
     """Tokens, counter, what it was set right by, what the request before had too, and whether the window moved."""
     assert head(REPORT) == (
@@ -77,3 +90,15 @@ def test_a_session_is_explained(spoken: Command) -> None:
     missing = spoken("context", listed, "--turn", greeting)
     assert missing.code != 0
     assert "report of turn" in missing.err
+
+
+def test_what_would_be_sent_is_bounded_by_the_environment(spoken: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget and the model of the next request are those that a chat would have."""
+    assert spoken("chat", "innkeeper", "-m", "hello").code == 0
+    listed = spoken("session", "list").out.split("\t")[0]
+    assert json.loads(spoken("context", listed, "--next", "a room?", "--json").out)["budget_tokens"] == 32_000
+    monkeypatch.setenv("ROLEPLAY_BUDGET_TOKENS", "50000")
+    assert json.loads(spoken("context", listed, "--next", "a room?", "--json").out)["budget_tokens"] == 50_000
+    assert json.loads(spoken("context", listed, "--json").out)["budget_tokens"] == 32_000
+    monkeypatch.setenv("ROLEPLAY_WINDOW_TOKENS", "9000")
+    assert json.loads(spoken("context", listed, "--next", "a room?", "--json").out)["budget_tokens"] < 9000

@@ -75,6 +75,26 @@ def test_the_toy_is_installed_for_those_who_need_it(
     assert dev["ensured"] == parts
 
 
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ["engine", "toy", "dev"]),
+        (["-q", "tests/unit"], ["engine", "toy", "dev"]),
+        (["-q", "tests/clients"], ["engine", "toy", "dev", "clients"]),
+        (["tests/clients/test_matrix.py::test_it[x/y]"], ["engine", "toy", "dev", "clients"]),
+    ],
+)
+def test_the_clients_of_others_are_installed_for_their_tests_alone(
+    dev: dict[str, Any], monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
+) -> None:
+    """The rest of the suite does not need them."""
+    monkeypatch.chdir(DEV.parent)
+    monkeypatch.delenv("COVERAGE", raising=False)
+    with pytest.raises(Became):
+        dev["main"](["test", *arguments])
+    assert dev["ensured"] == parts
+
+
 def test_a_command_that_is_none_is_refused_before_anything_is_installed(
     dev: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,12 +111,23 @@ def test_a_reply_that_was_cut_off_goes_on(spoken: Command, simulator: Simulator)
     so_far = cut.out.splitlines()[-1]
     assert so_far.startswith("Marta Quill: Once")
     simulator.say("fell down.")
-    ended = spoken("chat", "-c", typed=b"/continue\n/continue\n")
+    ended = spoken("chat", "-c", typed=b"/continue\n")
     assert ended.out.startswith(so_far)
     assert ended.out.endswith("fell down.\n")
     assert ended.err.splitlines()[0] == f"the last reply was interrupted: {OFFER}"
     assert lines(ended.err, "saved")
-    assert ended.err.splitlines()[-1].startswith("roleplay: /continue: the last reply is whole")
+
+
+def test_a_complete_reply_goes_on(spoken: Command, simulator: Simulator) -> None:
+    """/continue at a complete reply writes its text and what follows, as a variant; also after a try that failed."""
+    simulator.say("Once there was a bridge.")
+    spoken("chat", "innkeeper", "-m", "Tell me.")
+    simulator.next(InsufficientBalance())
+    assert spoken("chat", "-c", typed=b"/continue\n").code == 6
+    simulator.say("It fell down.")
+    ended = spoken("chat", "-c", typed=b"/continue\n")
+    assert ended.out == "Marta Quill: Once there was a bridge.It fell down.\n"
+    assert lines(ended.err, "saved · variant 2 of 2")
 
 
 def test_a_reply_that_was_cut_off_is_kept(spoken: Command, simulator: Simulator) -> None:

@@ -12,6 +12,7 @@ from roleplay.context.sheet import Casting, Sheet, render
 from roleplay.domain.context import Insertion, Line, Piece, Recipe, Span, digest
 from roleplay.store import recipes
 from roleplay.wire.dialects import demands
+from roleplay.wire.recipes import RECIPE_VERSION
 
 COUNTER = EstimatingCounter()
 NEEDS = demands(Dialect.MINIMAX)
@@ -112,7 +113,7 @@ def test_a_recipe_is_stored_as_it_is_read() -> None:
     """Written and read, a recipe is equal, and its front is one text for successive turns."""
     draft = made(sheet_of(NOVA, "Dock"), LINES)
     front, rest = recipes.front_of(draft.recipe.front)[0], recipes.rest_text(draft.recipe)
-    assert recipes.read(front, rest) == draft.recipe
+    assert recipes.read(front, rest, RECIPE_VERSION) == draft.recipe
     later = made(sheet_of(NOVA, "Dock"), [*LINES, line(5, 3, "Going.", 1), line(6, 4, "Faster.")])
     assert recipes.front_of(later.recipe.front)[0] == front
     assert "\n" not in front + rest
@@ -125,3 +126,34 @@ def test_a_report_reads_as_a_table() -> None:
     assert head == f"{report.prompt_tokens} of {report.budget_tokens} tokens, estimated by estimate-1"
     assert sum(int(row.split()[1]) for row in rows) == report.prompt_tokens
     assert rows[-1].split(maxsplit=2)[0::2] == ["newest", "kept 1 of 1: required"]
+
+
+def test_what_was_skipped_is_kept_as_runs() -> None:
+    """Skipped and kept, from the newest that is kept back to the oldest; what is not kept does not count."""
+    lines = [line(number, number, "Hm.") for number in range(1, 7)]
+
+    def runs(*skipped: int, budget: int = 10_000, passed_over: int = 0) -> tuple[int, ...]:
+        draft = build(
+            sheet_of(Persona("Nova")),
+            lines,
+            skipped=skipped,
+            passed_over=passed_over,
+            rules=Rules(budget),
+            prices=Prices(COUNTER, NEEDS),
+        )
+        return draft.recipe.history.runs
+
+    assert runs() == runs(0, 0, 0, 0, 0, 0) == runs(7, 7, 7, 7, 7, 7) == ()
+    assert runs(5, 5, 5, 2, 2, 0) == (0, 1, 2, 2, 3, 3)
+    assert runs(9, 8, 8, 8, 8, 8) == (0, 5, 1, 1)
+    need = made(sheet_of(Persona("Nova")), lines[-2:]).prompt_tokens
+    assert runs(9, 5, 5, 5, 3, 1, budget=need) == (0, 1, 2, 1)
+
+
+def test_what_is_behind_hidden_messages_is_told() -> None:
+    """The history's reason says that older messages were not read, whether there is any history or not."""
+    for lines, said in ((LINES, "fits; 1,001 hidden"), (LINES[-1:], "1,001 hidden")):
+        rules, prices = Rules(10_000), Prices(COUNTER, NEEDS)
+        report = build(sheet_of(Persona("Nova")), lines, passed_over=1_001, rules=rules, prices=prices).report
+        [history] = [one for one in report.sections if one.section == "history"]
+        assert history.reason == f"{said} messages were passed over, what is older was not read"

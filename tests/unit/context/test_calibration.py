@@ -105,7 +105,9 @@ def test_a_wild_report_misleads_nobody() -> None:
     calm, misled = (predicted(rates_of(learn(Fit(), START, seen), START), load) for seen in (true, wild))
     assert abs(misled - calm) / calm < 0.03
     fit = learn(Fit(), START, true)
-    assert learn(fit, START, [Observation(load, 1), Observation(load, 10**9)]) == fit
+    after = learn(fit, START, [Observation(load, 1), Observation(load, 10**9)])
+    assert (after.squares, after.products, after.observations) == (fit.squares, fit.products, fit.observations)
+    assert rates_of(after, START) == rates_of(fit, START)
 
 
 def test_a_new_template_is_learned() -> None:

@@ -33,7 +33,7 @@ class Slow:
         if self._left < 0:
             await self.wait()
         self._answer = await self._model.open(endpoint, request)
-        self.status, self.content_type = self._answer.status, self._answer.content_type
+        self.status, self.headers = self._answer.status, self._answer.headers
         self.opened += 1
         return self
 

@@ -68,6 +68,7 @@ from roleplay.testing.simulator import (
     SlowDrip,
     SlowFirstByte,
     SplitUtf8,
+    StrictTemplate,
     SurrogatesSplit,
     ThinkSplit,
     TokenLimit,
@@ -638,6 +639,23 @@ def test_role_play_roles_may_be_refused(sim: Simulator, code: int, http: int) ->
     assert post(sim, body(plain())).status_code == 200
     sim.heal()
     assert post(sim, body()).status_code == 200
+
+
+@pytest.mark.parametrize("http", [400, 500])
+def test_a_template_may_be_strict(sim: Simulator, http: int) -> None:
+    """With the switch nothing but user and assistant in turn is taken, a user first."""
+    sim.always(StrictTemplate(http))
+    turns = [{"role": role, "content": "Hm."} for role in ("user", "assistant", "user")]
+    for messages, words in [
+        ([{"role": "system", "content": "A pilot."}, *turns], "System role"),
+        ([turns[0], {"role": "group", "content": "A ferry."}, *turns[1:]], "Only user and assistant"),
+        (turns[1:], "must alternate"),
+        ([turns[0], *turns], "must alternate"),
+    ]:
+        found = post(sim, body(messages))
+        assert found.status_code == http
+        assert words in found.json()["error"]["message"]
+    assert post(sim, body(turns)).status_code == 200
 
 
 def test_faults_combine_and_wait_for_valid_requests(sim: Simulator) -> None:

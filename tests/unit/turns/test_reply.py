@@ -16,10 +16,12 @@ from roleplay import (
     Dialect,
     Endpoint,
     Persona,
+    Sampling,
     Turn,
     TurnOptions,
     TurnStatus,
 )
+from roleplay.domain.endpoint import Form
 from roleplay.turns.effects import Open
 from roleplay.turns.reply import FLUSH_CHARS
 from roleplay.turns.speaking import send
@@ -27,6 +29,8 @@ from tests.support.courses import END, Hand, said, stage
 
 MODEL = Endpoint("MiniMax-M2.7", retry={"attempts": 3, "first_pause_s": 4.0, "longest_pause_s": 6.0, "total_s": 60.0})
 ROLES_REFUSED = ChatRequestError("role group is not allowed", code=2013)
+TEMPLATE_RAISED = ChatUnavailableError("Jinja Exception: Conversation roles must alternate user/assistant", status=500)
+CAP_REFUSED = ChatRequestError("body.max_completion_tokens: Extra inputs are not permitted", status=422)
 BUSY = ChatUnavailableError("busy")
 BARE_1000 = ChatUnavailableError("unknown error", code=1000)
 ANSWER = [said("Sit."), END]
@@ -101,7 +105,7 @@ def test_refused_roles_are_folded_at_once_and_remembered() -> None:
     assert hand.sent() == [["system", "group", "user"], PLAIN]
     assert hand.pauses() == [0.0]
     assert [call.dialect for call in turn.calls] == ["minimax", "openai"]
-    assert dict(scene.learned) == {(MODEL.host, MODEL.model): Dialect.OPENAI}
+    assert dict(scene.learned) == {(MODEL.host, MODEL.model): Form(Dialect.OPENAI, "max_completion_tokens")}
 
 
 def test_a_bare_1000_is_folded_and_not_remembered() -> None:
@@ -114,21 +118,88 @@ def test_a_bare_1000_is_folded_and_not_remembered() -> None:
     assert not scene.learned
 
 
-def test_the_folded_form_is_tried_once() -> None:
-    """A host that refuses both forms is told no third time."""
-    hand = Hand(ROLES_REFUSED, ROLES_REFUSED, ANSWER)
+def test_each_form_is_tried_once() -> None:
+    """A host that refuses every form is asked no more; nothing is remembered of it."""
+    hand = Hand(*[ROLES_REFUSED] * 4)
     hand.told["rehearse"][0] = stage(Persona("Nova"), scene="A long road.")
+    scene = hand.scene(MODEL)
     with pytest.raises(ChatRequestError):
-        play(hand)
-    assert len(hand.of(Open)) == 2
+        hand.play(send(scene, "Where to?", TurnOptions(), stream=True))
+    assert hand.sent() == [["system", "group", "user"], PLAIN, ["user"]]
+    assert not scene.learned
 
 
 def test_what_has_no_such_roles_is_not_folded() -> None:
-    """The folded form would be the same request again."""
+    """The folded form would have the same roles again, so that ``system`` must have been meant."""
     hand = Hand(ROLES_REFUSED, ANSWER)
-    with pytest.raises(ChatRequestError):
+    assert play(hand).status is TurnStatus.COMPLETED
+    assert hand.sent() == [PLAIN, ["user"]]
+
+
+@pytest.mark.parametrize("dialect", ["minimax", "openai"])
+def test_a_template_that_raises_gets_the_strict_form(dialect: str) -> None:
+    """At whatever status it says so: at once, though no retry is left, and so from then on for this host."""
+    model = MODEL.evolve(dialect=dialect, retry={"attempts": 1})
+    hand = Hand(TEMPLATE_RAISED, ANSWER)
+    scene = hand.scene(model)
+    turn = hand.play(send(scene, "Where to?", TurnOptions(), stream=True))
+    assert hand.sent() == [PLAIN, ["user"]]
+    assert hand.pauses() == [0.0]
+    assert [call.dialect for call in turn.calls] == [dialect, "strict"]
+    assert dict(scene.learned) == {(model.host, model.model): Form(Dialect.STRICT, "max_completion_tokens")}
+
+
+def test_another_form_counts_as_no_retry() -> None:
+    """After it, the policy has all its attempts."""
+    hand = Hand(TEMPLATE_RAISED, BUSY, BUSY, BUSY)
+    with pytest.raises(ChatUnavailableError):
         play(hand)
-    assert hand.sent() == [PLAIN]
+    assert len(hand.of(Open)) == 4
+    assert hand.pauses() == [0.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_refused_name_of_the_cap_is_swapped(stream: bool) -> None:
+    """The same request once more, its cap in the same place under the other name."""
+    whole = [b'{"choices":[{"index":0,"message":{"content":"Sit."},"finish_reason":"stop"}]}']
+    hand = Hand(CAP_REFUSED, ANSWER if stream else whole)
+    scene, options = hand.scene(MODEL), TurnOptions(sampling=Sampling(max_completion_tokens=80, top_p=0.5))
+    turn = hand.play(send(scene, "Where to?", options, stream=stream))
+    first, second = [one.request.body for one in hand.of(Open)]
+    assert second == first.replace(b"max_completion_tokens", b"max_tokens") != first
+    assert [list(call.parameters)[1] for call in turn.calls] == ["max_completion_tokens", "max_tokens"]
+    assert dict(scene.learned) == {(MODEL.host, MODEL.model): Form(Dialect.MINIMAX, "max_tokens")}
+
+
+def test_only_what_was_said_in_words_is_remembered() -> None:
+    """A bare 1000 before a refusal in words leaves the roles in doubt, and the cap is known."""
+    hand = Hand(BARE_1000, CAP_REFUSED, ANSWER)
+    hand.told["rehearse"][0] = stage(Persona("Nova"), scene="A long road.")
+    scene, options = hand.scene(MODEL), TurnOptions(sampling=Sampling(max_completion_tokens=80))
+    turn = hand.play(send(scene, "Where to?", options, stream=True))
+    assert [(call.dialect, list(call.parameters)[1]) for call in turn.calls] == [
+        ("minimax", "max_completion_tokens"),
+        ("openai", "max_completion_tokens"),
+        ("openai", "max_tokens"),
+    ]
+    assert dict(scene.learned) == {(MODEL.host, MODEL.model): Form(Dialect.MINIMAX, "max_tokens")}
+
+
+def test_after_words_came_no_other_form_is_tried() -> None:
+    hand = Hand([said("Sit."), TEMPLATE_RAISED], ANSWER)
+    with pytest.raises(ChatUnavailableError):
+        play(hand)
+    assert len(hand.of(Open)) == 1
+
+
+def test_another_endpoint_has_forms_of_its_own() -> None:
+    """What one host refused is neither remembered nor kept from the next."""
+    other = MODEL.evolve(base_url="http://other", dialect="minimax")
+    hand = Hand(TEMPLATE_RAISED, *[BUSY] * 3, TEMPLATE_RAISED, ANSWER)
+    scene = hand.scene(MODEL, other)
+    turn = hand.play(send(scene, "Where to?", TurnOptions(), stream=True))
+    assert [call.dialect for call in turn.calls] == ["minimax", *["strict"] * 3, "minimax", "strict"]
+    assert list(scene.learned) == [(other.host, other.model)]
 
 
 def kept(pieces: int, pace_s: float = 0.0) -> list[int]:

@@ -17,7 +17,7 @@ from roleplay.errors import (
     ChatUnavailableError,
     ContentFilteredError,
 )
-from roleplay.wire.codes import CODES, chat_error, is_refusal
+from roleplay.wire.codes import CODES, chat_error, is_refusal, is_too_long
 from roleplay.wire.resets import seconds_until_reset
 from roleplay.wire.words import service_words
 
@@ -219,3 +219,261 @@ def test_a_page_gives_its_title() -> None:
     assert chat_error(502, page).message == "502 Bad Gateway"
     assert chat_error(502, "<p>").message == "the service answered HTTP 502 and gave no reason"
     assert chat_error(502, "upstream connect error").message == "upstream connect error"
+
+
+@pytest.mark.parametrize("kind", ["invalid_request_error", "BadRequestError", "server_error", "strange"])
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (401, ChatAuthError),
+        (402, ChatQuotaError),
+        (403, ChatAuthError),
+        (429, ChatUnavailableError),
+        (500, ChatUnavailableError),
+        (503, ChatUnavailableError),
+        (524, ChatUnavailableError),
+    ],
+)
+def test_a_decisive_status_outweighs_the_type(status: int, expected: type[ChatError], kind: str) -> None:
+    """The HTTP status says who is asked to do something, whatever type stands in the body, flat or nested."""
+    nested = chat_error(status, {"error": {"message": "Incorrect API key", "type": kind, "code": None}})
+    flat = chat_error(status, {"object": "error", "message": "No.", "type": kind, "code": status})
+    assert type(nested) is type(flat) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "expected"),
+    [
+        (429, {"code": "insufficient_quota", "type": "insufficient_quota"}, ChatQuotaError),
+        (429, {"type": "exceeded_current_quota_error"}, ChatQuotaError),
+        (429, {"code": "1113"}, ChatQuotaError),
+        (403, {"code": "insufficient_user_quota"}, ChatQuotaError),
+        (401, {"code": "insufficient_quota"}, ChatAuthError),
+        (400, {"code": "billing_hard_limit_reached"}, ChatQuotaError),
+        (400, {"code": "Arrearage"}, ChatQuotaError),
+        (400, {"code": "invalid_api_key", "type": "invalid_request_error"}, ChatAuthError),
+        (400, {"code": "InvalidApiKey"}, ChatAuthError),
+        (400, {"message": "API key not valid. Please pass a valid API key."}, ChatAuthError),
+        (400, {"code": "rate_limit_exceeded", "type": "tokens"}, ChatUnavailableError),
+        (404, {"code": "model_not_found", "type": "invalid_request_error"}, ChatRequestError),
+        (400, {"code": "content_filter"}, ContentFilteredError),
+        (400, {"code": "content_policy_violation"}, ContentFilteredError),
+        (400, {"code": "DataInspectionFailed"}, ContentFilteredError),
+        (429, {"code": 429, "status": "RESOURCE_EXHAUSTED"}, ChatUnavailableError),
+        (401, {"code": "1002"}, ChatAuthError),
+        (500, {"message": "Conversation roles must alternate user/assistant"}, ChatRequestError),
+        (200, {"code": "invalid_api_key"}, ChatAuthError),
+        (200, {"code": 401, "message": "No auth credentials found"}, ChatAuthError),
+        (200, {"code": "rate_limit_exceeded"}, ChatUnavailableError),
+        (200, {"code": "model_not_found"}, ChatRequestError),
+        (200, {"type": "BadRequestError", "message": "no"}, ChatRequestError),
+        (200, {"code": "context_length_exceeded"}, ChatRequestError),
+    ],
+)
+def test_codes_in_words_are_read(status: int, error: dict[str, Any], expected: type[ChatError]) -> None:
+    """Codes come before types, quota before rates, and MiniMax's numbers elsewhere count where the status is silent."""
+    assert type(chat_error(status, {"error": error})) is expected
+    assert type(chat_error(status, {"object": "error", **error, "error": {"param": None}})) is expected
+
+
+@pytest.mark.parametrize("status", [200, 400, 413, 422, 500, 503])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "Please reduce it.", "code": "context_length_exceeded", "type": "invalid_request_error"}},
+        {"message": "Please reduce it.", "type": "invalid_request_error", "code": "context_length_exceeded"},
+        {"error": {"code": 400, "message": "no", "type": "exceed_context_size_error"}},
+        {"error": {"message": "litellm.ContextWindowExceededError: BadRequestError", "type": None, "code": "400"}},
+        {"error": "Trying to keep the first 5000 tokens. The model is loaded with context length of only 4096 tokens."},
+        {"code": "400", "error": "This model's maximum prompt length is 4096 but the request contains 5000 tokens."},
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": "The input token count (5000) exceeds the maximum number of tokens (4096)",
+                }
+            }
+        ],
+        {"error": {"message": "invalid params, context window exceeds limit (2013)"}},
+        {"error": {"message": "requested tokens exceed the context size (1024)"}},
+        {"detail": "Prompt length 5000 is greater than max_seq_len 4096"},
+        "prompt is too long: 208310 tokens > 200000 maximum",
+    ],
+)
+def test_too_long_at_any_status(status: int, body: object) -> None:
+    """What is too long is refused, never unavailable: asked again as it is, it would be refused again."""
+    error = chat_error(status, body)
+    assert isinstance(error, ChatRequestError)
+    assert error.too_long
+    assert is_too_long(error)
+    assert error.to_dict()["too_long"] is True
+
+
+@pytest.mark.parametrize("status", [401, 403, 429])
+def test_a_rate_is_never_too_long(status: int) -> None:
+    """Where the status says key or rate, words about tokens do not make a request too long."""
+    assert not is_too_long(chat_error(status, {"error": {"message": "too many tokens in the prompt"}}))
+
+
+@pytest.mark.parametrize("body", ["", {}, "<html><title>413 Request Entity Too Large</title></html>"])
+def test_the_status_413_is_too_long(body: object) -> None:
+    """Gateways say no more than that."""
+    assert is_too_long(chat_error(413, body))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"detail": "Not authenticated"}, "Not authenticated"),
+        (
+            {"detail": [{"type": "missing", "loc": ["body", "model"], "msg": "Field required", "input": {"a": 1}}]},
+            "body.model: Field required",
+        ),
+        (
+            {
+                "detail": [
+                    {"loc": ["body", "messages", 0, "role"], "msg": "Input should be 'user'"},
+                    {"loc": ["body", "stop"], "msg": "no"},
+                ]
+            },
+            "body.messages.0.role: Input should be 'user'; body.stop: no",
+        ),
+        ({"detail": {"error": {"message": "deep"}}}, "deep"),
+        (
+            {"object": "error", "message": {"detail": [{"loc": ["body", "n"], "msg": "Extra inputs"}]}},
+            "body.n: Extra inputs",
+        ),
+        ({"message": ["one", "two"]}, "one; two"),
+        ({"error": "just text"}, "just text"),
+        ({"error": "Unauthorized", "message": "The token has expired"}, "Unauthorized: The token has expired"),
+        ({"errors": [{"message": "first"}, "second"]}, "first; second"),
+        ({"msg": "short"}, "short"),
+        ({"error": {"msg": "inner"}}, "inner"),
+        ([{"error": {"code": 400, "message": "in a list", "status": "INVALID_ARGUMENT"}}], "in a list"),
+        ('[{"error": {"message": "in a text"}}]', "in a text"),
+        ({"error": {"message": '{"error": {"message": "packed"}}'}}, "packed"),
+        (
+            {
+                "error": {
+                    "message": 'litellm.BadRequestError: XException - {"error":{"message":"packed"}}\nModel Group=x'
+                }
+            },
+            "litellm.BadRequestError: XException - packed Model Group=x",
+        ),
+        (
+            {"error": {"message": "Provider returned error", "metadata": {"raw": '{"error":{"message":"upstream"}}'}}},
+            "Provider returned error: upstream",
+        ),
+        ({"error": {"message": None, "type": "overloaded_error"}}, "the service answered HTTP 400 and gave no reason"),
+        ({"error": {"message": {"a": {"b": ["c"]}}}}, "the service answered HTTP 400 and gave no reason"),
+        ("upstream connect error", "upstream connect error"),
+        ("<html><head><title>502 Bad Gateway</title>", "502 Bad Gateway"),
+        ({"error": {"message": "<html><title>Blocked</title></html>"}}, "Blocked"),
+        ("Range of input length should be [1, 30720]", "Range of input length should be [1, 30720]"),
+        ("unexpected { at 3", "unexpected { at 3"),
+        ({"error": {"message": "x" * 1000}}, "x" * 300),
+    ],
+)
+def test_the_words_are_found(body: object, words: str) -> None:
+    """Whatever envelope they come in, the user reads the server's words, and no source of a structure."""
+    error = chat_error(400, body)
+    assert error.message.startswith(words)
+    assert len(error.message) <= 300
+    assert not any(sign in error.message for sign in ("{'", "['", '{"', "None"))
+
+
+def test_no_envelope_is_read_without_end() -> None:
+    """Depth and length of what a server sends are bounded, in objects, lists and texts that hold JSON."""
+    deep: object = {"message": "the ground"}
+    wide: object = [{"error": "x"}] * 100_000
+    packed = "the ground"
+    for _ in range(200):
+        deep = {"error": [deep]}
+    for _ in range(8):
+        packed = json.dumps({"message": packed})
+    for body in (deep, wide, packed, "{" * 60_000, "[" * 60_000, '{"error":' * 9_000):
+        assert len(chat_error(400, body).message) <= 300
+
+
+def test_keys_do_not_come_back_from_within() -> None:
+    """A key in JSON inside a text is hidden as any other."""
+    raw = json.dumps({"error": {"message": "Incorrect key sk-cp-AbCdEf0123456789"}})
+    error = chat_error(400, {"error": {"message": "Provider returned error", "metadata": {"raw": raw}}})
+    assert "***" in str(error)
+    assert "AbCd" not in str(error)
+
+
+SOON = "Fri, 15 May 2026 14:00:07 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "3"}, 3.0),
+        ({"retry-after": " 0.25 "}, 0.25),
+        ({"retry-after": "3, 3"}, 3.0),
+        ({"retry-after": SOON}, 7.0),
+        ({"retry-after": "Fri, 15 May 2026 13:00:00 GMT"}, 0.0),
+        ({"retry-after": "2026-05-15T14:00:07Z"}, 7.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "9" * 15}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "30", "retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "2"}, 2.0),
+        ({"x-ms-retry-after-ms": "80"}, 0.08),
+        ({"retry-after": "2", "x-ratelimit-reset-requests": "9s"}, 2.0),
+        ({"x-ratelimit-reset-requests": "1s"}, 1.0),
+        ({"x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+        ({"x-ratelimit-reset-tokens": "120ms"}, 0.12),
+        ({"x-ratelimit-reset-requests": "2m59.56s"}, 179.56),
+        ({"x-ratelimit-reset-requests": "1h2m3s"}, 3723.0),
+        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+        (
+            {
+                "x-ratelimit-reset-requests": "8.64s",
+                "x-ratelimit-reset-tokens": "2",
+                "x-ratelimit-remaining-tokens": "0",
+            },
+            2.0,
+        ),
+        (
+            {
+                "x-ratelimit-reset-requests": "1s",
+                "x-ratelimit-reset-tokens": "9s",
+                "x-ratelimit-remaining-requests": "0",
+            },
+            1.0,
+        ),
+        ({"x-ratelimit-reset": "5"}, 5.0),
+        ({"x-ratelimit-reset": str(int(NOW.timestamp()) + 11)}, 11.0),
+        ({"x-ratelimit-reset": str((int(NOW.timestamp()) + 11) * 1000)}, 11.0),
+        ({"x-ratelimit-reset-after": "4"}, 4.0),
+        ({"ratelimit-reset": "6"}, 6.0),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_headers_name_the_pause(headers: dict[str, str], seconds: float | None, status: int) -> None:
+    """Seconds, milliseconds, dates, durations and Unix times; of the two limits, the one that is used up."""
+    error = chat_error(status, {"error": {"message": "busy"}}, now=NOW, headers=headers)
+    assert isinstance(error, ChatUnavailableError)
+    assert error.retry_after_s == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_a_limit_that_is_not_used_up_is_waited_for_at_429_alone() -> None:
+    """Many services send their limits with every answer: a fault of theirs has nothing to do with them."""
+    headers = {"x-ratelimit-reset-tokens": "20s", "x-ratelimit-remaining-tokens": "9000"}
+    waits = [chat_error(status, {}, now=NOW, headers=headers).to_dict()["retry_after_s"] for status in (429, 500)]
+    assert waits == [20.0, None]
+    inside = chat_error(200, {"error": "busy"}, headers={"x-ratelimit-reset-tokens": "20s"})
+    assert inside.to_dict()["retry_after_s"] is None
+    assert chat_error(200, {"error": "busy"}, headers={"retry-after": "20"}).to_dict()["retry_after_s"] == 20.0
+
+
+def test_headers_come_before_words_and_words_before_limits() -> None:
+    """The nearest to this refusal counts."""
+    body = {"error": {"message": "Please try again in 6s."}}
+    told = [{"retry-after": "2"}, {"x-ratelimit-reset-tokens": "9s"}]
+    assert [chat_error(429, body, headers=one).to_dict()["retry_after_s"] for one in told] == [2.0, 6.0]
+    assert not hasattr(chat_error(401, body, headers=told[0]), "retry_after_s")

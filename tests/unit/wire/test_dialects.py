@@ -7,7 +7,8 @@ import pytest
 from roleplay.domain.context import ContextMessage, Role
 from roleplay.domain.endpoint import Dialect
 from roleplay.errors import InvalidInputError
-from roleplay.wire.dialects import demands, write_messages
+from roleplay.wire.dialects import demands
+from roleplay.wire.recipes import CURRENT
 
 SYSTEM = ContextMessage(Role.SYSTEM, "Zhuge Liang", "You are Zhuge Liang.")
 NOTE = ContextMessage(Role.SYSTEM, "Zhuge Liang", "It snows.")
@@ -30,11 +31,15 @@ def assistant(text: str, name: str = "Zhuge Liang") -> ContextMessage:
 
 
 def minimax(*messages: ContextMessage) -> list[tuple[str, str, str]]:
-    return [(one["role"], one["name"], one["content"]) for one in write_messages(Dialect.MINIMAX, messages)]
+    return [(one["role"], one["name"], one["content"]) for one in CURRENT.write(Dialect.MINIMAX, messages)]
+
+
+def strict(*messages: ContextMessage) -> list[tuple[str, str]]:
+    return [(one["role"], one["content"]) for one in CURRENT.write(Dialect.STRICT, messages)]
 
 
 def openai(*messages: ContextMessage) -> list[tuple[str, str]]:
-    return [(one["role"], one["content"]) for one in write_messages(Dialect.OPENAI, messages)]
+    return [(one["role"], one["content"]) for one in CURRENT.write(Dialect.OPENAI, messages)]
 
 
 def test_demands_say_that_names_cost() -> None:
@@ -46,7 +51,7 @@ def test_demands_say_that_names_cost() -> None:
 def test_minimax_writes_all_seven_roles_with_fixed_keys() -> None:
     """Every role keeps its place, its name and its text, and the keys their order."""
     messages = [*FRONT, user("Hello."), assistant("Welcome.")]
-    written = write_messages(Dialect.MINIMAX, messages)
+    written = CURRENT.write(Dialect.MINIMAX, messages)
     assert [tuple(one) for one in written] == [("role", "name", "content")] * 8
     assert minimax(*messages) == [(one.role.value, one.name, one.text) for one in messages]
 
@@ -149,7 +154,7 @@ def test_openai_sends_no_names_but_those_of_other_speakers() -> None:
         assistant("Welcome.", "Kongming"),
         user("Yes.", "Bo"),
     ]
-    assert [tuple(one) for one in write_messages(Dialect.OPENAI, messages)] == [("role", "content")] * 4
+    assert [tuple(one) for one in CURRENT.write(Dialect.OPENAI, messages)] == [("role", "content")] * 4
     assert openai(*messages)[1:] == [
         ("user", "Bo: It is late.\n\nHello."),
         ("assistant", "Welcome."),
@@ -175,7 +180,34 @@ def test_openai_merges_late_instructions() -> None:
     ]
 
 
+def test_strict_folds_the_system_text_into_the_first_user_message() -> None:
+    """As the folded form, but with nothing but user and assistant in turn."""
+    said = [user("Hello."), assistant("Welcome."), user("Late.", "Bo"), user("Yes."), NOTE]
+    folded = openai(*FRONT, *said)
+    assert strict(*FRONT, *said) == [("user", f"{folded[0][1]}\n\nHello."), *folded[2:]]
+    assert strict(*FRONT, *said)[-1] == ("user", "Bo: Late.\n\nYes.\n\n[It snows.]")
+
+
+def test_strict_puts_the_line_before_a_greeting_behind_the_system_text() -> None:
+    """The line is a message of the history; an instruction stays with the user's next words."""
+    assert strict(SYSTEM, user("(You first.)"), NOTE, assistant("Sit."), user("Hello.")) == [
+        ("user", "# Zhuge Liang\nYou are Zhuge Liang.\n\n(You first.)"),
+        ("assistant", "Sit."),
+        ("user", "[It snows.]\n\nHello."),
+    ]
+
+
+def test_strict_begins_with_a_user_whatever_comes() -> None:
+    """Without such a line the system text leads, as a last resort a message without words."""
+    assert strict(SYSTEM, assistant("Sit.")) == [
+        ("user", "# Zhuge Liang\nYou are Zhuge Liang."),
+        ("assistant", "Sit."),
+    ]
+    assert strict(assistant("Sit.")) == [("user", "…"), ("assistant", "Sit.")]
+    assert strict(SYSTEM) == [("user", "# Zhuge Liang\nYou are Zhuge Liang.")]
+
+
 @pytest.mark.parametrize("dialect", list(Dialect))
 def test_nothing_gives_nothing(dialect: Dialect) -> None:
     """An empty context is an empty list."""
-    assert write_messages(dialect, []) == []
+    assert CURRENT.write(dialect, []) == []

@@ -128,7 +128,9 @@ class Talk:
         for argument, value in given.items():
             owner, _, name = argument.partition(".")
             of[owner][name] = value
-        endpoint = Endpoint(**{"model": "MiniMax-M2.7", "base_url": raw.url, "api_key": KEY} | of["Endpoint"])
+        endpoint = Endpoint(
+            **{"model": "MiniMax-M2.7", "base_url": raw.url, "api_key": KEY, "dialect": "minimax"} | of["Endpoint"]
+        )
         with Roleplay.open(url, model=endpoint) as rp:
             nova = rp.personas.put(Persona(**{"name": "Nova", "description": "A pilot."} | of["model_persona"]))
             human = rp.personas.put(Persona(**{"name": "Traveler"} | of["human_persona"]))

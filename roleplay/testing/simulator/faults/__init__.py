@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from roleplay.testing.simulator.faults.base import Fault, Page
 from roleplay.testing.simulator.faults.errors import (
+    BackOff,
     BaseRespInside200,
     ContextTooLong,
     ErrorCode,
@@ -17,6 +18,7 @@ from roleplay.testing.simulator.faults.errors import (
     Overloaded,
     RateLimited,
     RefuseRolePlayRoles,
+    StrictTemplate,
     TokenLimit,
     UnknownError,
     UsageLimitReached,
@@ -56,6 +58,7 @@ from roleplay.testing.simulator.faults.transport import (
 )
 
 __all__ = [
+    "BackOff",
     "BaseRespInside200",
     "CacheUsage",
     "ConnectionReset",
@@ -96,6 +99,7 @@ __all__ = [
     "SlowDrip",
     "SlowFirstByte",
     "SplitUtf8",
+    "StrictTemplate",
     "SurrogatesSplit",
     "ThinkSplit",
     "TokenLimit",

@@ -12,6 +12,7 @@ from roleplay.testing.simulator.messages import MessageRules
 from roleplay.testing.simulator.refusals import Refusal, overloaded, refusal
 from roleplay.testing.simulator.replies import dump
 from roleplay.testing.simulator.shape import Shape
+from roleplay.testing.simulator.steps import Head, Steps
 
 
 class _Refusing(Fault, ABC):
@@ -64,6 +65,21 @@ class TokenLimit(_Refusing):
 
     def refusal(self) -> Refusal:
         return refusal(1039, http=self.http)
+
+
+@dataclass(frozen=True)
+class BackOff(_Refusing):
+    """HTTP 429 or 503 with headers that say when to come again, such as `Retry-After` or `x-ratelimit-reset-tokens`."""
+
+    headers: tuple[tuple[str, str], ...] = (("Retry-After", "1"),)
+    http: int = 429
+
+    def refusal(self) -> Refusal:
+        return refusal(1002 if self.http == 429 else 1013, http=self.http)
+
+    def carry(self, steps: Steps, asked: Asked) -> Steps:
+        for step in steps:
+            yield Head(step.status, (*step.headers, *self.headers)) if isinstance(step, Head) else step
 
 
 @dataclass(frozen=True)
@@ -216,3 +232,13 @@ class RefuseRolePlayRoles(_Rule):
 
     def rules(self, rules: MessageRules) -> MessageRules:
         return replace(rules, refused_roles_code=self.code)
+
+
+@dataclass(frozen=True)
+class StrictTemplate(_Rule):
+    """The chat template raises, with this HTTP status, unless user and assistant alternate from a user on."""
+
+    http: int = 500
+
+    def rules(self, rules: MessageRules) -> MessageRules:
+        return replace(rules, template_http=self.http)
