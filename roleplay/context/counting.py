@@ -20,8 +20,11 @@ _ASCII_CHARS = re.compile("[\x00-\x7f]")
 class Counter(Protocol):
     """Counts the tokens of bare text. ``name`` is stored with every count; ``exact`` says whether it is an estimate."""
 
-    name: str
-    exact: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def exact(self) -> bool: ...
 
     def count(self, text: str) -> int:
         """Give the tokens of ``text``: 0 for no text, deterministic."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -239,12 +239,40 @@ class Endpoint(Input):
     timeout_s: Seconds = 300.0
     retry: Retry = Retry()
 
-    def __init__(self, model: str, **fields: Any) -> None:
-        said = {name: value for name, value in fields.items() if value is not None or name == "budget_tokens"}
-        _split_address(said)
-        known = _known(PROFILES.get(str(model)), said)
-        super().__init__(**{"model": model, **known, **said})
-        self.model_fields_set.difference_update(known.keys() - said.keys())  # so that ``evolve`` knows what was said
+    if TYPE_CHECKING:  # as a caller may write it: texts are taken too, and ``None`` is as not given
+
+        def __init__(  # noqa: PLR0913 - one for each field
+            self,
+            model: str,
+            *,
+            base_url: str | None = None,
+            query: str | SecretStr | None = None,
+            api_key: str | SecretStr | None = None,
+            headers: Mapping[str, str | SecretStr] | Iterable[tuple[str, str | SecretStr]] | None = None,
+            dialect: Dialect | str | None = None,
+            path: str | None = None,
+            window_tokens: int | None = None,
+            max_output_tokens: int | None = None,
+            reply_tokens: int | None = None,
+            budget_tokens: int | None = BUDGET_TOKENS,
+            stream_usage: bool | None = None,
+            cap_name: CapName | None = None,
+            connect_timeout_s: float | None = None,
+            read_timeout_s: float | None = None,
+            timeout_s: float | None = None,
+            retry: Retry | Mapping[str, Any] | None = None,
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, model: str, **fields: Any) -> None:
+            said = {name: value for name, value in fields.items() if value is not None or name == "budget_tokens"}
+            _split_address(said)
+            known = _known(PROFILES.get(str(model)), said)
+            super().__init__(**{"model": model, **known, **said})
+            self.model_fields_set.difference_update(
+                known.keys() - said.keys()
+            )  # so that ``evolve`` knows what was said
 
     def evolve(self, **changes: Any) -> Self:
         """Give a copy with ``changes``, checked like a new one.

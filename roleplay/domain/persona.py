@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field
 
-from roleplay.domain.settings import SessionSettings
-from roleplay.domain.values import Input, Key, Metadata, Name, Text, Utc, Value
+from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
+from roleplay.domain.values import NO_METADATA, Input, Key, Metadata, Name, Text, Utc, Value
 from roleplay.errors import InvalidInputError
 
 CHAR = "{{char}}"
@@ -28,6 +28,10 @@ class ExampleDialogue(Input):
     """Lines that teach a persona's voice. It goes into a context whole or not at all."""
 
     lines: Annotated[tuple[ExampleLine, ...], Field(min_length=1)]
+
+    if TYPE_CHECKING:  # as a caller may write it
+
+        def __init__(self, *, lines: Iterable[ExampleLine]) -> None: ...
 
     @classmethod
     def parse(cls, text: str, *, names: Iterable[str] = ()) -> Self:
@@ -110,8 +114,32 @@ class Persona(Input):
     settings: SessionSettings = SessionSettings()
     key: Key | None = None
 
-    def __init__(self, name: str, description: str = "", **fields: Any) -> None:
-        super().__init__(name=name, description=description, **fields)
+    if TYPE_CHECKING:  # as a caller may write it: lists are taken too, and dialogues as text
+
+        def __init__(  # noqa: PLR0913 - one for each field
+            self,
+            name: str,
+            description: str = "",
+            *,
+            personality: str = "",
+            scenario: str = "",
+            greetings: Iterable[str] = (),
+            examples: Iterable[ExampleDialogue | Sequence[ExampleLine | Mapping[str, str]] | str] = (),
+            system_prompt: str = "",
+            post_history: str = "",
+            note: str = "",
+            nickname: str | None = None,
+            tags: Iterable[str] = (),
+            metadata: Metadata = NO_METADATA,
+            extensions: Metadata = NO_METADATA,
+            settings: SessionSettings = DEFAULT_SETTINGS,
+            key: str | None = None,
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, name: str, description: str = "", **fields: Any) -> None:
+            super().__init__(name=name, description=description, **fields)
 
     @property
     def called(self) -> str:

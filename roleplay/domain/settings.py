@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -18,9 +18,9 @@ class Sampling(Input):
     ``max_output_tokens``. Where no layer says the latter, the endpoint's ``reply_tokens`` are sent.
     """
 
-    temperature: float | None = Field(None, gt=0, le=1, strict=True, description="a number in (0, 1]")
-    top_p: float | None = Field(None, gt=0, le=1, strict=True, description="a number in (0, 1]")
-    max_completion_tokens: int | None = Field(None, ge=1, strict=True, description="a whole number from 1")
+    temperature: float | None = Field(default=None, gt=0, le=1, strict=True, description="a number in (0, 1]")
+    top_p: float | None = Field(default=None, gt=0, le=1, strict=True, description="a number in (0, 1]")
+    max_completion_tokens: int | None = Field(default=None, ge=1, strict=True, description="a whole number from 1")
 
 
 REQUIRED = 100
@@ -41,11 +41,19 @@ class Fact(Input):
 
     text: Text
     name: Name = "fact"
-    depth: int | None = Field(1, ge=0, le=1000, strict=True, description="a whole number from 0 to 1000, or None")
-    priority: int = Field(60, ge=0, le=REQUIRED, strict=True, description="a whole number from 0 to 100")
+    depth: int | None = Field(
+        default=1, ge=0, le=1000, strict=True, description="a whole number from 0 to 1000, or None"
+    )
+    priority: int = Field(default=60, ge=0, le=REQUIRED, strict=True, description="a whole number from 0 to 100")
 
-    def __init__(self, text: str, **fields: Any) -> None:
-        super().__init__(text=text, **fields)
+    if TYPE_CHECKING:  # as a caller may write it
+
+        def __init__(self, text: str, *, name: str = "fact", depth: int | None = 1, priority: int = 60) -> None: ...
+
+    else:
+
+        def __init__(self, text: str, **fields: Any) -> None:
+            super().__init__(text=text, **fields)
 
 
 def _told_apart(facts: Sequence[Fact]) -> tuple[Fact, ...]:
@@ -85,14 +93,14 @@ class SessionSettings(Input):
     """
 
     sampling: Sampling = Sampling()
-    budget_tokens: int | None = Field(None, ge=1, strict=True, description="a whole number from 1")
+    budget_tokens: int | None = Field(default=None, ge=1, strict=True, description="a whole number from 1")
     model: Name | None = None
     language: Key | None = None
     time_zone: Key | None = None
-    high_water: Share | None = Field(None, description=_SHARE)
-    low_water: Share | None = Field(None, description=_SHARE)
+    high_water: Share | None = Field(default=None, description=_SHARE)
+    low_water: Share | None = Field(default=None, description=_SHARE)
     examples: ExamplePolicy | None = None
-    seed: int | None = Field(None, strict=True, ge=0, lt=2**63, description="a whole number from 0")
+    seed: int | None = Field(default=None, strict=True, ge=0, lt=2**63, description="a whole number from 0")
     facts: Facts = ()
 
 
@@ -123,7 +131,7 @@ class TurnOptions(Input):
 
     idempotency_key: Key | None = None
     on_conflict: Literal["reject", "wait", "fork"] = "reject"
-    wait_s: float = Field(30.0, ge=0, le=3600, description="seconds, at most 3600")
+    wait_s: float = Field(default=30.0, ge=0, le=3600, description="seconds, at most 3600")
     sampling: Sampling = Sampling()
     model: Endpoint | Name | None = None
     facts: Facts = ()

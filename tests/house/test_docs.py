@@ -11,9 +11,7 @@ from markdown_it import MarkdownIt
 
 from roleplay.testing import ScriptedModel, Simulator
 from tests.conftest import Ledger
-
-ROOT = Path(__file__).parents[2]
-PAGES = sorted(path for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md")) if "```python" in path.read_text())
+from tests.support.pages import PAGES, ROOT, blocks
 
 
 def test_there_are_pages() -> None:
@@ -33,16 +31,10 @@ def test_every_block_runs(
     monkeypatch.setenv("ROLEPLAY_BASE_URL", simulator.base_url)
     monkeypatch.setenv("ROLEPLAY_API_KEY", simulator.api_key)
     monkeypatch.setenv("ROLEPLAY_DIALECT", "minimax")
-    blocks = [
-        token
-        for token in MarkdownIt().parse(page.read_text())
-        if token.type == "fence" and token.info.split()[:1] == ["python"]
-    ]
     namespace: dict[str, object] = {"__name__": "__docs__"}
-    for block in blocks:
-        assert block.map is not None
-        padding = "\n" * (block.map[0] + 1)  # so that a trace names the line of the page
-        exec(compile(padding + block.content, str(page), "exec"), namespace)
+    for start, content in blocks(page):
+        padding = "\n" * start  # so that a trace names the line of the page
+        exec(compile(padding + content, str(page), "exec"), namespace)
     ledger.urls += [f"sqlite:///{path}" for path in tmp_path.glob("*.db")]
     ledger.simulators += [one for one in namespace.values() if isinstance(one, Simulator)]
     ledger.models += [one for one in namespace.values() if isinstance(one, ScriptedModel)]

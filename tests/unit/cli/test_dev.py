@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +103,34 @@ def test_a_command_that_is_none_is_refused_before_anything_is_installed(
         dev["main"](["persno"])
     assert ended.value.code == 2
     assert "there are chat, persona, " in capsys.readouterr().err
+
+
+def test_the_lowest_versions_are_those_that_are_declared(dev: dict[str, Any]) -> None:
+    """A bound that is changed is tried: each requirement of the package and its extras is pinned at its lower bound."""
+    pins = {
+        re.sub(r"[-_.]+", "-", name).lower(): version
+        for name, _, version in (line.partition("==") for line in dev["LOWEST"].read_text().splitlines())
+    }
+    declared = dev["lowest"](tomllib.loads(dev["PROJECT"].read_text())["project"])
+    assert len(declared) > 10
+    for one in declared:
+        name, _, bound = re.sub(r"\[.*?\]", "", one).partition("==")
+        pinned = pins[re.sub(r"[-_.]+", "-", name).lower()]
+        assert pinned in {bound, f"{bound}.0"}, f"{one}: run python3 dev.py pin lowest"
+
+
+def test_a_bound_is_the_first_of_its_words(dev: dict[str, Any]) -> None:
+    """Of all extras, whatever else is said."""
+    project = {"dependencies": ["a>=1.2,<3"], "optional-dependencies": {"x": ["b[c]>=4"], "y": ["d>=5.0.1"]}}
+    assert dev["lowest"](project) == ["a==1.2", "b[c]==4", "d==5.0.1"]
+
+
+@pytest.mark.parametrize("words", [["highest"], ["lowest", "lowest"]])
+def test_pin_refuses_what_it_does_not_know(
+    dev: dict[str, Any], capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """Nothing is resolved then."""
+    with pytest.raises(SystemExit) as ended:
+        dev["main"](["pin", *words])
+    assert ended.value.code == 2
+    assert "'lowest'" in capsys.readouterr().err
