@@ -339,6 +339,6 @@ def _known(profile: ModelProfile | None, said: Mapping[str, Any]) -> dict[str, A
         known["path"] = profile.path or known["path"]
     if _CHAT_PATH.search(base_url):
         known["path"] = ""
-    elif urlsplit(base_url).path:
+    elif urlsplit(base_url).path or urlsplit(base_url).hostname in profiles.VERSIONLESS_HOSTS:
         known["path"] = ChatPath.COMPLETIONS.removeprefix("/v1")
     return known

@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 MINIMAX_DOMAINS = ("minimax.io", "minimaxi.com", "minimax.cn", "minimax.chat", "minimaxi.chat")
+# Their addresses have no version before /chat/completions.
+VERSIONLESS_HOSTS = frozenset({"api.perplexity.ai"})
 NATIVE_PATH = "/v1/text/chatcompletion_v2"
 THINKING_TOKENS = 8192
 """The reply cap of models that always think: what they think counts as reply."""

@@ -61,6 +61,13 @@ def test_what_was_not_given_is_found_anew() -> None:
     assert pickle.loads(pickle.dumps(home)).evolve(base_url=AWAY) == away  # noqa: S301 - our own bytes
 
 
+def test_a_host_whose_addresses_have_no_version() -> None:
+    """Where it is known that none stands there, none is put in; what is given is taken as it is."""
+    bare = Endpoint("sonar", base_url="https://api.perplexity.ai", window_tokens=8000)
+    assert bare.url == "https://api.perplexity.ai/chat/completions"
+    assert bare.evolve(path="/v1/chat/completions").url == "https://api.perplexity.ai/v1/chat/completions"
+
+
 @pytest.mark.parametrize("domain", MINIMAX_DOMAINS)
 @pytest.mark.parametrize(
     ("host", "theirs"), [("{}", True), ("api.{}", True), ("{}.evil.example", False), ("not{}", False)]
