@@ -33,6 +33,7 @@ from roleplay.session.handle import AsyncChatSession
 from roleplay.session.ports import ports
 from roleplay.settings import Model, environment, resolve_all
 from roleplay.store import schema
+from roleplay.store.address import private
 from roleplay.store.aio import AsyncDatabase, open_async
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.checks import Finding
@@ -106,8 +107,10 @@ class AsyncRoleplay:
         observers: Sequence[Observer] = (),
     ) -> Self:
         """As ``Roleplay.open``."""
+        hidden = private(url)
+        del url  # as in ``Roleplay.open``
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
-        database = open_async(await asyncio.to_thread(schema.opened, url, migrate))
+        database = open_async(await asyncio.to_thread(schema.opened, hidden, migrate))
         transport = chat or _httpx_transport()
         try:
             engine = cls(

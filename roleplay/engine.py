@@ -32,6 +32,7 @@ from roleplay.session.handle import ChatSession
 from roleplay.session.ports import ports
 from roleplay.settings import Model, environment, resolve_all
 from roleplay.store import schema
+from roleplay.store.address import private
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.checks import Finding
 from roleplay.store.database import Database
@@ -124,8 +125,10 @@ class Roleplay:
 
         Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.
         """
+        hidden = private(url)
+        del url  # it may hold a password, and an error may be shown with the values of variables
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
-        database = schema.opened(url, migrate)
+        database = schema.opened(hidden, migrate)
         transport = chat or _requests_transport()
         try:
             engine = cls(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from contextvars import ContextVar
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 PROGRAM = "roleplay"
+#: As SQLAlchemy reads a URL, in which a password may hold signs that end a host elsewhere.
+_LOGIN = re.compile(r"([\w+]+)://(?:([^:/]*)(?::[^@]*)?@)?(.*)", re.DOTALL)
 
 
 @dataclass
@@ -33,6 +35,9 @@ def without_password(db: str) -> str:
     """Give a database as it may be printed: a URL of a server without its password and its parameters."""
     if "://" not in db or db.startswith("sqlite"):
         return db
-    parts = urlsplit(db)
-    login, at, host = parts.netloc.rpartition("@")
-    return f"{parts.scheme}://{login.partition(':')[0]}{at}{host}{parts.path}"
+    login = _LOGIN.match(db)
+    scheme, user, place = login.groups() if login else (db.partition("://")[0], None, "***")
+    place = place.partition("?")[0]
+    if "@" in place:  # the password goes on, or so it seems
+        place = "***"
+    return f"{scheme}://{place}" if user is None else f"{scheme}://{user}@{place}"

@@ -19,7 +19,8 @@ from sqlalchemy import Connection
 
 from roleplay.domain.erasure import Files
 from roleplay.errors import SettingsError, StoreError
-from roleplay.store.database import POSTGRES_OPTIONS, Database, OurErrors, Patience, postgres_url
+from roleplay.store import postgres
+from roleplay.store.database import Database, OurErrors, Patience, places_of, too_many
 
 T = TypeVar("T")
 READERS = 2
@@ -175,23 +176,24 @@ class AsyncPostgres:
             from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - needs the extra
         except ImportError:
             raise SettingsError("asyncio needs an extra: pip install 'roleplay-engine[async]'") from None
-        self._engine = create_async_engine(postgres_url(database.engine.url), **POSTGRES_OPTIONS)
+        url = postgres.with_driver(database.engine.url, for_asyncio=True)
+        try:
+            self._engine = create_async_engine(url, **postgres.OPTIONS)
+        except ImportError:
+            raise SettingsError(
+                "PostgreSQL in asyncio needs psycopg: pip install 'roleplay-engine[postgres]'"
+            ) from None
+        postgres.prepared(self._engine.sync_engine)
+        self._places = asyncio.Semaphore(places_of(self._engine.sync_engine.pool))  # who came first is served first
         database.close()  # the connection that checked the schema is of no more use
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` on a pooled connection."""
-        return await self._run(work)
+        return await self._again(work, patient=False)
 
     async def write(self, work: Callable[[Connection], T], *, patient: bool = False) -> T:
         """Run ``work`` on a pooled connection and commit it; ``patient``: also when the server went away meanwhile."""
-        if not patient:
-            return await self._run(work)
-        patience = Patience(time.monotonic())
-        while True:
-            try:
-                return await self._run(work)
-            except StoreError as error:
-                await asyncio.sleep(patience.pause_after(error, time.monotonic()))
+        return await self._again(work, patient=patient)
 
     async def wipe(self) -> Files | None:
         """Nothing: what is written over there, and when, is the server's business."""
@@ -201,6 +203,25 @@ class AsyncPostgres:
         """Close the pooled connections."""
         await self._engine.dispose()
         self._database.close()
+
+    async def _again(self, work: Callable[[Connection], T], *, patient: bool) -> T:
+        patience = Patience(lost_too=patient)
+        while True:
+            await self._take_place(patience.for_connection_s)
+            try:
+                return await self._run(work)
+            except StoreError as error:
+                pause_s = patience.pause_after(error, time.monotonic())
+            finally:
+                self._places.release()
+            await asyncio.sleep(pause_s)
+
+    async def _take_place(self, patience_s: float) -> None:
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise too_many() from None
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         with OurErrors():

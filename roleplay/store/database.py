@@ -9,22 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import (
-    ArgumentError,
-    DataError,
-    DBAPIError,
-    InterfaceError,
-    NoSuchModuleError,
-    OperationalError,
-    SQLAlchemyError,
-)
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import Pool, QueuePool
 
 from roleplay.domain.erasure import Files
 from roleplay.errors import InvalidInputError, RoleplayError, SettingsError, StoreError
-from roleplay.store import prepared
+from roleplay.store import address, postgres, prepared
+from roleplay.store.address import Address
+from roleplay.store.places import Places
 from roleplay.store.stored import unreadable
 
 T = TypeVar("T")
@@ -32,6 +27,8 @@ T = TypeVar("T")
 BUSY_TIMEOUT_S = 5.0
 LOCK_PATIENCE_S = 60.0
 SERVER_PATIENCE_S = 20.0  # below the margin of a lease, so that nobody takes over what is written at last
+CONNECTION_PATIENCE_S = 60.0  # as for a lock
+FINISH_PATIENCE_S = 600.0  # for a connection to finish a turn with, when all are in use
 REWRITE_LIMIT_BYTES = 2**30  # some seconds of work, during which writers wait
 WIPE_PATIENCE_S = 10.0
 _WIPE_LOOK_MS = 250  # how long one look for readers may keep writers waiting
@@ -47,32 +44,27 @@ class Database:
         self.engine = engine
         self.dialect = engine.dialect.name
         self._owns_engine = owns_engine
+        self._places = Places(places_of(engine.pool))
 
     @classmethod
-    def open(cls, url: str | URL) -> Self:
+    def open(cls, url: str | URL | Address) -> Self:
         """Open ``url``; nothing is connected or created yet. Raises ``SettingsError`` for a URL that cannot work."""
         return cls(open_engine(url), owns_engine=True)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction that only reads and give its result. Raises ``StoreError``."""
-        return self._run(work, "BEGIN")
+        return self._again(work, "BEGIN", patient=False)
 
     def write(self, work: Callable[[Connection], T], *, patient: bool = False) -> T:
         """Run ``work`` in a transaction and commit it; nothing of it stays when it raises.
 
         On SQLite the write lock is taken before ``work`` starts, and waited for at most ``LOCK_PATIENCE_S`` seconds, so
-        that ``work`` runs once. ``patient``: where PostgreSQL went away, ``work`` is done again for
-        ``SERVER_PATIENCE_S`` seconds. The lost transaction may have been committed, which nobody can know who was not
-        told; so that is only for work that finds its own traces and changes nothing then. Raises ``StoreError``.
+        that ``work`` runs once. Where PostgreSQL undid the transaction for the sake of another, ``work`` is done again
+        for ``SERVER_PATIENCE_S`` seconds. ``patient``: also where it went away, and when all connections are in use,
+        they are waited for longer. A lost transaction may have been committed, which nobody can know who was not told;
+        so that is only for work that finds its own traces and changes nothing then. Raises ``StoreError``.
         """
-        if not patient or self.dialect == "sqlite":
-            return self._run(work, "BEGIN IMMEDIATE")
-        patience = Patience(time.monotonic())
-        while True:
-            try:
-                return self._run(work, "BEGIN IMMEDIATE")
-            except StoreError as error:
-                time.sleep(patience.pause_after(error, time.monotonic()))
+        return self._again(work, "BEGIN IMMEDIATE", patient=patient)
 
     def wipe(self) -> Files | None:
         """Leave no byte of deleted rows in SQLite's files, and say what became of them; elsewhere ``None``.
@@ -106,6 +98,18 @@ class Database:
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise as_ours(error) from error
 
+    def _again(self, work: Callable[[Connection], T], begin: str, *, patient: bool) -> T:
+        patience = Patience(lost_too=patient)
+        while True:
+            try:
+                with self._places.one(patience.for_connection_s) as held:
+                    if not held:
+                        raise too_many()
+                    return self._run(work, begin)
+            except StoreError as error:
+                pause_s = patience.pause_after(error, time.monotonic())
+            time.sleep(pause_s)
+
     def _run(self, work: Callable[[Connection], T], begin: str) -> T:
         with OurErrors(), self.engine.connect() as connection:
             driver: Any = connection.connection.driver_connection
@@ -133,19 +137,44 @@ class Database:
             return result
 
 
-class Patience:
-    """How long a database that went away is waited for."""
+def too_many() -> StoreError:
+    """Say that all connections were in use for as long as this one was waited for."""
+    return StoreError("too many at once: all connections to the database were in use for too long; nothing was written")
 
-    def __init__(self, now: float) -> None:
-        self._give_up = now + SERVER_PATIENCE_S
+
+class Patience:
+    """How long a database is waited for: one that undid a transaction, with ``lost_too`` also one that went away."""
+
+    def __init__(self, *, lost_too: bool) -> None:
+        self._lost_too = lost_too
+        self._give_up: float | None = None
         self._pause = _FIRST_PAUSE_S
+
+    @property
+    def for_connection_s(self) -> float:
+        """How many seconds a connection is waited for, when all are in use."""
+        return FINISH_PATIENCE_S if self._lost_too else CONNECTION_PATIENCE_S
 
     def pause_after(self, error: StoreError, now: float) -> float:
         """Give the seconds until the next try. Raises ``error`` where none is worth it."""
-        if now > self._give_up or not _went_away(error.__cause__):
+        if self._give_up is None:
+            self._give_up = now + SERVER_PATIENCE_S
+        if now > self._give_up or not self._may_pass(error.__cause__):
             raise error
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
         return self._pause * (0.5 + random.random())  # noqa: S311 - spreads those who come back, guards nothing
+
+    def _may_pass(self, cause: BaseException | None) -> bool:
+        if postgres.was_undone(cause):
+            return True
+        return self._lost_too and (postgres.went_away(cause) or isinstance(cause, PoolTimeoutError))
+
+
+def places_of(pool: Pool) -> int:
+    """How many connections a pool gives at once."""
+    overflow = getattr(pool, "_max_overflow", -1)
+    size = pool.size() if isinstance(pool, QueuePool) and overflow >= 0 else 0
+    return size + overflow if size else 2**31
 
 
 def _wipe(driver: sqlite3.Connection) -> Files:
@@ -168,16 +197,6 @@ def _wipe(driver: sqlite3.Connection) -> Files:
     finally:
         driver.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
     return "too large" if too_large else "wiped"
-
-
-def _went_away(error: BaseException | None) -> bool:
-    """Whether a server could not be reached, left in mid-transaction, or undid this one for the sake of another."""
-    if not isinstance(error, DBAPIError):
-        return False
-    state = getattr(error.orig, "sqlstate", None)
-    if state is None:  # the connection was not made or broke
-        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-    return state.startswith(("08", "57P")) or state in {"40001", "40P01"}
 
 
 def _patiently(execute: Callable[[str], object], statement: str, patience_s: float | None = None) -> None:
@@ -216,10 +235,23 @@ class OurErrors:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is None or isinstance(error, RoleplayError):
             return
+        if isinstance(error, DBAPIError) and error.statement is None:
+            without_frames(error)
         if isinstance(error, SQLAlchemyError | sqlite3.Error | UnicodeEncodeError):
             raise as_ours(error) from error
         if isinstance(error, ValueError):
             raise unreadable("a row", error) from None
+
+
+def without_frames(error: BaseException | None) -> None:
+    """Let go of the frames in which a connection was made: the password stands in them, for whoever shows a traceback
+    with the values of its variables."""
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        if isinstance(error, DBAPIError):
+            without_frames(error.orig)
+        without_frames(error.__context__)
+        error = error.__cause__
 
 
 def as_ours(error: SQLAlchemyError | sqlite3.Error | UnicodeEncodeError) -> StoreError | InvalidInputError:
@@ -228,27 +260,29 @@ def as_ours(error: SQLAlchemyError | sqlite3.Error | UnicodeEncodeError) -> Stor
         return InvalidInputError("text", f"holds a lone surrogate at character {error.start}")
     if isinstance(error, DataError) and "NUL" in str(error.orig):  # PostgreSQL's driver lets none through
         return InvalidInputError("text", "holds a NUL character")
+    if isinstance(error, PoolTimeoutError):
+        return too_many()
+    if postgres.takes_no_writes(error):
+        return StoreError(
+            "the database takes no writes: it is a read-only replica, or default_transaction_read_only is on"
+        )
     cause = error.orig if isinstance(error, DBAPIError) else error
     first_line = str(cause).strip().split("\n", 1)[0] or type(cause).__name__
     return StoreError(f"the database failed: {first_line[:300]}")
 
 
-def open_engine(url: str | URL) -> Engine:
+def open_engine(url: str | URL | Address) -> Engine:
     """Make an engine set up as this package needs it, for SQLite or PostgreSQL.
 
-    Raises ``SettingsError`` when the URL cannot be read, names another database, or its driver is missing.
+    Raises ``SettingsError`` when the URL cannot be read, names another database, or its driver cannot work or is
+    missing.
     """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # the latter for a port that is no number, with the text around it
-        raise SettingsError(
-            "the database URL cannot be read; write for example sqlite:///chats.db or postgresql://user@host/name"
-        ) from None
-    backend = parsed.get_backend_name()
+    url = address.private(url)
+    parsed = address.read(url)
     if parsed.drivername in {"sqlite", "sqlite+pysqlite"}:
         return _sqlite(parsed)
-    if backend == "postgresql":
-        return _postgresql(parsed)
+    if parsed.get_backend_name() in postgres.BACKENDS:
+        return postgres.open_engine(parsed)
     raise SettingsError(f"databases of the kind {parsed.drivername!r} are not supported; use sqlite or postgresql")
 
 
@@ -277,24 +311,3 @@ def _set_up_sqlite(dbapi: sqlite3.Connection, _record: object) -> None:
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA secure_delete = ON")  # so that a text which is replaced leaves no copy to erase later
     cursor.close()
-
-
-POSTGRES_OPTIONS: dict[str, Any] = {
-    "hide_parameters": True,
-    "pool_pre_ping": True,
-    "pool_size": 8,
-    "max_overflow": 24,
-    "connect_args": {"prepare_threshold": None},  # works behind a transaction-pooling proxy
-}
-
-
-def postgres_url(url: URL) -> URL:
-    """Name psycopg as the driver where the URL names none."""
-    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
-
-
-def _postgresql(url: URL) -> Engine:
-    try:
-        return create_engine(postgres_url(url), **POSTGRES_OPTIONS)
-    except (ModuleNotFoundError, NoSuchModuleError):
-        raise SettingsError("PostgreSQL needs a driver: pip install 'roleplay-engine[postgres]'") from None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, distinct, func, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, distinct, func, select, text
 
 from roleplay.domain.erasure import Counts
 from roleplay.errors import NotFoundError
@@ -97,6 +97,12 @@ _PERSONA = select(_p.id).where(
 _LOCK_PERSONA = (
     select(_p.id).where(_p.tenant == bindparam("tenant"), _p.id == bindparam("what")).with_for_update(),
     select(_v.version).where(_v.tenant == bindparam("tenant"), _v.persona_id == bindparam("what")).with_for_update(),
+)
+#: Citus changes many servers at once, after which it takes no change of a table that all of them have in the same
+#: transaction, as personas may be. Elsewhere there is no such setting, and nothing is set.
+_ONE_SERVER_AFTER_THE_OTHER = text(
+    "SELECT set_config('citus.multi_shard_modify_mode', 'sequential', true) "
+    "WHERE current_setting('citus.multi_shard_modify_mode', true) IS NOT NULL"
 )
 
 
@@ -205,6 +211,8 @@ def erase_session(
     """Delete a session with all its rows. Gives who holds a turn of it instead, having deleted nothing; ``None`` when
     it is gone already or is not meant any more."""
     tenant = meant.tenant
+    if meant.by == "persona":
+        _one_after_the_other(connection)
     try:
         sessions.lock(connection, tenant, session_id)
     except NotFoundError:
@@ -219,11 +227,17 @@ def erase_session(
 
 def erase_persona(connection: Connection, tenant: str, whose: str) -> Counts | int:
     """Delete a persona in all its versions. Gives how many sessions pin it instead, having deleted nothing."""
+    _one_after_the_other(connection)
     for lock in _LOCK_PERSONA:  # on PostgreSQL, who is about to seat it waits here, or is waited for
         connection.execute(lock, {"tenant": tenant, "what": whose})
     if pins := pinned_by(connection, tenant, whose):
         return pins
     return _delete(connection, tenant, whose, OF_PERSONA)
+
+
+def _one_after_the_other(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(_ONE_SERVER_AFTER_THE_OTHER)
 
 
 def _delete(connection: Connection, tenant: str, whose: str, rows: Sequence[tuple[type[Base], str]]) -> Counts:

@@ -6,6 +6,8 @@ import os
 import threading
 import time
 
+ID_LENGTH = 36
+
 _lock = threading.Lock()
 _last = 0
 

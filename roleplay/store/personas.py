@@ -18,6 +18,7 @@ from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, Store
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import ConflictError, InvalidInputError, NotFoundError
 from roleplay.store.cursors import after, numbered, page_of
+from roleplay.store.ids import ID_LENGTH
 from roleplay.store.stored import reads
 from roleplay.store.tables import ExampleDialogueRow, ExampleLineRow, PersonaRow, PersonaVersionRow, table
 
@@ -89,6 +90,7 @@ _BY_AGE = (
     .order_by(_p.id)
     .limit(bindparam("most"))
 )
+_ID = select(_p.id).where(_p.tenant == bindparam("tenant"), _p.id == bindparam("id"))
 _IDS_FROM = (
     select(_p.id)
     .where(_p.tenant == bindparam("tenant"), _p.id >= bindparam("low"), _p.id < bindparam("high"))
@@ -217,6 +219,10 @@ def synced(connection: Connection, tenant: str) -> dict[str, Synced]:
 
 def ids_with_prefix(connection: Connection, tenant: str, prefix: str) -> list[str]:
     """Give at most two ids that begin with ``prefix``, so that a caller sees whether it is unique."""
+    if len(prefix) > ID_LENGTH:
+        return []
+    if len(prefix) == ID_LENGTH:
+        return list(connection.execute(_ID, {"tenant": tenant, "id": prefix}).scalars())
     where = {"tenant": tenant, "low": prefix, "high": prefix + "g"}  # after every digit of an id, in any collation
     return [row.id for row in connection.execute(_IDS_FROM, where)]
 

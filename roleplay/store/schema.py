@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import URL, Connection, inspect, text
 
 from roleplay.errors import SchemaError, StoreError
+from roleplay.store import postgres
+from roleplay.store.address import Address
 from roleplay.store.database import Database
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ _LOCK = 0x726F6C65706C6179  # "roleplay" in ASCII: the advisory lock that upgrad
 _UPGRADE = "run: roleplay db upgrade"
 
 
-def opened(url: str, migrate: Migrate | None) -> Database:
+def opened(url: str | URL | Address, migrate: Migrate | None) -> Database:
     """Open a database and make sure of its schema, as ``prepare`` says; nothing stays open when it raises.
 
     Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.
@@ -69,11 +71,16 @@ def check(found: str | None) -> None:
 
 
 def revision(database: Database) -> str | None:
-    """Read the revision of the schema, ``None`` when there is none."""
+    """Read the revision of the schema, ``None`` when there is none.
+
+    Raises ``SettingsError`` for a database that cannot hold every character.
+    """
     return database.read(_read_revision)
 
 
 def _read_revision(connection: Connection) -> str | None:
+    if connection.dialect.name == "postgresql":
+        postgres.check_encoding(connection)
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     row = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).first()  # noqa: S608 - a constant

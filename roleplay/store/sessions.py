@@ -17,6 +17,7 @@ from roleplay.domain.settings import SessionSettings
 from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import personas
 from roleplay.store.cursors import after, page_of
+from roleplay.store.ids import ID_LENGTH
 from roleplay.store.prepared import Prepared
 from roleplay.store.stored import absent, as_numbers, as_text, reads
 from roleplay.store.tables import (
@@ -136,6 +137,7 @@ _INFO = (
 _ONE = _INFO.where(_s.id == bindparam("session"))
 _LIST = _INFO.order_by(_s.last_turn_at.desc(), _s.id.desc())
 _BY_AGE = _INFO.where(_s.id > bindparam("after")).order_by(_s.id).limit(bindparam("most"))
+_ID = select(_s.id).where(_HERE)
 _IDS_FROM = (
     select(_s.id)
     .where(_s.tenant == bindparam("tenant"), _s.id >= bindparam("low"), _s.id < bindparam("high"))
@@ -164,8 +166,7 @@ _NEW_REVISION = (
     .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"))
     .values(revision=_s.revision + 1, version=_s.version + 1)
 )
-_IS_THERE = select(_s.id).where(_HERE)
-_LOCK = _IS_THERE.with_for_update()
+_LOCK = _ID.with_for_update()
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +268,7 @@ def _persona(connection: Connection, tenant: str, participant: Participant) -> S
 
 def missing(connection: Connection, tenant: str, session_id: str, what: str) -> StoreError | NotFoundError:
     """Tell a session of which ``what`` is lost from one that is not there."""
-    is_there = connection.execute(_IS_THERE, {"tenant": tenant, "session": session_id}).first()
+    is_there = connection.execute(_ID, {"tenant": tenant, "session": session_id}).first()
     return NotFoundError("session", session_id) if is_there is None else absent(what, f"session {session_id}")
 
 
@@ -341,15 +342,23 @@ def add_revision(
 
 def get(connection: Connection, tenant: str, session_id: str) -> SessionInfo:
     """Give a session as it stands. Raises ``NotFoundError``."""
-    row = connection.execute(_ONE, {"tenant": tenant, "session": session_id}).first()
+    row = None
+    if len(session_id) <= ID_LENGTH:  # another server may cut a longer text to the column's length
+        row = connection.execute(_ONE, {"tenant": tenant, "session": session_id}).first()
     if row is None:
         raise NotFoundError("session", session_id)
-    return _infos(connection, tenant, [row])[0]
+    cast = _cast(connection, {"tenant": tenant, "session": session_id, "revision": row.revision})
+    return _info(row, tuple(cast))
 
 
 def ids_with_prefix(connection: Connection, tenant: str, prefix: str, *, owner: str | None) -> list[str]:
     """Give at most two ids that begin with ``prefix``, so that a caller sees whether it is unique; of ``owner`` only,
-    if one is named."""
+    if one is named. A whole id is looked up as it is, so that an engine which spreads sessions asks one server."""
+    if len(prefix) > ID_LENGTH:
+        return []
+    if len(prefix) == ID_LENGTH:
+        statement, mine = _of(_ID, owner)
+        return [row.id for row in connection.execute(statement, {"tenant": tenant, "session": prefix} | mine)]
     where = {"tenant": tenant, "low": prefix, "high": prefix + "g"}  # after every digit of an id, in any collation
     statement, mine = _of(_IDS_FROM, owner)
     return [row.id for row in connection.execute(statement, where | mine)]

@@ -30,6 +30,7 @@ MERGE_AT = 48
 MERGE_EARLY_AT = 4
 EARLY = 16
 RECOUNT_LIMIT = 500
+WAITING_LIMIT = 1_000
 
 
 @dataclass(slots=True)
@@ -40,7 +41,8 @@ class Learned:
     needs: DialectDemands
     fit: Fit
     prices: Prices = field(init=False)
-    waiting: deque[Observation] = field(default_factory=deque)
+    waiting: deque[Observation] = field(default_factory=lambda: deque(maxlen=WAITING_LIMIT))
+    put_off: int = 0
     urgent: bool = False
     warned: bool = False
 
@@ -62,8 +64,15 @@ class Learned:
                 batch.append(self.waiting.popleft())
         return batch
 
+    def put_back(self, batch: Sequence[Observation]) -> None:
+        """Keep what could not be merged, the latest of it, until as much again has come together."""
+        kept = [*batch, *self.take_waiting()][-WAITING_LIMIT:]
+        self.waiting.extend(kept)
+        self.put_off = len(kept)
+
     def merged(self, fit: Fit) -> None:
         """Let what was merged be in force with what others merged, unless more is known here by now."""
+        self.put_off = 0
         fit = learn(fit, prior(self.needs), list(self.waiting))
         if fit.observations >= self.fit.observations:
             self.take(fit)
@@ -94,7 +103,7 @@ class Learned:
     def is_due(self) -> bool:
         """Whether enough waits to be merged; a refusal or a finding, others should know at once."""
         enough = MERGE_AT if self.fit.observations > EARLY else MERGE_EARLY_AT
-        return self.urgent or len(self.waiting) >= enough
+        return self.urgent or len(self.waiting) >= min(self.put_off + enough, WAITING_LIMIT)
 
 
 Memory = MutableMapping[Subject, Learned]
@@ -126,15 +135,18 @@ def to_warn_of(memory: Memory, of: Subject) -> str | None:
 
 
 def merge_due(memory: Memory, tenant: str, now: Callable[[], datetime]) -> Steps[None]:
-    """Write what was learned about a tenant's models, where enough of it waits."""
+    """Write what was learned about a tenant's models, where enough of it waits.
+
+    No turn fails with it: what cannot be written waits on.
+    """
     for of, known in list(memory.items()):
         if of.tenant == tenant and known.is_due:
             batch = known.take_waiting()
             try:
                 fit = yield from write(_merging(of, known, batch, now()))
             except StoreError:
-                known.waiting.extendleft(reversed(batch))
-                raise
+                known.put_back(batch)
+                return
             known.merged(fit)
 
 

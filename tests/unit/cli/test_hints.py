@@ -63,6 +63,9 @@ def test_a_key_is_printed_so_that_it_can_be_typed(spoken: Command, tmp_path: Pat
 def test_a_password_is_not_printed() -> None:
     """Neither from the login nor from the parameters; a file may be called what it likes."""
     assert without_password("postgresql://ann:secret@host:5/name?password=secret") == "postgresql://ann@host:5/name"
+    assert without_password("postgresql://host:5/name") == "postgresql://host:5/name"
+    assert without_password("postgresql://ann:se#c?r/et@host/name") == "postgresql://ann@host/name"
+    assert without_password("postgresql://ann:sec@r/et@host/name") == "postgresql://ann@***"
     assert without_password("sqlite:///a:b@c.db?timeout=3") == "sqlite:///a:b@c.db?timeout=3"
 
 

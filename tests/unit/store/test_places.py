@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import threading
+import time
+
+from roleplay.store.places import Places
+
+
+def test_who_came_first_is_served_first() -> None:
+    places, served, begun = Places(1), [], []
+
+    def come(number: int) -> None:
+        with places.one(10) as held:
+            assert held
+            served.append(number)
+
+    with places.one(0) as held:
+        assert held
+        for number in range(20):
+            begun.append(threading.Thread(target=come, args=(number,)))
+            begun[-1].start()
+            while len(places._waiting) <= number:
+                time.sleep(0.001)
+    for thread in begun:
+        thread.join()
+    assert served == list(range(20))
+
+
+def test_who_waits_too_long_goes_and_takes_no_place() -> None:
+    places = Places(1)
+    with places.one(0):
+        for _ in range(3):
+            with places.one(0.01) as held:
+                assert not held
+    for _ in range(3):
+        with places.one(0) as held:
+            assert held
