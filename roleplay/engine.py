@@ -28,6 +28,7 @@ from roleplay.errors import StoreError
 from roleplay.exchange.persona_files import read_folder
 from roleplay.replay import Replay
 from roleplay.session.drive import GRACE_S, Backstage
+from roleplay.session.gate import OPENINGS, Gate
 from roleplay.session.handle import ChatSession
 from roleplay.session.ports import ports
 from roleplay.settings import Model, environment, resolve_all
@@ -92,7 +93,7 @@ class Roleplay:
         self.replay = Replay(backstage, company.tenant)
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913 - the door takes keywords, and each has a default
         cls,
         url: str,
         *,
@@ -107,6 +108,7 @@ class Roleplay:
         guard_timeout_s: float = NO_WATCH.guard_timeout_s,
         keep_originals: bool = False,
         observers: Sequence[Observer] = (),
+        openings: int = OPENINGS,
     ) -> Self:
         """Open a database and a model.
 
@@ -120,10 +122,13 @@ class Roleplay:
 
         ``guards`` are asked about every human line before it is stored and every reply before it is stored or shown,
         for ``guard_timeout_s`` seconds each; ``keep_originals`` keeps what they did not allow. ``observers`` are told
-        of turns after the fact.
+        of turns after the fact. ``openings`` is how many requests may connect and be sent at the same moment; what is
+        above it waits its turn, so that any number of replies can be begun at once. It bounds neither how many answers
+        are waited for nor how many are read, and has no part in a ``chat`` of your own.
 
-        Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.
+        Raises ``InvalidInputError``, ``SettingsError``, ``SchemaError`` and ``StoreError``.
         """
+        gate = Gate(openings)
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         database = schema.opened(url, migrate)
         transport = chat or _requests_transport()
@@ -144,7 +149,8 @@ class Roleplay:
             database.close()
             raise
         engine._owned += [database.close]
-        engine._backstage.owns_transport = chat is None
+        if chat is None:
+            engine._backstage.owns_transport, engine._backstage.gate = True, gate
         return engine
 
     def for_tenant(

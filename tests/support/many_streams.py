@@ -108,7 +108,6 @@ class Crowd:
             base_url=order.base_url,
             api_key=order.key,
             dialect="minimax",
-            connect_timeout_s=60,
             retry={"attempts": 1},
         )
         async with await AsyncRoleplay.open(order.url, model=endpoint) as rp:
