@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Iterable
 from typing import Any
@@ -102,6 +103,9 @@ class _Stream(httpcore.AsyncNetworkStream):
         except TimeoutError as error:
             await self.aclose()
             raise httpcore.ConnectTimeout from error
+        except asyncio.CancelledError:
+            await self.aclose()  # nobody else closes it
+            raise
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -13,6 +12,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 TICK_S = 0.25
+LATE_S = 0.1
+LATE_COUNTS_S = 0.02
 _TOO_MANY_FILES = "this process has too many open files (raise the limit, as with 'ulimit -n', or begin less at once)"
 _LACKS = {
     errno.EMFILE: _TOO_MANY_FILES,
@@ -62,23 +63,26 @@ def _can_open() -> bool:
 
 
 async def within(work: Coroutine[Any, Any, T], seconds: float | None) -> T:
-    """Wait for ``work``, for ``seconds`` in which the event loop went round. Raises ``TimeoutError`` after them.
+    """Wait for ``work``, for ``seconds`` in which the event loop was free. Raises ``TimeoutError`` after them.
 
-    A loop that stands still, or has thousands of things to do, is no fault of a host that answered meanwhile: of each
-    round, ``TICK_S`` seconds are counted at most, and what is done when it ends is done in time.
+    A loop that stands still, or has thousands of things to do, is no fault of a host that answered meanwhile: what is
+    done when the loop comes round is done in time, and a round that came late counts little.
     """
     task = asyncio.ensure_future(work)
-    left = seconds
+    clock = asyncio.get_running_loop().time
+    left = float("inf") if seconds is None else seconds
     try:
         while not task.done():
-            if left is not None and left <= 0:
-                raise TimeoutError
-            tick = None if left is None else min(TICK_S, left)
+            if left <= 0:
+                raise TimeoutError  # noqa: TRY301 - it is cancelled below, as for any other error
+            tick, began = min(TICK_S, left), clock()
             await asyncio.wait((task,), timeout=tick)
-            left = None if left is None or tick is None else left - tick
+            late = clock() - began - tick > LATE_S
+            left -= LATE_COUNTS_S if late else tick
         return task.result()
-    finally:
-        if not task.done():
-            task.cancel()
-            with contextlib.suppress(BaseException):
-                await asyncio.wait((task,))
+    except BaseException:
+        task.cancel()
+        await asyncio.wait((task,))
+        if not task.cancelled() and task.exception() is None and hasattr(made := task.result(), "aclose"):
+            await made.aclose()  # it was made after all, and nobody takes it
+        raise
