@@ -13,7 +13,7 @@ from typing import TextIO
 from roleplay.errors import InvalidInputError
 
 _ESCAPE = "roleplay.escape"
-_escaped: set[str] = set()
+_escaped: set[str] = set()  # the characters that became escapes
 
 
 def prepare() -> None:
@@ -38,12 +38,11 @@ def prepare() -> None:
 def tell_of_escapes() -> None:
     """Say on standard error that a terminal could not show some characters, and how they were written."""
     if _escaped:
-        encodings = ", ".join(sorted(_escaped))
         _escaped.clear()
         with suppress(OSError):  # whom it would be told has gone
             sys.stderr.write(
-                f"roleplay: this terminal ({encodings}) cannot show some characters, which are written as \\uXXXX; "
-                "into a file or a pipe all of them go as UTF-8\n"
+                f"roleplay: this terminal ({sys.stdout.encoding}) cannot show some characters, which are written as "
+                "\\uXXXX; into a file or a pipe all of them go as UTF-8\n"
             )
             sys.stderr.flush()
 
@@ -70,9 +69,10 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
     """Write what an encoding does not have as JSON escapes it, so that nothing becomes ``?``."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    if error.encoding.lower().replace("_", "-") not in {"utf-8", "utf8"}:
-        _escaped.add(error.encoding)
-    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+    lacking = error.object[error.start : error.end]
+    if error.encoding.lower() not in {"utf-8", "utf8"}:
+        _escaped.update(lacking)
+    return json.dumps(lacking)[1:-1], error.end
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

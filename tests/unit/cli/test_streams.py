@@ -7,18 +7,16 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from roleplay.testing import Simulator
-from tests.conftest import KEY
+from tests.conftest import KEY, Ledger
 
 PERSONA = "name: Mira\nkey: mira\ndescription: 旅館の女将。 😊 é\n"
 ENCODINGS = {
     "cp1252": {"PYTHONIOENCODING": "cp1252"},
-    "ascii": {"PYTHONIOENCODING": "ascii"},
     "ascii, strict": {"PYTHONIOENCODING": "ascii:strict"},
     "C": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
     "UTF-16": {"PYTHONIOENCODING": "utf-16"},
@@ -30,12 +28,15 @@ class Shell:
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
+        self.streams = {name: value for name, value in environment.items() if name.startswith(("LC_", "PYTHON"))}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
         self._environment = kept | {"ROLEPLAY_DB": str(folder / "own.db"), "NO_COLOR": "1"} | environment
 
     def run(self, *arguments: str, typed: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run a command on pipes."""
-        return subprocess.run(self._command(arguments), input=typed, capture_output=True, env=self._environment)
+        return subprocess.run(
+            self._command(arguments), input=typed, capture_output=True, check=False, env=self._environment
+        )
 
     def seen(self, *arguments: str) -> str:
         """Run a command on a terminal and give what is seen there."""
@@ -53,7 +54,7 @@ class Shell:
         finally:
             os.close(ours)
             process.wait(60)
-        return shown.decode("cp1252").replace("\r\n", "\n")
+        return shown.decode(self._environment["PYTHONIOENCODING"]).replace("\r\n", "\n")
 
     def _command(self, arguments: tuple[str, ...]) -> list[str]:
         program = "import sys; from roleplay.cli.main import run; run()"
@@ -61,12 +62,12 @@ class Shell:
 
 
 @pytest.fixture(params=ENCODINGS)
-def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
     """A shell of an encoding, with a stored persona."""
     one = Shell(tmp_path, **ENCODINGS[request.param])
     (tmp_path / "mira.yaml").write_text(PERSONA, encoding="utf-8")
     assert one.run("persona", "add", str(tmp_path / "mira.yaml")).returncode == 0
-    yield one
+    return one
 
 
 def test_what_is_shown_into_a_file_is_the_same_persona(shell: Shell) -> None:
@@ -83,19 +84,19 @@ def test_what_is_shown_into_a_file_is_the_same_persona(shell: Shell) -> None:
 
 def test_errors_in_a_pipe_are_utf_8_too(shell: Shell) -> None:
     """For people and for scripts."""
-    assert "旅館" in shell.run("persona", "show", "旅館").stderr.decode("utf-8") or os.name != "posix"
     told = shell.run("chat", "mira", "-m", " ", "--json").stderr.decode("utf-8")
     assert json.loads(told)["slug"] == "invalid_input"
 
 
-def test_what_is_piped_in_is_read_as_utf_8(shell: Shell, simulator: Simulator, tmp_path: Path) -> None:
+def test_what_is_piped_in_is_read_as_utf_8(shell: Shell, simulator: Simulator, ledger: Ledger) -> None:
     """Whatever the locale: what was said is stored and sent as it was typed."""
+    ledger.urls.append(f"sqlite:///{shell.folder / 'own.db'}")
     one = Shell(
-        tmp_path,
+        shell.folder,
         ROLEPLAY_BASE_URL=simulator.base_url,
         ROLEPLAY_API_KEY=KEY,
         ROLEPLAY_DIALECT="minimax",
-        **{name: value for name, value in shell._environment.items() if name.startswith(("LC_", "PYTHON"))},
+        **shell.streams,
     )
     said = one.run("chat", "mira", "--json", typed="\ufeff空いていますか é\r\n".encode())
     assert json.loads(said.stdout.decode("utf-8"))["human"] == "空いていますか é"
@@ -108,7 +109,7 @@ def test_a_terminal_shows_an_escape_and_says_so(tmp_path: Path) -> None:
     shell.run("persona", "add", str(tmp_path / "mira.yaml"))
     seen = shell.seen("persona", "show", "mira")
     assert r"description: \u65c5\u9928\u306e\u5973\u5c06\u3002 \ud83d\ude0a é" in seen
-    assert "this terminal (cp1252) cannot show some characters" in seen.replace("charmap", "cp1252")
+    assert "this terminal (cp1252) cannot show some characters" in seen
     assert "cannot show" not in Shell(tmp_path, PYTHONIOENCODING="utf-8").seen("persona", "show", "mira")
 
 
