@@ -29,6 +29,7 @@ from roleplay.errors import StoreError
 from roleplay.exchange.persona_files import read_folder
 from roleplay.replay import AsyncReplay
 from roleplay.session.drive import GRACE_S, AsyncBackstage
+from roleplay.session.gate import OPENINGS, AsyncGate
 from roleplay.session.handle import AsyncChatSession
 from roleplay.session.ports import ports
 from roleplay.settings import Model, environment, resolve_all
@@ -90,7 +91,7 @@ class AsyncRoleplay:
         self.replay = AsyncReplay(backstage, company.tenant)
 
     @classmethod
-    async def open(
+    async def open(  # noqa: PLR0913 - the door takes keywords, and each has a default
         cls,
         url: str,
         *,
@@ -105,10 +106,12 @@ class AsyncRoleplay:
         guard_timeout_s: float = NO_WATCH.guard_timeout_s,
         keep_originals: bool = False,
         observers: Sequence[Observer] = (),
+        openings: int = OPENINGS,
     ) -> Self:
         """As ``Roleplay.open``."""
         hidden = private(url)
         del url  # as in ``Roleplay.open``
+        gate = AsyncGate(openings)
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         database = open_async(await asyncio.to_thread(schema.opened, hidden, migrate))
         transport = chat or _httpx_transport()
@@ -129,6 +132,7 @@ class AsyncRoleplay:
             await database.close()
             raise
         engine._owned += [database.close] if chat is not None else [transport.close, database.close]
+        engine._backstage.gate = gate if chat is None else None
         return engine
 
     def for_tenant(

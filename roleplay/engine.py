@@ -28,6 +28,7 @@ from roleplay.errors import StoreError
 from roleplay.exchange.persona_files import read_folder
 from roleplay.replay import Replay
 from roleplay.session.drive import GRACE_S, Backstage
+from roleplay.session.gate import OPENINGS, Gate
 from roleplay.session.handle import ChatSession
 from roleplay.session.ports import ports
 from roleplay.settings import Model, environment, resolve_all
@@ -93,7 +94,7 @@ class Roleplay:
         self.replay = Replay(backstage, company.tenant)
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913 - the door takes keywords, and each has a default
         cls,
         url: str,
         *,
@@ -108,6 +109,7 @@ class Roleplay:
         guard_timeout_s: float = NO_WATCH.guard_timeout_s,
         keep_originals: bool = False,
         observers: Sequence[Observer] = (),
+        openings: int = OPENINGS,
     ) -> Self:
         """Open a database and a model.
 
@@ -121,12 +123,15 @@ class Roleplay:
 
         ``guards`` are asked about every human line before it is stored and every reply before it is stored or shown,
         for ``guard_timeout_s`` seconds each; ``keep_originals`` keeps what they did not allow. ``observers`` are told
-        of turns after the fact.
+        of turns after the fact. ``openings`` is how many requests may connect and be sent at the same moment; what is
+        above it waits its turn, so that any number of replies can be begun at once. It bounds neither how many answers
+        are waited for nor how many are read, and has no part in a ``chat`` of your own.
 
-        Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.
+        Raises ``InvalidInputError``, ``SettingsError``, ``SchemaError`` and ``StoreError``.
         """
         hidden = private(url)
         del url  # it may hold a password, and an error may be shown with the values of variables
+        gate = Gate(openings)
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         database = schema.opened(hidden, migrate)
         transport = chat or _requests_transport()
@@ -147,7 +152,8 @@ class Roleplay:
             database.close()
             raise
         engine._owned += [database.close]
-        engine._backstage.owns_transport = chat is None
+        if chat is None:
+            engine._backstage.owns_transport, engine._backstage.gate = True, gate
         return engine
 
     def for_tenant(

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
 
+from roleplay.chat.overload import shortage
 from roleplay.chat.queries import cause_of, hide
 from roleplay.domain.endpoint import Endpoint
 from roleplay.errors import ChatUnavailableError, SettingsError
@@ -41,8 +43,13 @@ class HttpxTransport:
         self._idle: dict[str, list[httpx.AsyncClient]] = {}
         self._clients: set[httpx.AsyncClient] = set()
 
-    async def open(self, endpoint: Endpoint, request: WireRequest) -> HttpxAnswer:
-        """Post ``request`` and wait for the head of its answer. Raises ``ChatUnavailableError`` when none comes."""
+    async def open(
+        self, endpoint: Endpoint, request: WireRequest, sent: Callable[[], object] | None = None
+    ) -> HttpxAnswer:
+        """Post ``request`` and wait for the head of its answer. Raises ``ChatUnavailableError`` when none comes.
+
+        ``sent`` is called when the request was sent.
+        """
         headers = {
             b"Content-Type": b"application/json",
             b"Accept": b"text/event-stream" if request.stream else b"application/json",
@@ -55,6 +62,8 @@ class HttpxTransport:
         give_back = partial(self._give_back, endpoint.base_url, http)
         try:
             post = http.build_request("POST", _url(endpoint), content=request.body, headers=headers, timeout=timeout)
+            if sent is not None:
+                post.extensions["trace"] = _telling(sent)
             async with asyncio.timeout_at(deadline):
                 response = await http.send(post, stream=True, follow_redirects=False, auth=_no_netrc)
         except BaseException as error:
@@ -150,6 +159,19 @@ def _given(endpoint: Endpoint) -> dict[bytes, bytes]:
     return headers
 
 
+def _telling(sent: Callable[[], object]) -> Callable[[str, dict[str, Any]], Awaitable[None]]:
+    """Give what ``httpx`` is to tell its steps to: where it begins to wait for the head, all was sent.
+
+    A request to a proxy, which opens the way, comes before ours.
+    """
+
+    async def trace(step: str, info: dict[str, Any]) -> None:
+        if step.endswith("receive_response_headers.started") and info["request"].method == b"POST":
+            sent()
+
+    return trace
+
+
 def _no_netrc(request: httpx.Request) -> httpx.Request:
     """Stand in for authentication, so that no ``.netrc`` entry takes the key's place."""
     return request
@@ -157,6 +179,8 @@ def _no_netrc(request: httpx.Request) -> httpx.Request:
 
 def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:
     """Say what failed without the cause's own text, which may hold addresses and headers."""
+    if lacks := shortage(error):
+        return ChatUnavailableError(f"{lacks}: no connection to {endpoint.host} could be opened")
     if isinstance(error, httpx.ConnectTimeout):
         what = f"did not accept a connection within {endpoint.connect_timeout_s:g} s"
     elif isinstance(error, httpx.TimeoutException):

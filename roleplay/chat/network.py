@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import httpcore
 import httpx
 
+from roleplay.chat.overload import within
 from roleplay.chat.response_head import HEAD_LIMIT, cleaned, end_of_head, is_interim
 
 _START = b"HTTP/"
@@ -40,7 +42,11 @@ class _Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+        connecting = self._inner.connect_tcp(host, port, None, local_address, socket_options)
+        try:
+            return _Stream(await within(connecting, timeout))
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout from error
 
     async def connect_unix_socket(
         self,
@@ -92,7 +98,14 @@ class _Stream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+        try:
+            return _Stream(await within(self._inner.start_tls(ssl_context, server_hostname, None), timeout))
+        except TimeoutError as error:
+            await self.aclose()
+            raise httpcore.ConnectTimeout from error
+        except asyncio.CancelledError:
+            await self.aclose()  # nobody else closes it
+            raise
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, BinaryIO
 
@@ -18,6 +19,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from roleplay.chat.overload import shortage
 from roleplay.chat.queries import cause_of, hide
 from roleplay.chat.response_head import HEAD_LIMIT, cleaned, is_interim
 from roleplay.domain.endpoint import Endpoint
@@ -47,8 +49,13 @@ class RequestsTransport:
             self._http.mount("http://", self._own)
         self._prepared: dict[Endpoint, tuple[requests.PreparedRequest, dict[str, Any]]] = {}
 
-    def open(self, endpoint: Endpoint, request: WireRequest) -> RequestsAnswer:
-        """Post ``request`` and wait for the head of its answer. Raises ``ChatUnavailableError`` when none comes."""
+    def open(
+        self, endpoint: Endpoint, request: WireRequest, sent: Callable[[], object] | None = None
+    ) -> RequestsAnswer:
+        """Post ``request`` and wait for the head of its answer. Raises ``ChatUnavailableError`` when none comes.
+
+        ``sent`` is called when the request was sent, unless the session came from outside.
+        """
         try:
             prepared, settings = self._prepare(endpoint)
         except requests.RequestException as error:
@@ -61,6 +68,8 @@ class RequestsTransport:
         timeout: Any = urllib3.Timeout(
             connect=endpoint.connect_timeout_s, read=endpoint.read_timeout_s, total=endpoint.timeout_s
         )
+        if self._own is not None:
+            self._own.lines.here.sent = sent
         try:
             response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
         except _FAULTS as error:
@@ -153,10 +162,12 @@ class _Bearer(requests.auth.AuthBase):
 
 
 class _Lines:
-    """The connections of a session, while they live. Thread-safe."""
+    """The connections of a session, while they live. Thread-safe. ``here.sent``: what a thread is to call when its
+    request was sent."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.here = threading.local()
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def add(self, line: Any) -> None:
@@ -208,6 +219,12 @@ class _Line(HTTPConnection):
         self.wire = self.sock
         self.lines.add(self)
 
+    def getresponse(self) -> Any:
+        sent, self.lines.here.sent = getattr(self.lines.here, "sent", None), None
+        if sent is not None:
+            sent()
+        return super().getresponse()
+
 
 class _SafeLine(_Line, HTTPSConnection):
     """The same with TLS."""
@@ -246,6 +263,8 @@ class _Adapter(HTTPAdapter):
 def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:
     """Say what failed without the cause's own text, which may hold addresses and headers."""
     cause = error.args[0] if type(error) is requests.ConnectionError and error.args else error
+    if lacks := shortage(error):
+        return ChatUnavailableError(f"{lacks}: no connection to {endpoint.host} could be opened")
     if isinstance(error, requests.ConnectTimeout):
         what = f"did not accept a connection within {endpoint.connect_timeout_s:g} s"
     elif isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from roleplay.cli import hints, opening, show, who
+from roleplay.cli import hints, opening, show, streams, who
 from roleplay.cli.commands import Commands, Quit, is_command, unslashed
 from roleplay.cli.conversation import Conversation, Manner
 from roleplay.cli.exits import ExitCode, complain, complain_json, safe
@@ -112,7 +112,7 @@ def _lines(wish: Wish) -> Iterator[str] | None:
         return iter(wish.messages)
     if sys.stdin.isatty():
         return None
-    lines = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+    lines = (line for line in streams.lines_of(sys.stdin) if line.strip())
     first = next(lines, None)
     if first is None:
         raise InvalidInputError("text", "is blank", allowed="at least one line with a visible character")

@@ -8,11 +8,11 @@ import traceback
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
-from roleplay.cli import hints
+from roleplay.cli import hints, streams
 from roleplay.cli.exits import ExitCode, complain, complain_json, epilog, exit_code, last_sentence
 from roleplay.errors import RoleplayError
 
@@ -332,7 +332,7 @@ def main(arguments: Sequence[str], program: str = hints.PROGRAM) -> int:
     call = hints.Call(program)
     hints.current.set(call)
     try:
-        _bear_any_text(sys.stdin, sys.stdout)
+        streams.prepare()
         ended = app(args=list(arguments), prog_name=program, standalone_mode=False, obj=call)
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit):  # typer makes the second of the first
@@ -344,6 +344,8 @@ def main(arguments: Sequence[str], program: str = hints.PROGRAM) -> int:
         if call.traces or _wants_traces():
             traceback.print_exc()
         return _told(error, program, as_json="--json" in arguments)
+    finally:
+        streams.tell_of_escapes()
     return int(ended or ExitCode.OK)
 
 
@@ -371,13 +373,6 @@ def _told(error: Exception, program: str, *, as_json: bool) -> ExitCode:
     else:
         complain(line)
     return code
-
-
-def _bear_any_text(stdin: TextIO, stdout: TextIO) -> None:
-    """Let a character that a stream cannot carry spoil that character only, not the command."""
-    for stream, errors in ((stdin, "surrogateescape"), (stdout, "replace")):
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors=errors)
 
 
 def run() -> None:

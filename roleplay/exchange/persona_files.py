@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import math
@@ -118,10 +119,14 @@ def _text(path: Path) -> str:
         raise InvalidInputError("", f"cannot be read ({error.strerror})") from error
     if len(octets) > SIZE_LIMIT:
         raise InvalidInputError("", "is too large for a persona", allowed=f"at most {SIZE_LIMIT:,} bytes")
+    if octets.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InvalidInputError("", "is UTF-16, as some shells write with '>'; save it as UTF-8")
     try:
-        return octets.decode("utf-8-sig")
+        octets.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidInputError("", f"is not UTF-8 at byte {error.start}") from error
+        line = octets.count(b"\n", 0, error.start) + 1
+        raise InvalidInputError("", f"is not UTF-8 at byte {error.start}, in line {line}") from error
+    return octets.decode("utf-8-sig")
 
 
 def _from_json(text: str) -> Any:

@@ -12,12 +12,15 @@ from typing import Any, Generic, TypeVar, cast
 
 from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
 from roleplay.domain.conversation import Delta, Turn, TurnStatus
+from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.events import Observer
 from roleplay.errors import ConflictError, RoleplayError, SettingsError
+from roleplay.session.gate import AsyncGate, AsyncPlace, Gate, Place
 from roleplay.session.watch import watched, watched_async
 from roleplay.store.aio import AsyncDatabase
 from roleplay.store.database import Database
 from roleplay.turns.effects import (
+    Admit,
     Ask,
     Claimed,
     Effect,
@@ -36,10 +39,12 @@ from roleplay.turns.effects import (
     Write,
 )
 from roleplay.wire.heads import Head
+from roleplay.wire.request import WireRequest
 
 T = TypeVar("T")
 GRACE_S = 10.0
 SEEN_OFF_S = 1.0
+_WAITING = Admit | Open | Receive | Pause
 FORKED = "the engine was opened before this process was forked; open one in each process"
 
 
@@ -81,7 +86,7 @@ def _begins(effect: Effect | None) -> bool:
 
     What is patient is a turn's end, and is done all the same.
     """
-    return isinstance(effect, Open | Receive | Pause | Read) or (isinstance(effect, Write) and not effect.patient)
+    return isinstance(effect, _WAITING | Read) or (isinstance(effect, Write) and not effect.patient)
 
 
 class Backstage:
@@ -91,6 +96,7 @@ class Backstage:
         self.database = database
         self.transport = transport
         self.owns_transport = False
+        self.gate: Gate | None = None  # of a transport that tells when a request was sent
         self.observers: Sequence[Observer] = ()
         self._on: set[Drive[Any]] = set()
         self._threads: set[threading.Thread] = set()
@@ -217,6 +223,7 @@ class Drive(Generic[T]):
     def __init__(self, backstage: Backstage, steps: Steps[T]) -> None:
         self._backstage = backstage
         self._answer: Answer | None = None
+        self._place: Place | None = None
         self._stop = threading.Event()
         self._alone = threading.RLock()  # one thread at a time drives; another may close the engine
         backstage.enter(self)
@@ -293,7 +300,9 @@ class Drive(Generic[T]):
     def stop(self) -> None:
         """From another thread: end the reply at the next chance, and wake whoever waits for it."""
         self._stop.set()
-        answer = self._answer
+        answer, place = self._answer, self._place
+        if place is not None:
+            place.wake()
         if answer is not None:
             answer.close()
 
@@ -303,7 +312,7 @@ class Drive(Generic[T]):
                 raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
             result = self._do(effect)
         except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, Ctrl-C too
-            stopped = self.stopped and isinstance(error, Exception) and isinstance(effect, Open | Receive | Pause)
+            stopped = self.stopped and isinstance(error, Exception) and isinstance(effect, _WAITING)
             self._throw(Interrupt() if stopped else error)
         else:
             self._step(self._course.send, result)
@@ -316,6 +325,8 @@ class Drive(Generic[T]):
                 self._note_end()
 
     def _note_end(self) -> None:
+        if self._place is not None:
+            self._place.leave()
         if self._answer is not None:
             self._answer.close()
         self._backstage.leave(self)
@@ -328,20 +339,49 @@ class Drive(Generic[T]):
                 return self._backstage.database.write(work, patient=patient)
             case Wipe():
                 return self._backstage.database.wipe()
+            case Admit():
+                return self._admit()
             case Open(endpoint, request):
-                self._answer = self._backstage.transport.open(endpoint, request)
+                self._answer = self._open(endpoint, request)
                 return Head(self._answer.status, self._answer.headers)
             case Receive():
                 assert self._answer is not None
                 return self._answer.read()
             case Release():
-                if self._answer is not None:
-                    self._answer.release()
+                self._release()
             case Pause(seconds):
                 self._rest(seconds)
             case Ask() | Notify() | Warn():
                 return watched(self._backstage.observers, effect)
         return None
+
+    def _admit(self) -> bool:
+        gate = self._backstage.gate
+        if gate is None:
+            return True
+        self._place = place = self._place or gate.place()
+        try:
+            held = not self.stopped and place.wait()
+            if self.stopped:  # before there was a place to wake, or meanwhile
+                raise Interrupt  # noqa: TRY301
+        except BaseException:
+            place.leave()  # now, since a turn's end takes its time
+            raise
+        return held
+
+    def _open(self, endpoint: Endpoint, request: WireRequest) -> Answer:
+        transport: Any = self._backstage.transport
+        place, self._place = self._place, None
+        if place is None:
+            return cast("Answer", transport.open(endpoint, request))
+        try:
+            return cast("Answer", transport.open(endpoint, request, place.leave))
+        finally:
+            place.leave()
+
+    def _release(self) -> None:
+        if self._answer is not None:
+            self._answer.release()
 
     def _rest(self, seconds: float) -> None:
         if self._stop.wait(seconds):
@@ -354,6 +394,7 @@ class AsyncBackstage:
     def __init__(self, database: AsyncDatabase, transport: AsyncTransport) -> None:
         self.database = database
         self.transport = transport
+        self.gate: AsyncGate | None = None
         self.observers: Sequence[Observer] = ()
         self._on: set[AsyncDrive[Any]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -446,6 +487,7 @@ class AsyncDrive(Generic[T]):
     def __init__(self, backstage: AsyncBackstage, steps: Steps[T]) -> None:
         self._backstage = backstage
         self._answer: AsyncAnswer | None = None
+        self._place: AsyncPlace | None = None
         self.stopped = False
         self._cut = False
         self._waiting: asyncio.Task[Any] | None = None
@@ -527,7 +569,7 @@ class AsyncDrive(Generic[T]):
                 raise Interrupt  # noqa: TRY301 - what was stopped is told where it would wait
             result = await self._do(effect)
         except BaseException as error:  # noqa: BLE001 - the course decides what every failure means, cancellation too
-            stoppable = isinstance(effect, Open | Receive | Pause)
+            stoppable = isinstance(effect, _WAITING)
             stopped = self.stopped and stoppable and isinstance(error, Exception)
             await self._throw(Interrupt() if stopped else error)
         else:
@@ -539,6 +581,8 @@ class AsyncDrive(Generic[T]):
         finally:
             if self._course.ended:
                 self._backstage.leave(self)
+                if self._place is not None:
+                    self._place.leave()
                 if self._answer is not None:
                     await _sheltered(self._answer.close())
 
@@ -550,20 +594,46 @@ class AsyncDrive(Generic[T]):
                 return await _sheltered(self._backstage.database.write(work, patient=patient))
             case Wipe():
                 return await _sheltered(self._backstage.database.wipe())
+            case Admit():
+                return await self._admit()
             case Open(endpoint, request):
-                self._answer = await self._stoppable(self._backstage.transport.open(endpoint, request))
+                self._answer = await self._open(endpoint, request)
                 return Head(self._answer.status, self._answer.headers)
             case Receive():
                 assert self._answer is not None
                 return await self._stoppable(self._answer.read())
             case Release():
-                if self._answer is not None:
-                    await self._answer.release()
+                await self._release()
             case Pause(seconds):
                 await self._stoppable(asyncio.sleep(seconds))
             case Ask() | Notify() | Warn():
                 return await self._stoppable(watched_async(self._backstage.observers, effect))
         return None
+
+    async def _admit(self) -> bool:
+        gate = self._backstage.gate
+        if gate is None:
+            return True
+        self._place = place = self._place or gate.place()
+        try:
+            return cast("bool", await self._stoppable(place.wait()))
+        except BaseException:
+            place.leave()  # now, since a turn's end takes its time
+            raise
+
+    async def _open(self, endpoint: Endpoint, request: WireRequest) -> AsyncAnswer:
+        transport: Any = self._backstage.transport
+        place, self._place = self._place, None
+        if place is None:
+            return cast("AsyncAnswer", await self._stoppable(transport.open(endpoint, request)))
+        try:
+            return cast("AsyncAnswer", await self._stoppable(transport.open(endpoint, request, place.leave)))
+        finally:
+            place.leave()
+
+    async def _release(self) -> None:
+        if self._answer is not None:
+            await self._answer.release()
 
     async def _stoppable(self, work: Awaitable[Any]) -> Any:
         """Wait for something that ``stop`` may cut short, without a task of its own for each piece of an answer."""

@@ -37,6 +37,13 @@ class Wipe(NamedTuple):
     """Leave nothing of deleted rows in the files of the database; what became of them is sent back."""
 
 
+class Admit(NamedTuple):
+    """Wait for a place among the requests that are being opened; whether it is held is sent back.
+
+    ``False``, after some seconds: it is not, and a second ``Admit`` waits on in the same line. ``Open`` gives it back.
+    """
+
+
 class Open(NamedTuple):
     """Send a request and wait for the head of its answer; its ``Head`` is sent back."""
 
@@ -99,7 +106,7 @@ class Ended(NamedTuple):
     turn: Turn
 
 
-Effect = Read | Write | Wipe | Open | Receive | Release | Ask | Notify | Warn | Pause | Emit | Ended
+Effect = Read | Write | Wipe | Admit | Open | Receive | Release | Ask | Notify | Warn | Pause | Emit | Ended
 Steps = Generator[Effect, Any, T]
 Course = Steps[Turn]
 

@@ -29,6 +29,7 @@ from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
 from roleplay.turns.calibrating import subject, to_warn_of
 from roleplay.turns.effects import (
+    Admit,
     Claimed,
     Course,
     Emit,
@@ -61,6 +62,8 @@ FLUSH_S = 2.0
 ROOM_SHARE = 0.95
 LEAST_ROOM = 0.25
 FLUSH_GROWTH = 1.5
+LINE_S = 60.0
+LINE_SPARE_S = 10.0
 
 
 @dataclass(slots=True)
@@ -73,6 +76,7 @@ class Reply:
     claimed_at: datetime
     call: NewCall = field(init=False)
     call_at: datetime = field(init=False)
+    held_until: datetime = field(init=False)
     reply_at: datetime | None = field(init=False, default=None)
     refused: list[Form] = field(init=False, default_factory=list)
     understood: Form | None = field(init=False, default=None)
@@ -91,6 +95,7 @@ class Reply:
 
     def __post_init__(self) -> None:
         self.call, self.call_at = self.claim.call, self.claimed_at
+        self.held_until = self.claimed_at + lease_of(self.plan)
         self.kept = self.goes_on
         self.kept_chars = len(self.plan.ground.so_far) if self.goes_on else 0
 
@@ -115,7 +120,7 @@ class Reply:
                         raise
                     yield from self._next_attempt(error, pause)
                     yield Pause(pause)
-                    yield from self._hold_on(pause)
+                    yield from self._hold_on()
                 else:
                     self._learn()
                     break
@@ -138,6 +143,7 @@ class Reply:
         self.first_token_s = None
         self.speech_chars = self.restarts = 0
         self.sieve = Sieve() if self.scene.watch.guards else None
+        yield from self._admitted()
         request = WireRequest(str(endpoint.path), self.plan.body, self.plan.stream)
         head: Head = yield Open(endpoint, request)
         so_far = self.plan.ground.so_far
@@ -150,6 +156,17 @@ class Reply:
             if not decoder.is_complete():
                 raise
         yield from self._hand_on(decoder.finish(), last=True)
+
+    def _admitted(self) -> Steps[None]:
+        """Wait for a place among the requests that are being opened. The host has no part in it: the time counts
+        neither as the call's nor as that of its retries."""
+        ports = self.scene.ports
+        asked = ports.monotonic()
+        while not (yield Admit()):
+            yield from self._hold_on(LINE_SPARE_S, LINE_S)
+        self.began = self.kept_at = ports.monotonic()
+        first, started = self.asked_from
+        self.asked_from = first, started + self.began - asked
 
     def _hand_on(self, said: Sequence[Said], *, last: bool = False) -> Steps[None]:
         if said and self.first_token_s is None:
@@ -437,28 +454,30 @@ class Reply:
             raise
         except BaseException:
             if (yield from read(lambda db: store.is_held(db, hold._replace(attempt=call.attempt)))):
-                self.call, self.call_at = call, at
+                self.call, self.call_at, self.held_until = call, at, at + lease
             raise
         if not held:
             raise self._taken_over()
         self.past_calls.append(self.call.ended(ended[1], self.call_at, self.plan.settings.text))
-        self.call, self.call_at = call, at
+        self.call, self.call_at, self.held_until = call, at, at + lease
 
-    def _hold_on(self, pause_s: float) -> Steps[None]:
-        """After a pause that took so long that the lease may not last for the call, begin the lease anew.
+    def _hold_on(self, spare_s: float = 0.0, more_s: float = 0.0) -> Steps[None]:
+        """Where so much time passed that the lease may not last for the call and ``spare_s`` seconds, begin it anew,
+        for ``more_s`` seconds more than a call needs.
 
         Raises ``ConflictError`` where another process has taken the turn over: then nothing more is asked.
         """
-        left = lease_of(self.plan, pause_s) - (self.scene.ports.now() - self.call_at)
-        if left >= timedelta(seconds=self.plan.endpoint.timeout_s):
+        now = self.scene.ports.now()
+        if self.held_until - now >= timedelta(seconds=self.plan.endpoint.timeout_s + spare_s):
             return
-        hold, lease = self._hold, lease_of(self.plan)
+        hold, lease = self._hold, lease_of(self.plan, more_s)
 
         def work(db: Connection) -> bool:
             return store.renew(db, hold, lease=lease, now=self.scene.ports.now())
 
         if not (yield from write(work, patient=True)):
             raise self._taken_over()
+        self.held_until = now + lease
 
     def _finish(self, error: BaseException | None) -> Course:
         """End the turn, and tell who watches."""

@@ -13,7 +13,7 @@ from roleplay.context.calibration import Fit
 from roleplay.context.languages import LANGUAGES
 from roleplay.domain.persona import StoredPersona
 from roleplay.store.sessions import Seat, Stage, Stand
-from roleplay.turns.effects import Effect, Open, Pause, Ports, Read, Receive, Write
+from roleplay.turns.effects import Admit, Effect, Open, Pause, Ports, Read, Receive, Write
 from roleplay.turns.ground import Seen
 from roleplay.turns.scene import Scene, Watch
 from roleplay.wire.heads import Head
@@ -70,6 +70,7 @@ class Hand:
         self._pieces: deque[bytes | RoleplayError] = deque()
         self._pace_s = pace_s
         self._late_s = late_s
+        self.line_s = 0.0  # how long the next request waits for a place
         self.counter = CountedTexts()
 
     def scene(self, endpoint: Endpoint, *others: Endpoint) -> Scene:
@@ -150,7 +151,12 @@ class Hand:
         if isinstance(effect, Read | Write):
             told = self.told.get(asks(effect))
             return told.popleft() if told else True
-        return None
+        return self._admit() if isinstance(effect, Admit) else None
+
+    def _admit(self) -> bool:
+        self.now_s += min(self.line_s, 5.0)
+        self.line_s = max(self.line_s - 5.0, 0.0)
+        return not self.line_s
 
     def _name(self) -> str:
         self.names += 1

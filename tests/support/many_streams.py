@@ -41,6 +41,7 @@ class Order:
     streams: int
     cancel: int = 0
     within_s: float = 0.0
+    connect_timeout_s: float = 10.0
 
 
 @dataclass
@@ -108,7 +109,7 @@ class Crowd:
             base_url=order.base_url,
             api_key=order.key,
             dialect="minimax",
-            connect_timeout_s=60,
+            connect_timeout_s=order.connect_timeout_s,
             retry={"attempts": 1},
         )
         async with await AsyncRoleplay.open(order.url, model=endpoint) as rp:

@@ -228,10 +228,16 @@ def test_alone_without_a_terminal_it_shows_what_there_is(command: Command, sqlit
 
 
 def test_input_that_is_not_utf_8_is_refused(spoken: Command) -> None:
-    """A broken byte is the caller's mistake, and told as one."""
-    ended = spoken("chat", "innkeeper", typed=b"caf\xe9\n")
+    """A broken byte is the caller's mistake, told with its place; nothing is written."""
+    ended = spoken("chat", "innkeeper", typed=b"\r\n" + "\u00e9".encode() + b"\r\ncaf\xe9\n")
     assert ended.code == 2
-    assert "lone surrogate" in ended.err
+    assert "line 3 is not UTF-8 (byte 4 of the line, 0xe9, byte 9 of all)" in ended.err
+
+
+def test_a_byte_order_mark_of_the_input_is_taken(spoken: Command) -> None:
+    """Some editors and shells begin with one, and nobody said it."""
+    ended = spoken("chat", "innkeeper", "--json", typed="\ufeffIs there a bed?\n".encode())
+    assert json.loads(ended.out)["human"] == "Is there a bed?"
 
 
 def test_without_colours_the_terminal_gets_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:

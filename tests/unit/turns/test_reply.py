@@ -78,6 +78,36 @@ def test_a_turn_that_was_lost_in_a_pause_is_not_asked_for_again() -> None:
     assert len(hand.of(Open)) == 1
 
 
+@pytest.mark.parametrize(("line_s", "looks"), [(0.0, 0), (20.0, 0), (30.0, 1), (100.0, 1), (120.0, 2)])
+def test_a_wait_for_a_place_keeps_the_turn(line_s: float, looks: int) -> None:
+    """While a request waits until it may be opened, its lease is begun anew in time for the whole call."""
+    hand = Hand(ANSWER)
+    hand.line_s = line_s
+    turn = play(hand)
+    assert turn.status is TurnStatus.COMPLETED
+    assert hand.done("Reply._hold_on") == looks
+    assert turn.call is not None
+    assert turn.call.total_s == 0.0
+
+
+def test_a_wait_for_a_place_is_no_time_of_the_retries() -> None:
+    """The policy allows 60 s, and the first request waited for 80 s before anything was asked."""
+    hand = Hand(BUSY, ANSWER)
+    hand.line_s = 80.0
+    assert play(hand).status is TurnStatus.COMPLETED
+    assert hand.pauses() == [2.0]
+
+
+def test_a_turn_that_was_lost_before_a_place_was_free_is_not_asked_for() -> None:
+    hand = Hand(ANSWER)
+    hand.line_s = 80.0
+    hand.told["Reply._hold_on"] = deque([False])
+    hand.told["Reply._end"] = deque([False, True])
+    with pytest.raises(ConflictError, match="took over"):
+        play(hand)
+    assert hand.of(Open) == []
+
+
 def test_what_will_not_pass_is_not_tried_again() -> None:
     hand = Hand(ChatAuthError("no"))
     with pytest.raises(ChatAuthError):

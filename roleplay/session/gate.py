@@ -1,0 +1,135 @@
+"""How many requests of an engine are being opened at the same time: a place for each, given in the order of asking.
+
+Thousands of connections that are begun at once outlast every time-out for connecting, whatever the host does. A place
+is held while a request connects and is sent, not while its answer is waited for: a model that thinks for a minute
+holds nobody up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+from roleplay.errors import InvalidInputError
+
+OPENINGS = 64
+MOST_OPENINGS = 10_000
+PATIENCE_S = 5.0
+
+P = TypeVar("P", bound="_Place")
+
+
+class _Gate(Generic[P]):
+    """What both gates do: count the places and keep the line."""
+
+    def __init__(self, openings: int = OPENINGS) -> None:
+        """Have ``openings`` places. Raises ``InvalidInputError``."""
+        if type(openings) is not int or not 1 <= openings <= MOST_OPENINGS:
+            raise InvalidInputError("openings", f"is {openings!r}", allowed=f"a whole number, 1 to {MOST_OPENINGS:,}")
+        self._lock = threading.RLock()  # the garbage collector may end a stream in the middle of anything
+        self._free = openings
+        self._line: OrderedDict[P, None] = OrderedDict()
+
+    def _enter(self, place: P) -> bool:
+        """Give ``place`` what is free, or let it join the line, once; whether it is held."""
+        with self._lock:
+            if not place.held:
+                if self._free:  # then nobody is in the line
+                    self._free -= 1
+                    place.held = True
+                else:
+                    self._line.setdefault(place)
+            return place.held
+
+    def _leave(self, place: P) -> None:
+        """Take ``place`` out of the line, or give it to the first in the line. A second time does nothing."""
+        with self._lock:
+            self._line.pop(place, None)
+            if not place.held:
+                return
+            place.held = False
+            if not self._line:
+                self._free += 1
+                return
+            heir, _ = self._line.popitem(last=False)
+            heir.held = True
+        heir.wake()
+
+
+class _Place:
+    """One request's place: in the line, then among those that are being opened."""
+
+    held = False
+
+    def wake(self) -> None:
+        """Let the one that waits look again."""
+        raise NotImplementedError
+
+
+class Place(_Place):
+    """A place that a thread waits for."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._woken = threading.Event()
+
+    def wait(self, seconds: float = PATIENCE_S) -> bool:
+        """Wait until the place is held, ``wake`` is called, or the time is over; whether it is held."""
+        if self._gate._enter(self):  # noqa: SLF001 - a gate and its places are one thing
+            return True
+        self._woken.wait(seconds)
+        return self.held
+
+    def wake(self) -> None:
+        """Let the thread that waits go on."""
+        self._woken.set()
+
+    def leave(self) -> None:
+        """Let the next one have the place. May be called again."""
+        self._gate._leave(self)  # noqa: SLF001
+
+
+class Gate(_Gate[Place]):
+    """The places of a blocking engine. Thread-safe."""
+
+    def place(self) -> Place:
+        """Give a place that is yet to be waited for."""
+        return Place(self)
+
+
+class AsyncPlace(_Place):
+    """A place that a task waits for."""
+
+    def __init__(self, gate: AsyncGate) -> None:
+        self._gate = gate
+        self._woken: asyncio.Future[None] | None = None
+
+    async def wait(self, seconds: float = PATIENCE_S) -> bool:
+        """As ``Place.wait``."""
+        if self._gate._enter(self):  # noqa: SLF001
+            return True
+        self._woken = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait((self._woken,), timeout=seconds)
+        finally:
+            self._woken = None
+        return self.held
+
+    def wake(self) -> None:
+        """Let the task that waits go on."""
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    def leave(self) -> None:
+        """Let the next one have the place. May be called again."""
+        self._gate._leave(self)  # noqa: SLF001
+
+
+class AsyncGate(_Gate[AsyncPlace]):
+    """The places of an asyncio engine, on its event loop."""
+
+    def place(self) -> AsyncPlace:
+        """Give a place that is yet to be waited for."""
+        return AsyncPlace(self)
