@@ -23,7 +23,8 @@ class Answer(Protocol):
         ...
 
     def read(self) -> bytes:
-        """Give the next piece, ``b""`` at the end. Raises ``ChatUnavailableError`` on a fault or a time-out."""
+        """Give the next piece, unpacked, ``b""`` at the end. Raises ``ChatUnavailableError`` on a fault or a time-out,
+        and may raise ``BadReplyError`` for what cannot be unpacked within bounds."""
         ...
 
     def release(self) -> None:
