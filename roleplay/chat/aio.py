@@ -81,7 +81,7 @@ class HttpxTransport:
         """Close all connections, unless the client came from outside."""
         self._idle.clear()
         while self._clients:
-            with contextlib.suppress(RuntimeError):  # of an event loop that was closed, and its connections with it
+            with contextlib.suppress(Exception):  # such as that of an event loop that was closed meanwhile
                 await self._clients.pop().aclose()
 
     def _take(self, endpoint: Endpoint) -> httpx.AsyncClient:
@@ -114,7 +114,8 @@ class HttpxTransport:
             idle.append(http)
         else:
             self._clients.discard(http)
-            await http.aclose()
+            with contextlib.suppress(Exception):  # as in ``close``
+                await http.aclose()
 
 
 class HttpxAnswer:
@@ -173,7 +174,8 @@ class HttpxAnswer:
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
             try:
-                await self._response.aclose()
+                with contextlib.suppress(Exception):  # as in ``HttpxTransport.close``
+                    await self._response.aclose()
             finally:
                 await give_back()
 
@@ -203,6 +205,8 @@ def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:
     """Say what failed without the cause's own text, which may hold addresses and headers."""
     if isinstance(error, SettingsError):  # of the environment, for an endpoint that nobody named when the engine opened
         return ChatUnavailableError(f"{endpoint.host} cannot be reached: {error}")
+    if _is_untrusted(error):
+        return ChatUnavailableError(f"{endpoint.host} has no certificate that this machine trusts")
     for kinds, what in (
         (httpx.ConnectTimeout, f"did not accept a connection within {endpoint.connect_timeout_s:g} s"),
         (httpx.TimeoutException, f"sent nothing for {min(endpoint.read_timeout_s, endpoint.timeout_s):g} s"),
@@ -215,3 +219,9 @@ def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:
         if isinstance(error, kinds):
             return ChatUnavailableError(f"{endpoint.host} {what}")
     return ChatUnavailableError(f"{endpoint.host} failed ({type(error).__name__})")
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from roleplay.domain.endpoint import Endpoint
@@ -84,3 +84,13 @@ class AsyncTransport(Protocol):
     async def close(self) -> None:
         """As ``Transport.close``."""
         ...
+
+
+def check_all(transport: object, endpoints: Sequence[Endpoint]) -> None:
+    """See that a transport of ours can reach ``endpoints`` as the environment says; another one has ways of its own.
+
+    Raises ``SettingsError``.
+    """
+    check: Callable[[Endpoint], None] | None = getattr(transport, "check", None)
+    for endpoint in endpoints if check is not None else ():
+        check(endpoint)
