@@ -151,7 +151,7 @@ class HttpxAnswer:
         except ChatError:
             await self.close()
             raise
-        except Exception as error:  # whatever the library raises, no more of it comes
+        except Exception as error:  # noqa: BLE001 - whatever the library raises, no more of it comes
             await self.close()
             raise _unavailable(self._endpoint, error) from cause_of(self._endpoint, error)
 

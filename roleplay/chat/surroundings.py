@@ -7,9 +7,9 @@ before a model is spoken to.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import ssl
-import sys
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -44,9 +44,9 @@ def proxy_for(url: str) -> str | None:
     parts = urlsplit(url)
     host = parts.hostname or ""
     for name in (f"{parts.scheme}_proxy", "all_proxy"):
-        said, value = _variable(environ, name)
-        if value:
-            return None if _is_bypassed(environ, host, parts.port) else _usable(said, value)
+        said, address = _variable(environ, name)
+        if address:
+            return None if _is_bypassed(environ, host, parts.port) else _usable(said, address)
     return _of_the_system(parts.scheme, host)
 
 
@@ -57,7 +57,6 @@ def trusted() -> ssl.SSLContext:
     """
     environ = environment()
     name, named = next(((name, value) for name in CERTIFICATES if (value := environ.get(name))), ("", ""))
-    keys = environ.get("SSLKEYLOGFILE", "")
     path = named or certifi.where()
     try:
         if name == "SSL_CERT_DIR" or Path(path).is_dir():
@@ -100,7 +99,9 @@ def _usable(name: str, value: str) -> str:
     except ValueError:  # also what no name of a host can be
         raise SettingsError(f"{name} is no address of a proxy; {_A_PROXY}") from None
     if parts.scheme != "http":
-        raise SettingsError(f"{name} names a proxy of the kind {parts.scheme}://, and only http:// is spoken; {_A_PROXY}")
+        raise SettingsError(
+            f"{name} names a proxy of the kind {parts.scheme}://, and only http:// is spoken; {_A_PROXY}"
+        )
     if not host or port == 0 or re.search(r"[\s\\\x00-\x1f\x7f]", value):
         raise SettingsError(f"{name} is no address of a proxy; {_A_PROXY}")
     return address
@@ -131,7 +132,6 @@ def _is_meant(rule: str, host: str, port: int | None) -> bool:
 
 def _of_the_system(scheme: str, host: str) -> str | None:
     """Give the proxy that the settings of macOS or Windows name, where the environment names none."""
-    if sys.platform not in {"darwin", "win32"} or proxy_bypass(host):
-        return None
-    found = getproxies().get(scheme)
+    has_settings = platform.system() in {"Darwin", "Windows"}
+    found = getproxies().get(scheme) if has_settings and not proxy_bypass(host) else None
     return _usable(f"the system's {scheme} proxy", found) if found else None

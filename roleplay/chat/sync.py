@@ -84,7 +84,7 @@ class RequestsTransport:
             post.headers["Content-Length"] = str(len(request.body))
             post.headers["Accept"] = "text/event-stream" if request.stream else "application/json"
             response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
-        except Exception as error:  # whatever the libraries raise, no answer comes
+        except Exception as error:  # noqa: BLE001 - whatever the libraries raise, no answer comes
             late = _clock.heard or not isinstance(error, _LATE)
             raise _failed(endpoint, error, deadline if late else math.inf) from cause_of(endpoint, error)
         finally:
@@ -143,7 +143,7 @@ class RequestsAnswer:
         except ChatError:
             self.close()
             raise
-        except Exception as error:  # whatever the libraries raise, no more of it comes
+        except Exception as error:  # noqa: BLE001 - whatever the libraries raise, no more of it comes
             self.close()
             raise _failed(self._endpoint, error, self._deadline) from cause_of(self._endpoint, error)
         return piece
@@ -233,7 +233,7 @@ class _Timed(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         _keep_to_the_deadline(self._sock, self._deadline)
-        count: int | None = self._inner.readinto(buffer)  # type: ignore[attr-defined]
+        count: int | None = self._inner.readinto(buffer)
         _clock.heard = _clock.heard or bool(count)
         return count
 
@@ -249,7 +249,7 @@ class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         if _clock.deadline is not None:
-            self.fp = io.BufferedReader(_Timed(sock, self.fp.detach(), _clock.deadline))  # type: ignore[attr-defined]
+            self.fp = io.BufferedReader(_Timed(sock, self.fp.detach(), _clock.deadline))
 
     def begin(self) -> None:
         body: Any = self.fp

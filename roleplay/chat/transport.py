@@ -92,5 +92,6 @@ def check_all(transport: object, endpoints: Sequence[Endpoint]) -> None:
     Raises ``SettingsError``.
     """
     check: Callable[[Endpoint], None] | None = getattr(transport, "check", None)
-    for endpoint in endpoints if check is not None else ():
-        check(endpoint)
+    if check is not None:
+        for endpoint in endpoints:
+            check(endpoint)

@@ -1,4 +1,4 @@
-"""What a hostile server may not do to either transport: keep it beyond its deadline, or give it more than it asked for."""
+"""What a hostile server may not do to either transport: keep it beyond its deadline, or fill its memory."""
 
 from __future__ import annotations
 

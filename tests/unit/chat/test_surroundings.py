@@ -1,4 +1,4 @@
-"""Proxies and certificates of the environment mean the same to both shells, and what cannot be used is told at ``open``."""
+"""Proxies and certificates of the environment mean the same to both shells; what cannot be used is told at ``open``."""
 
 from __future__ import annotations
 
@@ -184,9 +184,7 @@ def test_this_machine_needs_none(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_proxy_is_gone_through(
-    raw: Callable[..., Raw], monkeypatch: pytest.MonkeyPatch, shell: str
-) -> None:
+def test_a_proxy_is_gone_through(raw: Callable[..., Raw], monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
     """Also with a password, which the proxy is told and no log; an answer of its own is an answer."""
     proxy = raw(lambda there, _: there.sendall(HEAD + b"Content-Length: 2\r\n\r\n{}"))
     monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("//", "//me:hush@"))
@@ -210,13 +208,14 @@ def test_a_tunnel_that_drips_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatc
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=lambda: drip(server.accept()[0]), daemon=True).start()
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.getsockname()[1]}")
-        with pytest.raises(ChatUnavailableError, match="within 0.5 s"):
+        with pytest.raises(ChatUnavailableError, match=r"within 0\.5 s"):
             ask(shell, at(FAR, timeout_s=0.5))
 
 
 @pytest.mark.parametrize("name", CERTIFICATES)
 def test_certificates_that_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    """A file, or a folder of files under their hashes, takes the place of what Python brings; the first variable counts."""
+    """A file, or a folder of files under their hashes, takes the place of what Python brings; the first that is set
+    counts."""
     one = Path(certifi.where()).read_text().split("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----\n"
     (tmp_path / "ca.pem").write_text(one)
     (tmp_path / "0a1b2c3d.0").write_text(one)

@@ -1,4 +1,4 @@
-"""Bodies that are packed: one coding is unpacked within bounds, everything else is refused before a byte is unpacked."""
+"""Bodies that are packed: one coding is unpacked within bounds, everything else is refused at the head."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def test_a_bound(coding: str) -> None:
     assert b"".join(pieces(Unpacker({"content-encoding": coding}, limit=len(zeros)), packed, 10**7)) == zeros
 
 
-@pytest.mark.parametrize("coding", ["br", "zstd", "compress", "gzip, gzip", "gzip,deflate", "deflate, identity, gzip", "x"])
+@pytest.mark.parametrize(
+    "coding", ["br", "zstd", "compress", "gzip, gzip", "gzip,deflate", "deflate, identity, gzip", "x"]
+)
 @pytest.mark.parametrize("status", [200, 401, 503])
 def test_other_codings_are_refused_at_the_head(coding: str, status: int) -> None:
     """The error names the coding; a refusal is told by its status all the same. No byte is looked at."""
