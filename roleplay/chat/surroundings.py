@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import certifi
 
@@ -132,6 +131,9 @@ def _is_meant(rule: str, host: str, port: int | None) -> bool:
 
 def _of_the_system(scheme: str, host: str) -> str | None:
     """Give the proxy that the settings of macOS or Windows name, where the environment names none."""
-    has_settings = platform.system() in {"Darwin", "Windows"}
-    found = getproxies().get(scheme) if has_settings and not proxy_bypass(host) else None
+    if platform.system() not in {"Darwin", "Windows"}:
+        return None
+    from requests.compat import getproxies, proxy_bypass  # noqa: PLC0415 - asyncio needs nothing else of it
+
+    found = None if proxy_bypass(host) else getproxies().get(scheme)
     return _usable(f"the system's {scheme} proxy", found) if found else None

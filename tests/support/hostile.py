@@ -70,7 +70,7 @@ def main(shell: str, url: str, *asked: str) -> None:
     for one in asked:
         mode, _, port = one.partition(":")
         base = f"http://127.0.0.1:{port}"
-        endpoint = Endpoint("MiniMax-M2.7", base_url=base, api_key="k", timeout_s=2, retry=Retry(attempts=1))
+        endpoint = Endpoint("MiniMax-M2.7", base_url=base, api_key="k", timeout_s=1, retry=Retry(attempts=1))
         if shell == "sync":
             told, blocked = ask_blocking(mode, url, endpoint), 0.0
         else:
