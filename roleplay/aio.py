@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from roleplay.chat.transport import AsyncTransport
+from roleplay.chat.transport import AsyncTransport, check_all
 from roleplay.context.counting import Counter, EstimatingCounter
 from roleplay.context.languages import LANGUAGES, Words
 from roleplay.domain.context import Calibration
@@ -113,8 +113,8 @@ class AsyncRoleplay:
         del url  # as in ``Roleplay.open``
         gate = AsyncGate(openings)
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
+        transport = chat or _httpx_transport([endpoint, *fallbacks])
         database = open_async(await asyncio.to_thread(schema.opened, hidden, migrate))
-        transport = chat or _httpx_transport()
         try:
             engine = cls(
                 database,
@@ -132,6 +132,7 @@ class AsyncRoleplay:
             await database.close()
             raise
         engine._owned += [database.close] if chat is not None else [transport.close, database.close]
+        engine._backstage.owns_transport = chat is None
         engine._backstage.gate = gate if chat is None else None
         return engine
 
@@ -140,6 +141,8 @@ class AsyncRoleplay:
     ) -> Self:
         """As ``Roleplay.for_tenant``."""
         own = None if model is None else tuple(resolve_all(model, environment(), needs_key=False))
+        if own is not None and self._backstage.owns_transport:
+            check_all(self._backstage.transport, own)
         view = type(self).__new__(type(self))
         view._equip(self._backstage, self._company.of_tenant(tenant, own, settings))  # noqa: SLF001 - of its own class
         return view
@@ -179,6 +182,7 @@ class AsyncRoleplay:
         """As ``Roleplay.close``."""
         if self._is_view or not self._backstage.is_ours:
             return
+        self._backstage.see_to_the_loop(closes=True)
         await self._backstage.shut(grace_s, self._owned)
 
     async def __aenter__(self) -> Self:
@@ -299,7 +303,9 @@ class AsyncUsageReports:
         return await self._backstage.run(courses.usage_report(self._company, by))
 
 
-def _httpx_transport() -> AsyncTransport:
+def _httpx_transport(endpoints: Sequence[Endpoint]) -> AsyncTransport:
     from roleplay.chat.aio import HttpxTransport  # noqa: PLC0415 - loaded when a model is spoken to
 
-    return HttpxTransport()
+    transport = HttpxTransport()
+    check_all(transport, endpoints)
+    return transport

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from roleplay.chat.transport import Transport
+from roleplay.chat.transport import Transport, check_all
 from roleplay.context.counting import Counter, EstimatingCounter
 from roleplay.context.languages import LANGUAGES, Words
 from roleplay.domain.context import Calibration
@@ -133,8 +133,8 @@ class Roleplay:
         del url  # it may hold a password, and an error may be shown with the values of variables
         gate = Gate(openings)
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
+        transport = chat or _requests_transport([endpoint, *fallbacks])
         database = schema.opened(hidden, migrate)
-        transport = chat or _requests_transport()
         try:
             engine = cls(
                 database,
@@ -165,6 +165,8 @@ class Roleplay:
         may hold a key of its own. Raises ``InvalidInputError`` and ``SettingsError``.
         """
         own = None if model is None else tuple(resolve_all(model, environment(), needs_key=False))
+        if own is not None and self._backstage.owns_transport:
+            check_all(self._backstage.transport, own)
         view = type(self).__new__(type(self))
         view._equip(self._backstage, self._company.of_tenant(tenant, own, settings))  # noqa: SLF001 - of its own class
         return view
@@ -376,7 +378,9 @@ class UsageReports:
         return self._backstage.run(courses.usage_report(self._company, by))
 
 
-def _requests_transport() -> Transport:
+def _requests_transport(endpoints: Sequence[Endpoint]) -> Transport:
     from roleplay.chat.sync import RequestsTransport  # noqa: PLC0415 - loaded when a model is spoken to
 
-    return RequestsTransport()
+    transport = RequestsTransport()
+    check_all(transport, endpoints)
+    return transport

@@ -95,7 +95,7 @@ def _tokens(environ: Mapping[str, str], name: str) -> int | None:
 
 def _key_for(endpoint: Endpoint, environ: Mapping[str, str]) -> str | None:
     own = environ.get("ROLEPLAY_API_KEY")
-    trusted = _is_loopback(endpoint.base_url) or (
+    trusted = is_loopback(endpoint.base_url) or (
         _is_minimax(endpoint.base_url) and endpoint.base_url.startswith("https:")
     )
     if own and (trusted or _is_named_by(environ.get("ROLEPLAY_BASE_URL"), endpoint)):
@@ -136,7 +136,8 @@ def _is_minimax(url: str) -> bool:
     return is_at(url, MINIMAX_DOMAINS)
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine: ``localhost``, ``127.0.0.0/8`` or ``::1``."""
     host = urlsplit(url).hostname or ""
     if host == "localhost":
         return True

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
+import zlib
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -10,8 +13,10 @@ from typing import Any
 
 from roleplay.chat.overload import shortage
 from roleplay.chat.queries import cause_of, hide
+from roleplay.chat.surroundings import proxy_for, trusted
 from roleplay.domain.endpoint import Endpoint
-from roleplay.errors import ChatUnavailableError, SettingsError
+from roleplay.errors import ChatError, ChatUnavailableError, SettingsError
+from roleplay.wire.codings import Unpacker
 from roleplay.wire.heads import wanted
 from roleplay.wire.request import WireRequest
 
@@ -24,7 +29,7 @@ except ModuleNotFoundError:
 
 _END_S = 0.1
 _KEPT = 64
-_FAULTS = (httpx.HTTPError, TimeoutError, OSError)
+_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # for what is not encrypted, so that no certificates are loaded
 
 
 class HttpxTransport:
@@ -39,9 +44,15 @@ class HttpxTransport:
     def __init__(self, http: httpx.AsyncClient | None = None) -> None:
         """Use ``http``, which its owner closes, or clients of its own."""
         self._given = http
-        self._verify = httpx.create_ssl_context() if http is None else None
+        self._trusted: ssl.SSLContext | None = None
         self._idle: dict[str, list[httpx.AsyncClient]] = {}
         self._clients: set[httpx.AsyncClient] = set()
+
+    def check(self, endpoint: Endpoint) -> None:
+        """See that ``endpoint`` can be reached as the environment says. Raises ``SettingsError``."""
+        if self._given is None:
+            proxy_for(endpoint.url)
+            self._trust(endpoint)
 
     async def open(
         self, endpoint: Endpoint, request: WireRequest, sent: Callable[[], object] | None = None
@@ -58,17 +69,19 @@ class HttpxTransport:
         }
         timeout = httpx.Timeout(min(endpoint.read_timeout_s, endpoint.timeout_s), connect=endpoint.connect_timeout_s)
         deadline = asyncio.get_running_loop().time() + endpoint.timeout_s
-        http = self._given or self._take(endpoint.base_url)
-        give_back = partial(self._give_back, endpoint.base_url, http)
+        give_back: Callable[[], Awaitable[None]] | None = None
         try:
+            http = self._given or self._take(endpoint)
+            give_back = partial(self._give_back, endpoint.base_url, http)
             post = http.build_request("POST", _url(endpoint), content=request.body, headers=headers, timeout=timeout)
             if sent is not None:
                 post.extensions["trace"] = _telling(sent)
             async with asyncio.timeout_at(deadline):
                 response = await http.send(post, stream=True, follow_redirects=False, auth=_no_netrc)
         except BaseException as error:
-            await give_back()
-            if isinstance(error, (*_FAULTS, httpx.InvalidURL, UnicodeError)):  # a host that no name can be
+            if give_back is not None:
+                await give_back()
+            if isinstance(error, Exception):  # whatever the library raises, no answer comes
                 raise _unavailable(endpoint, error) from cause_of(endpoint, error)
             raise
         return HttpxAnswer(endpoint, response, deadline, give_back)
@@ -77,17 +90,29 @@ class HttpxTransport:
         """Close all connections, unless the client came from outside."""
         self._idle.clear()
         while self._clients:
-            await self._clients.pop().aclose()
+            with contextlib.suppress(Exception):  # such as that of an event loop that was closed meanwhile
+                await self._clients.pop().aclose()
 
-    def _take(self, host: str) -> httpx.AsyncClient:
-        idle = self._idle.get(host)
+    def _take(self, endpoint: Endpoint) -> httpx.AsyncClient:
+        idle = self._idle.get(endpoint.base_url)
         if idle:
             return idle.pop()
-        assert self._verify is not None
-        http = httpx.AsyncClient(verify=self._verify, cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])))
+        http = httpx.AsyncClient(
+            verify=self._trust(endpoint),
+            proxy=proxy_for(endpoint.url),
+            trust_env=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        )
         tolerate(http)
         self._clients.add(http)
         return http
+
+    def _trust(self, endpoint: Endpoint) -> ssl.SSLContext:
+        """Give what connections to ``endpoint`` trust, loaded when the first needs it. Raises ``SettingsError``."""
+        if not endpoint.url.startswith("https:"):
+            return _NOBODY
+        self._trusted = self._trusted or trusted()
+        return self._trusted
 
     async def _give_back(self, host: str, http: httpx.AsyncClient) -> None:
         """Keep a client that nothing is asked of any more for the next request to its host, or close it."""
@@ -98,7 +123,8 @@ class HttpxTransport:
             idle.append(http)
         else:
             self._clients.discard(http)
-            await http.aclose()
+            with contextlib.suppress(Exception):  # as in ``close``
+                await http.aclose()
 
 
 class HttpxAnswer:
@@ -111,25 +137,44 @@ class HttpxAnswer:
         self.headers = wanted(response.headers.items())
         self._endpoint = endpoint
         self._response = response
-        self._pieces = response.aiter_bytes()
+        self._pieces = response.aiter_raw()
+        self._body = Unpacker(self.headers)
         self._deadline = deadline
         self._give_back: Callable[[], Awaitable[None]] | None = give_back
 
     async def read(self) -> bytes:
-        """Give the next piece as it arrives, ``b""`` at the end. Raises ``ChatUnavailableError``."""
+        """Give the next piece as it arrives, ``b""`` at the end. Raises ``ChatUnavailableError`` and
+        ``BadReplyError``."""
         try:
             async with asyncio.timeout_at(self._deadline):
-                return await anext(self._pieces, b"")
-        except _FAULTS as error:
+                if piece := self._body.take():
+                    await asyncio.sleep(0)  # others have their turn, however much a server packs into few bytes
+                    return piece
+                while not piece:
+                    raw = await anext(self._pieces, b"")
+                    if not raw:
+                        return self._end()
+                    self._body.feed(raw)
+                    piece = self._body.take()
+                return piece
+        except ChatError:
+            await self.close()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the library raises, no more of it comes
             await self.close()
             raise _unavailable(self._endpoint, error) from cause_of(self._endpoint, error)
+
+    def _end(self) -> bytes:
+        if self._body.is_cut:
+            raise httpx.ReadError("")
+        return b""
 
     async def release(self) -> None:
         """Give the connection back when the answer ends here, which shows within ``_END_S`` seconds; else close it."""
         try:
             async with asyncio.timeout(_END_S):
                 await anext(self._pieces, b"")
-        except _FAULTS:
+        except Exception:  # noqa: BLE001, S110
             pass  # it does not end here, or is broken: closing is what is left
         await self.close()
 
@@ -138,7 +183,8 @@ class HttpxAnswer:
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
             try:
-                await self._response.aclose()
+                with contextlib.suppress(Exception):  # as in ``HttpxTransport.close``
+                    await self._response.aclose()
             finally:
                 await give_back()
 
@@ -181,16 +227,25 @@ def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:
     """Say what failed without the cause's own text, which may hold addresses and headers."""
     if lacks := shortage(error):
         return ChatUnavailableError(f"{lacks}: no connection to {endpoint.host} could be opened")
-    if isinstance(error, httpx.ConnectTimeout):
-        what = f"did not accept a connection within {endpoint.connect_timeout_s:g} s"
-    elif isinstance(error, httpx.TimeoutException):
-        what = f"sent nothing for {min(endpoint.read_timeout_s, endpoint.timeout_s):g} s"
-    elif isinstance(error, TimeoutError):
-        what = f"did not finish its answer within {endpoint.timeout_s:g} s"
-    elif isinstance(error, httpx.ConnectError):
-        what = "cannot be reached; check the base URL and the network"
-    elif isinstance(error, httpx.ReadError | httpx.RemoteProtocolError | httpx.WriteError):
-        what = "cut the connection"
-    else:
-        what = f"failed ({type(error).__name__})"
-    return ChatUnavailableError(f"{endpoint.host} {what}")
+    if isinstance(error, SettingsError):  # of the environment, for an endpoint that nobody named when the engine opened
+        return ChatUnavailableError(f"{endpoint.host} cannot be reached: {error}")
+    if _is_untrusted(error):
+        return ChatUnavailableError(f"{endpoint.host} has no certificate that this machine trusts")
+    for kinds, what in (
+        (httpx.ConnectTimeout, f"did not accept a connection within {endpoint.connect_timeout_s:g} s"),
+        (httpx.TimeoutException, f"sent nothing for {min(endpoint.read_timeout_s, endpoint.timeout_s):g} s"),
+        (TimeoutError, f"did not finish its answer within {endpoint.timeout_s:g} s"),
+        (httpx.ConnectError, "cannot be reached; check the base URL and the network"),
+        (httpx.ProxyError, "cannot be reached through the proxy that the environment names"),
+        ((httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError), "cut the connection"),
+        (zlib.error, "sent an answer that is not packed as it says"),
+    ):
+        if isinstance(error, kinds):
+            return ChatUnavailableError(f"{endpoint.host} {what}")
+    return ChatUnavailableError(f"{endpoint.host} failed ({type(error).__name__})")
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import math
 import socket
+import ssl
 import threading
 import time
 import weakref
+import zlib
 from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -22,15 +26,27 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from roleplay.chat.overload import shortage
 from roleplay.chat.queries import cause_of, hide
 from roleplay.chat.response_head import HEAD_LIMIT, cleaned, is_interim
+from roleplay.chat.surroundings import proxy_for, trusted
 from roleplay.domain.endpoint import Endpoint
-from roleplay.errors import ChatUnavailableError
+from roleplay.errors import ChatError, ChatUnavailableError, SettingsError
+from roleplay.wire.codings import Unpacker
 from roleplay.wire.heads import wanted
 from roleplay.wire.request import WireRequest
 
 _POOL = 64
 _PIECE_BYTES = 65536
 _END_S = 0.1
-_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+_LATE = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+
+
+class _Clock(threading.local):
+    """Of the exchange that a thread begins: its deadline, as ``time.monotonic()`` tells it, and whether a byte came."""
+
+    deadline: float | None = None
+    heard = False
+
+
+_clock = _Clock()
 
 
 class RequestsTransport:
@@ -49,6 +65,13 @@ class RequestsTransport:
             self._http.mount("http://", self._own)
         self._prepared: dict[Endpoint, tuple[requests.PreparedRequest, dict[str, Any]]] = {}
 
+    def check(self, endpoint: Endpoint) -> None:
+        """See that ``endpoint`` can be reached as the environment says. Raises ``SettingsError``."""
+        if self._own is not None:
+            proxy_for(endpoint.url)
+            if endpoint.url.startswith("https:"):
+                self._own.trust()
+
     def open(
         self, endpoint: Endpoint, request: WireRequest, sent: Callable[[], object] | None = None
     ) -> RequestsAnswer:
@@ -56,24 +79,25 @@ class RequestsTransport:
 
         ``sent`` is called when the request was sent, unless the session came from outside.
         """
-        try:
-            prepared, settings = self._prepare(endpoint)
-        except requests.RequestException as error:
-            raise _unavailable(endpoint, error) from cause_of(endpoint, error)
-        post = prepared.copy()
-        post.body = request.body
-        post.headers["Content-Length"] = str(len(request.body))
-        post.headers["Accept"] = "text/event-stream" if request.stream else "application/json"
-        deadline = time.monotonic() + endpoint.timeout_s
+        deadline = _clock.deadline = time.monotonic() + endpoint.timeout_s
+        _clock.heard = False
         timeout: Any = urllib3.Timeout(
             connect=endpoint.connect_timeout_s, read=endpoint.read_timeout_s, total=endpoint.timeout_s
         )
         if self._own is not None:
             self._own.lines.here.sent = sent
         try:
+            prepared, settings = self._prepare(endpoint)
+            post = prepared.copy()
+            post.body = request.body
+            post.headers["Content-Length"] = str(len(request.body))
+            post.headers["Accept"] = "text/event-stream" if request.stream else "application/json"
             response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
-        except _FAULTS as error:
-            raise _unavailable(endpoint, error) from cause_of(endpoint, error)
+        except Exception as error:  # noqa: BLE001 - whatever the libraries raise, no answer comes
+            late = _clock.heard or not isinstance(error, _LATE)
+            raise _failed(endpoint, error, deadline if late else math.inf) from cause_of(endpoint, error)
+        finally:
+            _clock.deadline = None
         return RequestsAnswer(endpoint, response, deadline)
 
     def close(self) -> None:
@@ -87,12 +111,20 @@ class RequestsTransport:
         found = self._prepared.get(endpoint)
         if found is None:
             given = {name: value.get_secret_value() for name, value in endpoint.headers}
-            headers = given | {"Content-Type": "application/json"}
+            headers = given | {"Content-Type": "application/json", "Accept-Encoding": "identity"}
             prepared = requests.Request("POST", endpoint.url, headers=headers, auth=_Bearer(endpoint)).prepare()
             hide(endpoint, str(prepared.url))
-            settings = self._http.merge_environment_settings(endpoint.url, {}, stream=True, verify=None, cert=None)
-            found = self._prepared[endpoint] = prepared, dict(settings)
+            found = self._prepared[endpoint] = prepared, self._settings(endpoint)
         return found
+
+    def _settings(self, endpoint: Endpoint) -> dict[str, Any]:
+        """Give how requests to ``endpoint`` are sent. A session from outside has ways of its own."""
+        if self._own is None:
+            asked = self._http.merge_environment_settings(endpoint.url, {}, stream=True, verify=None, cert=None)
+            return dict(asked)
+        proxy = proxy_for(endpoint.url)
+        proxies = {} if proxy is None else {urlsplit(endpoint.url).scheme: proxy}
+        return {"proxies": proxies, "stream": True, "verify": True, "cert": None}
 
 
 class RequestsAnswer:
@@ -104,22 +136,34 @@ class RequestsAnswer:
         self._endpoint = endpoint
         self._response = response
         self._deadline = deadline
+        self._body = Unpacker(self.headers)
 
     def read(self) -> bytes:
-        """Give the next piece as it arrives, ``b""`` at the end. Raises ``ChatUnavailableError``."""
+        """Give the next piece as it arrives, ``b""`` at the end. Raises ``ChatUnavailableError`` and
+        ``BadReplyError``."""
+        try:
+            while not (piece := self._take()):
+                raw: bytes = self._response.raw.read1(_PIECE_BYTES, decode_content=False)
+                if not raw:
+                    if self._body.is_cut:
+                        raise urllib3.exceptions.ProtocolError  # noqa: TRY301 - told as any other cut
+                    return b""
+                self._body.feed(raw)
+        except ChatError:
+            self.close()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the libraries raise, no more of it comes
+            self.close()
+            raise _failed(self._endpoint, error, self._deadline) from cause_of(self._endpoint, error)
+        return piece
+
+    def _take(self) -> bytes:
+        """Give what is left of what came. Raises ``TimeoutError`` beyond the deadline."""
         left = self._deadline - time.monotonic()
         if left <= 0:
-            self.close()
-            raise self._too_late()
-        try:
-            if left < self._endpoint.read_timeout_s and (sock := self._socket()) is not None:
-                sock.settimeout(left)
-            piece: bytes = self._response.raw.read1(_PIECE_BYTES, decode_content=True)
-        except _FAULTS as error:
-            self.close()
-            late = time.monotonic() >= self._deadline
-            told = self._too_late() if late else _unavailable(self._endpoint, error)
-            raise told from cause_of(self._endpoint, error)
+            raise TimeoutError
+        if not (piece := self._body.take()) and left < self._endpoint.read_timeout_s and (sock := self._socket()):
+            sock.settimeout(left)  # for a session from outside
         return piece
 
     def release(self) -> None:
@@ -127,8 +171,8 @@ class RequestsAnswer:
         try:
             if (sock := self._socket()) is not None:
                 sock.settimeout(_END_S)
-                self._response.raw.read1(_PIECE_BYTES)
-        except _FAULTS:
+                self._response.raw.read1(_PIECE_BYTES, decode_content=False)
+        except Exception:  # noqa: BLE001, S110
             pass  # it does not end here, or is broken: closing is what is left
         self._response.close()
 
@@ -142,11 +186,6 @@ class RequestsAnswer:
     def _socket(self) -> socket.socket | None:
         connection: Any = self._response.raw.connection
         return None if connection is None else connection.sock
-
-    def _too_late(self) -> ChatUnavailableError:
-        return ChatUnavailableError(
-            f"{self._endpoint.host} did not finish its answer within {self._endpoint.timeout_s:g} s"
-        )
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -180,8 +219,48 @@ class _Lines:
                 _hang_up(line.wire)
 
 
+def _keep_to_the_deadline(sock: socket.socket, deadline: float | None) -> None:
+    """Let no call on ``sock`` take longer than the exchange has left. Raises ``TimeoutError`` where that is nothing."""
+    if deadline is None:
+        return
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    timeout = sock.gettimeout()
+    if timeout is None or left < timeout:
+        sock.settimeout(left)
+
+
+class _Timed(io.RawIOBase):
+    """What comes over a connection, until the deadline: a byte now and then makes it no later."""
+
+    def __init__(self, sock: socket.socket, inner: io.RawIOBase, deadline: float) -> None:
+        self._sock = sock
+        self._inner = inner
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        _keep_to_the_deadline(self._sock, self._deadline)
+        count: int | None = self._inner.readinto(buffer)
+        _clock.heard = _clock.heard or bool(count)
+        return count
+
+    def close(self) -> None:
+        super().close()
+        self._inner.close()
+
+
 class _Response(http.client.HTTPResponse):
-    """An answer whose head is cleaned before it is read; answers of status 1xx before it are passed over."""
+    """An answer that is read until its deadline, and whose head is cleaned before it is read; answers of status 1xx
+    before it are passed over."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        if _clock.deadline is not None:
+            self.fp = io.BufferedReader(_Timed(sock, self.fp.detach(), _clock.deadline))
 
     def begin(self) -> None:
         body: Any = self.fp
@@ -219,6 +298,12 @@ class _Line(HTTPConnection):
         self.wire = self.sock
         self.lines.add(self)
 
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()  # it may take some of the time
+        _keep_to_the_deadline(self.sock, _clock.deadline)
+        super().send(data)
+
     def getresponse(self) -> Any:
         sent, self.lines.here.sent = getattr(self.lines.here, "sent", None), None
         if sent is not None:
@@ -245,10 +330,30 @@ class _Adapter(HTTPAdapter):
         super().__init__(pool_connections=_POOL, pool_maxsize=_POOL, max_retries=0)
         self.lines = _Lines()
         self._found: weakref.WeakValueDictionary[tuple[object, ...], Any] = weakref.WeakValueDictionary()
-        self.poolmanager.pool_classes_by_scheme = {
+        self._trusted: ssl.SSLContext | None = None
+        self._pools = self.poolmanager.pool_classes_by_scheme = {
             scheme: type(pool.__name__, (pool,), {"ConnectionCls": type(line.__name__, (line,), {"lines": self.lines})})
             for scheme, pool, line in (("http", HTTPConnectionPool, _Line), ("https", HTTPSConnectionPool, _SafeLine))
         }
+
+    def trust(self) -> ssl.SSLContext:
+        """Give what all connections trust, loaded when the first needs it. Raises ``SettingsError``."""
+        self._trusted = self._trusted or trusted()
+        return self._trusted
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> Any:
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {**pool, "ssl_context": self.trust()} if host["scheme"] == "https" else pool
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Leave to a connection what the pool was made with."""
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
 
     def get_connection_with_tls_context(
         self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
@@ -260,21 +365,31 @@ class _Adapter(HTTPAdapter):
         return found
 
 
-def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:
+def _failed(endpoint: Endpoint, error: Exception, deadline: float) -> ChatUnavailableError:
     """Say what failed without the cause's own text, which may hold addresses and headers."""
-    cause = error.args[0] if type(error) is requests.ConnectionError and error.args else error
+    if isinstance(error, SettingsError):  # of the environment, for an endpoint that nobody named when the engine opened
+        return ChatUnavailableError(f"{endpoint.host} cannot be reached: {error}")
     if lacks := shortage(error):
         return ChatUnavailableError(f"{lacks}: no connection to {endpoint.host} could be opened")
+    return ChatUnavailableError(f"{endpoint.host} {_what_failed(endpoint, error, deadline)}")
+
+
+def _what_failed(endpoint: Endpoint, error: Exception, deadline: float) -> str:
+    cause = error.args[0] if type(error) is requests.ConnectionError and error.args else error
     if isinstance(error, requests.ConnectTimeout):
-        what = f"did not accept a connection within {endpoint.connect_timeout_s:g} s"
-    elif isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
-        what = f"sent nothing for {min(endpoint.read_timeout_s, endpoint.timeout_s):g} s"
-    elif isinstance(error, requests.exceptions.SSLError):
-        what = "has no certificate that this machine trusts"
-    elif isinstance(cause, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.ProtocolError):
-        what = "cut the connection"
-    elif isinstance(error, requests.ConnectionError):
-        what = "cannot be reached; check the base URL and the network"
-    else:
-        what = f"failed ({type(error).__name__})"
-    return ChatUnavailableError(f"{endpoint.host} {what}")
+        return f"did not accept a connection within {min(endpoint.connect_timeout_s, endpoint.timeout_s):g} s"
+    if time.monotonic() >= deadline:
+        return f"did not finish its answer within {endpoint.timeout_s:g} s"
+    for kinds, what in (
+        (_LATE, f"sent nothing for {min(endpoint.read_timeout_s, endpoint.timeout_s):g} s"),
+        (requests.exceptions.SSLError, "has no certificate that this machine trusts"),
+        (requests.exceptions.ProxyError, "cannot be reached through the proxy that the environment names"),
+        (zlib.error, "sent an answer that is not packed as it says"),
+    ):
+        if isinstance(error, kinds):
+            return what
+    if isinstance(cause, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.ProtocolError):
+        return "cut the connection"
+    if isinstance(error, requests.ConnectionError):
+        return "cannot be reached; check the base URL and the network"
+    return f"failed ({type(error).__name__})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from roleplay.domain.endpoint import Endpoint
@@ -23,7 +23,8 @@ class Answer(Protocol):
         ...
 
     def read(self) -> bytes:
-        """Give the next piece, ``b""`` at the end. Raises ``ChatUnavailableError`` on a fault or a time-out."""
+        """Give the next piece, unpacked, ``b""`` at the end. Raises ``ChatUnavailableError`` on a fault or a time-out,
+        and may raise ``BadReplyError`` for what cannot be unpacked within bounds."""
         ...
 
     def release(self) -> None:
@@ -83,3 +84,14 @@ class AsyncTransport(Protocol):
     async def close(self) -> None:
         """As ``Transport.close``."""
         ...
+
+
+def check_all(transport: object, endpoints: Sequence[Endpoint]) -> None:
+    """See that a transport of ours can reach ``endpoints`` as the environment says; another one has ways of its own.
+
+    Raises ``SettingsError``.
+    """
+    check: Callable[[Endpoint], None] | None = getattr(transport, "check", None)
+    if check is not None:
+        for endpoint in endpoints:
+            check(endpoint)

@@ -161,6 +161,7 @@ def speaking(endpoint: Endpoint | None) -> Iterator[tuple[Endpoint, Transport]]:
     transport = RequestsTransport()
     try:
         if endpoint is not None:
+            transport.check(endpoint)
             yield endpoint, transport
             return
         with toy.start_toy() as server:

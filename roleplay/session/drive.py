@@ -44,6 +44,7 @@ from roleplay.wire.request import WireRequest
 T = TypeVar("T")
 GRACE_S = 10.0
 SEEN_OFF_S = 1.0
+OTHER_LOOP = "the engine belongs to the event loop in which it was opened; open one in each event loop"
 _WAITING = Admit | Open | Receive | Pause
 FORKED = "the engine was opened before this process was forked; open one in each process"
 
@@ -394,20 +395,34 @@ class AsyncBackstage:
     def __init__(self, database: AsyncDatabase, transport: AsyncTransport) -> None:
         self.database = database
         self.transport = transport
+        self.owns_transport = False
         self.gate: AsyncGate | None = None
         self.observers: Sequence[Observer] = ()
         self._on: set[AsyncDrive[Any]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._process = os.getpid()
+        self._loop = _running_loop()
 
     @property
     def is_ours(self) -> bool:
         """As ``Backstage.is_ours``."""
         return self._process == os.getpid()
 
-    async def run(self, steps: Steps[T]) -> T:
-        """Perform a course from beginning to end and give its result."""
+    def see_to_the_loop(self, *, closes: bool = False) -> None:
+        """See that this is the engine's own event loop: connections to a model cannot go to another one.
+
+        An engine that was made outside of any has the first in which it is used. One whose loop was closed can only be
+        closed. Raises ``SettingsError``.
+        """
+        self._loop = self._loop or asyncio.get_running_loop()
+        if self._loop is not asyncio.get_running_loop() and not (closes and self._loop.is_closed()):
+            raise SettingsError(OTHER_LOOP)
+
+    async def run(self, steps: Steps[T], *, speaks: bool = False) -> T:
+        """Perform a course from beginning to end and give its result. ``speaks``: it asks a model."""
+        if speaks:
+            self.see_to_the_loop()
         drive = AsyncDrive(self, steps)
         return _whole(drive, await drive.to_end())
 
@@ -648,6 +663,13 @@ class AsyncDrive(Generic[T]):
             raise  # its caller cancelled it
         finally:
             self._waiting = None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 async def _sheltered(work: Any) -> Any:

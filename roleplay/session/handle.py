@@ -258,7 +258,7 @@ class AsyncChatSession:
 
     async def send(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """As ``ChatSession.send``."""
-        return await self._backstage.run(speaking.send(self._scene, text, options, stream=False))
+        return await self._backstage.run(speaking.send(self._scene, text, options, stream=False), speaks=True)
 
     async def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.stream``."""

@@ -123,6 +123,7 @@ class AsyncReplyStream(_Stream[AsyncDrive[Turn] | AsyncRelay[Turn]]):
         at_once: bool = False,
     ) -> None:
         super().__init__(at_once=at_once)
+        backstage.see_to_the_loop()
         if on_disconnect == "finish":
             self._drive = AsyncRelay(backstage, course)
         else:

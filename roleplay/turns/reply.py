@@ -16,6 +16,7 @@ from roleplay.domain.endpoint import Form
 from roleplay.domain.events import TurnEvent
 from roleplay.domain.guards import Checked
 from roleplay.errors import (
+    BadReplyError,
     BudgetError,
     ChatError,
     ChatUnavailableError,
@@ -152,7 +153,7 @@ class Reply:
         try:
             while not decoder.done and (piece := (yield Receive())):
                 yield from self._hand_on(decoder.feed(piece))
-        except ChatUnavailableError:
+        except (ChatUnavailableError, BadReplyError):
             if not decoder.is_complete():
                 raise
         yield from self._hand_on(decoder.finish(), last=True)
@@ -611,5 +612,9 @@ def error_json(error: BaseException | None) -> str | None:
         return None
     if isinstance(error, RoleplayError):
         return json.dumps(error.to_dict(), ensure_ascii=False)
-    slug = "interrupted" if isinstance(error, Interrupt) else type(error).__name__
-    return json.dumps({"slug": slug, "message": "the caller ended the reply", "retryable": True})
+    name = type(error).__name__[:100]
+    if isinstance(error, Exception):  # such as one of a library; who leaves throws another kind
+        told, slug = f"the engine failed: {name}", name
+    else:
+        told, slug = "the caller ended the reply", "interrupted" if isinstance(error, Interrupt) else name
+    return json.dumps({"slug": slug, "message": told, "retryable": True})

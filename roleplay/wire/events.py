@@ -10,7 +10,7 @@ from roleplay.domain.conversation import DeltaKind
 from roleplay.errors import BadReplyError, ChatError, ContentFilteredError
 from roleplay.wire.codes import chat_error
 from roleplay.wire.facts import ReplyFacts, count, word
-from roleplay.wire.failures import failure_in
+from roleplay.wire.failures import CHOICES_LIMIT, failure_in
 from roleplay.wire.heads import Head
 from roleplay.wire.shapes import Part, part_of
 from roleplay.wire.speech import Increments, Mender, Said, ThinkSplitter, Words
@@ -103,7 +103,7 @@ class ReplyEvents:
         self._splitter.flush(ended=ended)
 
     def _choices(self, event: Mapping[str, Any]) -> None:
-        choices = _list(event, "choices")
+        choices = _list(event, "choices")[:CHOICES_LIMIT]
         if not all(isinstance(choice, dict) for choice in choices):
             raise BadReplyError("a choice of the reply is not a JSON object")
         choice = self._ours(choices)

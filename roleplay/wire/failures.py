@@ -12,6 +12,9 @@ from roleplay.wire.codes import is_refusal
 if TYPE_CHECKING:
     from roleplay.wire.sse import Frame
 
+CHOICES_LIMIT = 128
+"""The choices of one event that are looked at; one is ours, and no service can be asked for so many."""
+
 _NO_WORDS = "the service reported an error and gave no reason"
 _ERROR_KIND = re.compile(rb"(?:.*[._-])?(?:error|exception)", re.IGNORECASE | re.DOTALL)
 _ERROR_TEXT = re.compile(
@@ -65,7 +68,7 @@ def _loaded(text: str) -> object:
 
 def _of_choices(choices: object) -> Mapping[str, Any] | None:
     """Give the failure of a choice, where one reports its own."""
-    for one in choices if isinstance(choices, list) else ():
+    for one in choices[:CHOICES_LIMIT] if isinstance(choices, list) else ():
         if isinstance(one, dict) and one.get("error"):
             return {"error": one["error"]}
     return None

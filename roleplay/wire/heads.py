@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 WANTED_HEADERS = frozenset(
     {
+        "content-encoding",
         "content-type",
         "retry-after",
         "retry-after-ms",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from roleplay.domain.conversation import DeltaKind, FinishReason
 from roleplay.errors import BadReplyError, ChatError, ChatUnavailableError, ContentFilteredError, EmptyReplyError
 from roleplay.wire.codes import chat_error
+from roleplay.wire.codings import coding_of
 from roleplay.wire.events import ReplyEvents
 from roleplay.wire.facts import ReplyFacts
 from roleplay.wire.failures import failure_in, failure_of, failure_said
@@ -32,9 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["ReplyDecoder", "ReplyFacts", "Said"]
 
 ERROR_BODY_LIMIT = 64 * 1024
+VALUES_LIMIT = 100_000
+"""The objects, lists and commas that one document may have: reading them takes long, and no reply has so many."""
 
 _END = re.compile(rb'"?\[\s*done\s*\]"?', re.IGNORECASE)
 _DATA = b"data:"
+_LINES_OF_A_PAGE = 100
 _BROKE_OFF = {FinishReason.ERROR, FinishReason.ABORT, FinishReason.INSUFFICIENT_SYSTEM_RESOURCE}
 _CUT_STREAM = "the stream ended before the reply was complete"
 _DECODER = json.JSONDecoder(strict=False)  # a raw line break inside a string does no harm
@@ -46,8 +50,8 @@ class ReplyDecoder:
     ``head`` is the answer's; JSON and event streams are told apart by the bytes first, so that a JSON answer to a
     stream request and the reverse are read too. ``streamed``: whether a stream was asked for.
     ``now`` (aware): the moment that a reset time in a refusal is measured from. ``so_far``: speech that the reply goes
-    on from. ``line_limit`` bounds a line of a stream in bytes, ``reply_limit`` a JSON body in bytes and a stream's text
-    in characters.
+    on from. ``line_limit`` bounds a line of a stream and a JSON body in bytes, ``reply_limit`` such a body too, and a
+    stream's text in characters. An answer that is packed as no answer may be (``coding_of``) is not read.
 
     Feed it until ``done`` or the end, then call ``finish``, which raises what went wrong::
 
@@ -82,6 +86,12 @@ class ReplyDecoder:
         self._broken_bytes = False
         self._error: ChatError | None = None
         self._ended = False
+        try:
+            coding_of(head.headers)
+        except BadReplyError as error:
+            self.done = True
+            if not self._refused:  # a refusal is told by its status all the same
+                self._fail(error)
 
     @property
     def facts(self) -> ReplyFacts:
@@ -175,6 +185,10 @@ class ReplyDecoder:
     def _refused(self) -> bool:
         return self._status >= 300
 
+    @property
+    def _body_limit(self) -> int:
+        return min(self._line_limit, self._reply_limit)
+
     def _take(self, chunk: bytes) -> None:
         if self._refused:
             self._page += chunk[: ERROR_BODY_LIMIT - len(self._page)]
@@ -185,7 +199,7 @@ class ReplyDecoder:
             events = looks_like_events(self._headers.get("content-type", ""), self._head)
             if events is None:
                 return
-            self._frames = Events(self._line_limit) if events else Body(self._reply_limit)
+            self._frames = Events(self._line_limit) if events else Body(self._body_limit)
             chunk, self._head = self._head, b""
         for frame in self._frames.feed(chunk):
             self._event(frame)
@@ -202,6 +216,8 @@ class ReplyDecoder:
                 raise
 
     def _read(self, frame: Frame) -> None:
+        _refuse_too_many(frame.data)
+        _refuse_too_many(frame.error or b"")
         if (told := failure_of(frame)) is not None:
             raise self._events.failed(told)
         data = frame.data.strip()
@@ -240,7 +256,7 @@ class ReplyDecoder:
 
     def _rest(self) -> None:
         if self._frames is None:  # so few bytes that they may still have become anything
-            self._frames = Body(self._reply_limit)
+            self._frames = Body(self._body_limit)
             self._frames.feed(self._head)
         rest = self._frames.finish()
         if isinstance(self._frames, Events):
@@ -253,6 +269,7 @@ class ReplyDecoder:
     def _body(self, data: bytes) -> None:
         if not data:
             raise ChatUnavailableError(_CUT_STREAM if self._streamed else "the service sent an empty answer")
+        _refuse_too_many(data)
         told = _first_failure(data) if data.startswith(b"{") else failure_said(data)
         if told is not None:
             raise self._events.failed(told)
@@ -273,7 +290,7 @@ class ReplyDecoder:
 
     def _refusal(self) -> ChatError:
         page = bytes(self._page)
-        for line in [page, *page.splitlines()]:
+        for line in [page, *page.splitlines()[:_LINES_OF_A_PAGE]]:
             try:
                 body = _DECODER.decode(line.removeprefix(b"data:").decode(errors="replace").strip())
             except (ValueError, RecursionError):
@@ -284,8 +301,20 @@ class ReplyDecoder:
         return chat_error(self._status, page.decode(errors="replace"), now=self._now, headers=self._headers)
 
 
+def _has_too_many(data: bytes) -> bool:
+    """Whether a document has more values than it may, which its bytes tell before it is read."""
+    return len(data) > VALUES_LIMIT and sum(map(data.count, (b",", b"{", b"["))) > VALUES_LIMIT
+
+
+def _refuse_too_many(data: bytes) -> None:
+    if _has_too_many(data):
+        raise BadReplyError(f"the answer has more than {VALUES_LIMIT} values", raw=readable(data))
+
+
 def _is_json(data: bytes) -> bool:
     """Whether ``data`` is a whole JSON object or list."""
+    if _has_too_many(data):
+        return False
     try:
         return isinstance(_DECODER.decode(data.decode(errors="replace").strip()), dict | list)
     except (ValueError, RecursionError):

@@ -345,8 +345,10 @@ def test_what_is_no_http(raw: Callable[..., Raw], transport: RequestsTransport, 
     assert KEY not in told(failure.value)
 
 
-def test_a_session_from_outside_stays_open(sim: Simulator) -> None:
+def test_a_session_from_outside_stays_open(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the caller opened, the caller closes."""
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)  # else a session has a pool of its own for it
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
     own = RequestsTransport()
     borrowed = RequestsTransport(own._http)
     endpoint = at(sim.base_url)
