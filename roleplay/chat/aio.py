@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
-from roleplay.chat.queries import cause_of, hide
+from roleplay.chat.queries import caused, hide
 from roleplay.domain.endpoint import Endpoint
-from roleplay.errors import ChatUnavailableError, SettingsError
+from roleplay.errors import ChatUnavailableError, SettingsError, without_frames
 from roleplay.wire.heads import wanted
 from roleplay.wire.request import WireRequest
+from roleplay.wire.secrets import secrets_of
 
 try:
     import httpx
@@ -43,6 +44,20 @@ class HttpxTransport:
 
     async def open(self, endpoint: Endpoint, request: WireRequest) -> HttpxAnswer:
         """Post ``request`` and wait for the head of its answer. Raises ``ChatUnavailableError`` when none comes."""
+        answer = await self._ask(endpoint, request)
+        if isinstance(answer, BaseException):
+            raise answer  # here, since the frames where it was made hold the headers
+        return answer
+
+    async def _ask(self, endpoint: Endpoint, request: WireRequest) -> HttpxAnswer | BaseException:
+        try:
+            return await self._post(endpoint, request)
+        except (*_FAULTS, httpx.InvalidURL, UnicodeError) as error:  # a host that no name can be
+            return caused(_unavailable(endpoint, error), endpoint, error)
+        except BaseException as error:  # noqa: BLE001 - it is raised again: a cancellation
+            return without_frames(error)
+
+    async def _post(self, endpoint: Endpoint, request: WireRequest) -> HttpxAnswer:
         headers = {
             b"Content-Type": b"application/json",
             b"Accept": b"text/event-stream" if request.stream else b"application/json",
@@ -57,10 +72,8 @@ class HttpxTransport:
             post = http.build_request("POST", _url(endpoint), content=request.body, headers=headers, timeout=timeout)
             async with asyncio.timeout_at(deadline):
                 response = await http.send(post, stream=True, follow_redirects=False, auth=_no_netrc)
-        except BaseException as error:
+        except BaseException:
             await give_back()
-            if isinstance(error, (*_FAULTS, httpx.InvalidURL, UnicodeError)):  # a host that no name can be
-                raise _unavailable(endpoint, error) from cause_of(endpoint, error)
             raise
         return HttpxAnswer(endpoint, response, deadline, give_back)
 
@@ -99,7 +112,7 @@ class HttpxAnswer:
         self, endpoint: Endpoint, response: httpx.Response, deadline: float, give_back: Callable[[], Awaitable[None]]
     ) -> None:
         self.status = response.status_code
-        self.headers = wanted(response.headers.items())
+        self.headers = wanted(response.headers.items(), secrets_of(endpoint))
         self._endpoint = endpoint
         self._response = response
         self._pieces = response.aiter_bytes()
@@ -108,12 +121,20 @@ class HttpxAnswer:
 
     async def read(self) -> bytes:
         """Give the next piece as it arrives, ``b""`` at the end. Raises ``ChatUnavailableError``."""
+        piece = await self._next()
+        if isinstance(piece, BaseException):
+            raise piece
+        return piece
+
+    async def _next(self) -> bytes | BaseException:
         try:
             async with asyncio.timeout_at(self._deadline):
                 return await anext(self._pieces, b"")
         except _FAULTS as error:
             await self.close()
-            raise _unavailable(self._endpoint, error) from cause_of(self._endpoint, error)
+            return caused(_unavailable(self._endpoint, error), self._endpoint, error)
+        except BaseException as error:  # noqa: BLE001 - it is raised again: a cancellation
+            return without_frames(error)
 
     async def release(self) -> None:
         """Give the connection back when the answer ends here, which shows within ``_END_S`` seconds; else close it."""

@@ -18,12 +18,13 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from roleplay.chat.queries import cause_of, hide
+from roleplay.chat.queries import caused, hide
 from roleplay.chat.response_head import HEAD_LIMIT, cleaned, is_interim
 from roleplay.domain.endpoint import Endpoint
-from roleplay.errors import ChatUnavailableError
+from roleplay.errors import ChatUnavailableError, without_frames
 from roleplay.wire.heads import wanted
 from roleplay.wire.request import WireRequest
+from roleplay.wire.secrets import secrets_of
 
 _POOL = 64
 _PIECE_BYTES = 65536
@@ -49,10 +50,21 @@ class RequestsTransport:
 
     def open(self, endpoint: Endpoint, request: WireRequest) -> RequestsAnswer:
         """Post ``request`` and wait for the head of its answer. Raises ``ChatUnavailableError`` when none comes."""
+        answer = self._ask(endpoint, request)
+        if isinstance(answer, BaseException):
+            raise answer  # here, since the frames where it was made hold the headers
+        return answer
+
+    def _ask(self, endpoint: Endpoint, request: WireRequest) -> RequestsAnswer | BaseException:
         try:
-            prepared, settings = self._prepare(endpoint)
-        except requests.RequestException as error:
-            raise _unavailable(endpoint, error) from cause_of(endpoint, error)
+            return self._post(endpoint, request)
+        except _FAULTS as error:
+            return caused(_unavailable(endpoint, error), endpoint, error)
+        except BaseException as error:  # noqa: BLE001 - it is raised again: Ctrl-C
+            return without_frames(error)
+
+    def _post(self, endpoint: Endpoint, request: WireRequest) -> RequestsAnswer:
+        prepared, settings = self._prepare(endpoint)
         post = prepared.copy()
         post.body = request.body
         post.headers["Content-Length"] = str(len(request.body))
@@ -61,10 +73,7 @@ class RequestsTransport:
         timeout: Any = urllib3.Timeout(
             connect=endpoint.connect_timeout_s, read=endpoint.read_timeout_s, total=endpoint.timeout_s
         )
-        try:
-            response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
-        except _FAULTS as error:
-            raise _unavailable(endpoint, error) from cause_of(endpoint, error)
+        response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
         return RequestsAnswer(endpoint, response, deadline)
 
     def close(self) -> None:
@@ -91,17 +100,23 @@ class RequestsAnswer:
 
     def __init__(self, endpoint: Endpoint, response: requests.Response, deadline: float) -> None:
         self.status = response.status_code
-        self.headers = wanted(response.headers.lower_items())
+        self.headers = wanted(response.headers.lower_items(), secrets_of(endpoint))
         self._endpoint = endpoint
         self._response = response
         self._deadline = deadline
 
     def read(self) -> bytes:
         """Give the next piece as it arrives, ``b""`` at the end. Raises ``ChatUnavailableError``."""
+        piece = self._next()
+        if isinstance(piece, BaseException):
+            raise piece
+        return piece
+
+    def _next(self) -> bytes | BaseException:
         left = self._deadline - time.monotonic()
         if left <= 0:
             self.close()
-            raise self._too_late()
+            return self._too_late()
         try:
             if left < self._endpoint.read_timeout_s and (sock := self._socket()) is not None:
                 sock.settimeout(left)
@@ -110,7 +125,9 @@ class RequestsAnswer:
             self.close()
             late = time.monotonic() >= self._deadline
             told = self._too_late() if late else _unavailable(self._endpoint, error)
-            raise told from cause_of(self._endpoint, error)
+            return caused(told, self._endpoint, error)
+        except BaseException as error:  # noqa: BLE001 - it is raised again: Ctrl-C
+            return without_frames(error)
         return piece
 
     def release(self) -> None:

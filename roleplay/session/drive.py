@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
+from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Piece, Transport
 from roleplay.domain.conversation import Delta, Turn, TurnStatus
 from roleplay.domain.events import Observer
 from roleplay.errors import ConflictError, RoleplayError, SettingsError
@@ -333,7 +333,7 @@ class Drive(Generic[T]):
                 return Head(self._answer.status, self._answer.headers)
             case Receive():
                 assert self._answer is not None
-                return self._answer.read()
+                return Piece(self._answer.read())
             case Release():
                 if self._answer is not None:
                     self._answer.release()
@@ -555,7 +555,7 @@ class AsyncDrive(Generic[T]):
                 return Head(self._answer.status, self._answer.headers)
             case Receive():
                 assert self._answer is not None
-                return await self._stoppable(self._answer.read())
+                return Piece(await self._stoppable(self._answer.read()))
             case Release():
                 if self._answer is not None:
                     await self._answer.release()
