@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from roleplay import AsyncRoleplay, Endpoint, Persona, Roleplay, RoleplayError
-from tests.support.hostile import HEADER, HEAVY, KEY, QUERY, TRACES, WAYS, Hostile
+from tests.support.glutton import peak_kib
+from tests.support.hostile import HEADER, HEAVY, HEAVY_CODINGS, HOSTILE_CODINGS, KEY, QUERY, TRACES, WAYS, Hostile
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 1.5
@@ -103,7 +104,7 @@ async def said_by_tasks(url: str, model: Endpoint, asked: list[tuple[str, bool]]
 
 
 def shown(error: BaseException, *, with_locals: bool) -> str:
-    """All that a tool could show of an error: its chain, its pickle and, if asked, the local variables of its frames."""
+    """All that a tool could show of an error: its chain, its pickle and, if asked, its frames' local variables."""
     texts, values, chain = [repr(pickle.dumps(error))], dict[int, object](), [error]
     for one in chain:
         texts += [repr(one), repr(one.args), repr(vars(one)), *traceback.format_tb(one.__traceback__)]
@@ -114,8 +115,10 @@ def shown(error: BaseException, *, with_locals: bool) -> str:
 
 
 def problems(outcome: Outcome, known: set[str]) -> Iterator[str]:
-    """Say what is wrong with an outcome. ``known`` gathers the places that errors came from: where nothing was repeated,
-    the local variables there are looked at once."""
+    """Say what is wrong with an outcome.
+
+    ``known`` gathers the places that errors came from. Where no secret was repeated, each is looked at closely once.
+    """
     way, seconds, heard, error, turns = outcome
     if seconds > LATEST_S:
         yield f"{way}: took {seconds:.1f} s"
@@ -142,15 +145,13 @@ def problems(outcome: Outcome, known: set[str]) -> Iterator[str]:
 @pytest.fixture
 def hostile() -> Iterator[Hostile]:
     """A server that answers wrongly."""
-    server = Hostile(WAYS | HEAVY)
+    server = Hostile(WAYS | HEAVY | HOSTILE_CODINGS | HEAVY_CODINGS)
     yield server
     server.close()
 
 
 @pytest.mark.parametrize("shell", ["sync", "asyncio"])
-def test_no_answer_does_harm(
-    tmp_path: Path, hostile: Hostile, caplog: pytest.LogCaptureFixture, shell: str
-) -> None:
+def test_no_answer_does_harm(tmp_path: Path, hostile: Hostile, caplog: pytest.LogCaptureFixture, shell: str) -> None:
     """Each way, sent and streamed: ended in time by an error of ours or a reply, and no secret anywhere."""
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "hostile.db"
@@ -173,9 +174,10 @@ def test_no_answer_does_harm(
 
 
 @pytest.mark.parametrize("shell", ["sync", "asyncio"])
-def test_no_answer_takes_much_memory(sqlite_url: str, hostile: Hostile, shell: str) -> None:
+def test_no_answer_takes_much_memory(tmp_path: Path, hostile: Hostile, shell: str) -> None:
     """What goes on for many megabytes is ended, and the process never needs 200 MB."""
-    command = [sys.executable, "-m", "tests.faults.test_hostile_server", shell, sqlite_url, hostile.url]
+    url = f"sqlite:///{tmp_path / 'heavy.db'}"
+    command = [sys.executable, "-m", "tests.faults.test_hostile_server", shell, url, hostile.url]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -186,8 +188,6 @@ def test_no_answer_takes_much_memory(sqlite_url: str, hostile: Hostile, shell: s
 
 def main(shell: str, database: str, url: str) -> None:
     """Say a line for each heavy way, one after the other; print what is wrong and the most memory that it took."""
-    from tests.support.glutton import peak_kib
-
     wrong: list[str] = []
     for way in HEAVY:
         for stream in (False, True):

@@ -6,13 +6,16 @@ the bytes of its answer piece by piece, after which the connection is closed.
 
 from __future__ import annotations
 
+import gzip
 import html
 import json
 import re
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import repeat
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -99,7 +102,9 @@ def body(name: str, text: bytes | str) -> None:
     """Add two ways: a JSON body, and an event of a stream behind one that is good."""
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     plain(f"body-{name}", answer(data))
-    plain(f"event-{name}", PIPE + events(delta("The road "), end=b"") + b"data: " + data + b"\n\n" + b"data: [DONE]\n\n")
+    plain(
+        f"event-{name}", PIPE + events(delta("The road "), end=b"") + b"data: " + data + b"\n\n" + b"data: [DONE]\n\n"
+    )
 
 
 def value(name: str, what: Any) -> None:
@@ -164,13 +169,32 @@ plain("header-injected", OK + b"X: a\n\nHTTP/1.1 401 No\r\n\r\n" + GOOD)
 plain("headers-cookie", OK + b"Set-Cookie: a=" + b"b" * 5000 + b"\r\n\r\n" + GOOD)
 plain("retry-after", answer(b"{}", "429 Slow", "text/plain", b"Retry-After: 9" + b"9" * 4000))
 plain("retry-after-date", answer(b"{}", "503 No", "text/plain", b"Retry-After: Mon, 99 Foo 99999 99:99:99 +9999"))
-for length in (b"-1", b"-9999999999", b"9" * 30, b"12abc", b"1e3", b"0x10", b"", b"+5", b"5, 6", b"\xb2", b"3", b"100000"):
+for length in (
+    b"-1",
+    b"-9999999999",
+    b"9" * 30,
+    b"12abc",
+    b"1e3",
+    b"0x10",
+    b"",
+    b"+5",
+    b"5, 6",
+    b"\xb2",
+    b"3",
+    b"100000",
+):
     plain(f"length-{length.decode('latin-1')[:12]}", OK + b"Content-Length: " + length + b"\r\n\r\n" + GOOD)
 plain("length-twice", OK + b"Content-Length: 5\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD)
 plain("length-and-chunks", OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
 plain("coding-unknown", OK + b"Transfer-Encoding: smoke\r\n\r\n" + GOOD)
 plain("coding-twice", OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
-for code in ("101 Switching Protocols", "204 No Content", "205 Reset Content", "206 Partial Content", "304 Not Modified"):
+for code in (
+    "101 Switching Protocols",
+    "204 No Content",
+    "205 Reset Content",
+    "206 Partial Content",
+    "304 Not Modified",
+):
     plain(f"status-{code[:3]}", answer(GOOD, code))
 for code in ("300", "301", "302", "303", "307", "308"):
     WAYS[f"redirect-{code}"] = lambda asked, code=code: [
@@ -199,7 +223,14 @@ plain("trailers-broken", CHUNKED + chunk + b"0\r\nno trailer\r\n\x00\r\n\r\n")
 WAYS["chunks-of-one"] = times(CHUNKED, b"1\r\n:\r\n", 20_000)
 
 # Kinds of content
-for kind in ("image/png", "text/html", "multipart/mixed; boundary=x", "", "x" * 9000, "application/json; charset=utf-16"):
+for kind in (
+    "image/png",
+    "text/html",
+    "multipart/mixed; boundary=x",
+    "",
+    "x" * 9000,
+    "application/json; charset=utf-16",
+):
     plain(f"kind-{kind[:20]}", answer(GOOD, kind=kind))
 plain("kind-stream-of-json", answer(GOOD, kind="text/event-stream"))
 plain("kind-json-of-stream", answer(EVENT + events(delta("", "stop")), kind="application/json"))
@@ -373,7 +404,9 @@ WAYS["echo-finish"] = lambda asked: [
     if asked.stream
     else said({"choices": [{"message": {"content": "Long."}, "finish_reason": asked.key}]})
 ]
-WAYS["echo-finish-silent"] = lambda asked: [said({"choices": [{"message": {"content": ""}, "finish_reason": asked.key}]})]
+WAYS["echo-finish-silent"] = lambda asked: [
+    said({"choices": [{"message": {"content": ""}, "finish_reason": asked.key}]})
+]
 
 # Many megabytes
 MEGABYTE = b"x" * 2**20
@@ -383,6 +416,67 @@ HEAVY["event-of-16-mb"] = times(PIPE + b'data: {"choices": "', MEGABYTE, 16, b'"
 HEAVY["endless-refusal"] = times(b"HTTP/1.1 500 No\r\n\r\n", MEGABYTE, 60)
 HEAVY["comments"] = times(PIPE, b": " + b"y" * 65_533 + b"\n", 1600, events(delta("x", "stop")))
 HEAVY["echo-line"] = lambda asked: [PIPE, b"data: ", *repeat(f"{asked.all} ".encode() * 1000, 80)]
+
+# Packed answers, heads and ends that come slowly: what they must not cost stands in both lists.
+HOSTILE_CODINGS: dict[str, Way] = {}
+HEAVY_CODINGS: dict[str, Way] = {}
+
+
+def packed(data: bytes, *codings: str, head: bytes = OK) -> bytes:
+    """A body that is said to be packed."""
+    return head + f"Content-Encoding: {', '.join(codings)}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+
+
+for name, data, codings in (
+    ("gzip", gzip.compress(GOOD), ["gzip"]),
+    ("x-gzip", gzip.compress(GOOD), ["x-gzip"]),
+    ("gzip-twice", gzip.compress(gzip.compress(GOOD)), ["gzip", "gzip"]),
+    ("gzip-cut", gzip.compress(GOOD)[:-12], ["gzip"]),
+    ("gzip-and-more", gzip.compress(GOOD) + b"more", ["gzip"]),
+    ("gzip-members", gzip.compress(GOOD[:50]) + gzip.compress(GOOD[50:]), ["gzip"]),
+    ("gzip-none", GOOD, ["gzip"]),
+    ("deflate", zlib.compress(GOOD), ["deflate"]),
+    ("deflate-bare", zlib.compress(GOOD)[2:-4], ["deflate"]),
+    ("deflate-none", GOOD, ["deflate"]),
+    ("deflate-gzip", gzip.compress(zlib.compress(GOOD)), ["deflate", "gzip"]),
+    ("br", b"\x0b\x02\x80hello\x03", ["br"]),
+    ("zstd", b"\x28\xb5\x2f\xfd", ["zstd"]),
+    ("unknown", GOOD, ["smoke"]),
+    ("identity", GOOD, ["identity", "identity"]),
+    ("many", GOOD, ["gzip"] * 500),
+):
+    HOSTILE_CODINGS[f"packed-{name}"] = lambda _, data=data, codings=codings: [packed(data, *codings)]
+    HOSTILE_CODINGS[f"packed-{name}-401"] = lambda _, data=data, codings=codings: [
+        packed(data, *codings, head=b"HTTP/1.1 401 No\r\n")
+    ]
+HOSTILE_CODINGS["packed-transfer"] = lambda _: [OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
+HOSTILE_CODINGS["packed-echo"] = lambda asked: [
+    packed(gzip.compress(json.dumps({"error": asked.all}).encode()), "gzip", head=b"HTTP/1.1 401 No\r\n")
+]
+HOSTILE_CODINGS["trailers-endless"] = forever(CHUNKED + chunk + b"0\r\n", b"X-More: and more\r\n")
+HOSTILE_CODINGS["head-drip"] = forever(OK + b"X-Slow: ", b"a", 0.1)
+HOSTILE_CODINGS["status-line-drip"] = forever(b"HTTP/1.1 200 O", b"K", 0.1)
+HOSTILE_CODINGS["headers-drip"] = forever(OK, b"X-Slow: a\r\n", 0.1)
+HOSTILE_CODINGS["continue-drip"] = forever(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.1)
+HOSTILE_CODINGS["chunk-line-drip"] = forever(CHUNKED, b"0", 0.1)
+HOSTILE_CODINGS["chunk-extension-drip"] = forever(CHUNKED + b"5;x=", b"y", 0.1)
+HOSTILE_CODINGS["chunk-drip"] = forever(CHUNKED + b"ffff\r\n", b":", 0.1)
+HOSTILE_CODINGS["trailer-drip"] = forever(CHUNKED + chunk + b"0\r\nX: ", b"y", 0.1)
+
+
+@cache
+def bomb() -> bytes:
+    """300 MB of nothing, packed; one that is packed twice has a few kilobytes."""
+    return gzip.compress(bytes(300 * 2**20), 1)
+
+
+HEAVY_CODINGS["bomb-gzip"] = lambda _: [packed(bomb(), "gzip")]
+HEAVY_CODINGS["bomb-gzip-twice"] = lambda _: [packed(gzip.compress(bomb()), "gzip", "gzip")]
+HEAVY_CODINGS["bomb-deflate"] = lambda _: [packed(zlib.compress(bytes(300 * 2**20), 1), "deflate")]
+HEAVY_CODINGS["bomb-401"] = lambda _: [packed(bomb(), "gzip", head=b"HTTP/1.1 401 No\r\n")]
+HEAVY_CODINGS["bomb-members"] = lambda _: [packed(gzip.compress(bytes(2**20)) * 300, "gzip")]
+HEAVY_CODINGS["choices"] = lambda _: [said({"choices": [{"index": 0, "delta": {}}] * 240_000})]
+HEAVY_CODINGS["choices-empty"] = lambda _: [said({"choices": [{}] * 2_000_000})]
 
 
 class Hostile:
