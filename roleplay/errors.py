@@ -34,7 +34,9 @@ What to write around a call::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 class RoleplayError(Exception):
@@ -69,6 +71,15 @@ class RoleplayError(Exception):
             "turn_id": self.turn_id,
             **self.details(),
         }
+
+
+def without_frames(error: ErrorT) -> ErrorT:
+    """Give ``error`` without its traceback and without the errors behind it.
+
+    Their frames hold what no tool that shows local variables may show: requests with their keys, answers as they came.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _revived(kind: type[RoleplayError], args: tuple[Any, ...]) -> RoleplayError:

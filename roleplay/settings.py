@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from roleplay.domain.endpoint import DEFAULT_MODEL, MINIMAX_DOMAINS, PROFILES, Endpoint, base_of, is_at
 from roleplay.errors import InvalidInputError, SettingsError
@@ -18,9 +20,22 @@ Model = str | Endpoint
 KEY_HELP = "set ROLEPLAY_API_KEY or MINIMAX_API_KEY, or give Endpoint(..., api_key=...)"
 
 
+class _Environment(Mapping[str, str]):
+    """The environment of this process. Its ``repr`` shows nothing of it, since the frames of an error hold it."""
+
+    def __getitem__(self, name: str) -> str:
+        return os.environ[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(os.environ)
+
+    def __len__(self) -> int:
+        return len(os.environ)
+
+
 def environment() -> Mapping[str, str]:
     """Give the environment of this process; nobody else looks at it."""
-    return os.environ
+    return _Environment()
 
 
 def resolve(model: str | Endpoint | None, environ: Mapping[str, str], *, needs_key: bool = True) -> Endpoint:
@@ -93,15 +108,15 @@ def _tokens(environ: Mapping[str, str], name: str) -> int | None:
     return int(said) if said else None
 
 
-def _key_for(endpoint: Endpoint, environ: Mapping[str, str]) -> str | None:
+def _key_for(endpoint: Endpoint, environ: Mapping[str, str]) -> SecretStr | None:
     own = environ.get("ROLEPLAY_API_KEY")
     trusted = is_loopback(endpoint.base_url) or (
         _is_minimax(endpoint.base_url) and endpoint.base_url.startswith("https:")
     )
     if own and (trusted or _is_named_by(environ.get("ROLEPLAY_BASE_URL"), endpoint)):
-        return own
+        return SecretStr(own)
     minimax = environ.get("MINIMAX_API_KEY")
-    return minimax if minimax and trusted else None
+    return SecretStr(minimax) if minimax and trusted else None
 
 
 def _is_named_by(url: str | None, endpoint: Endpoint) -> bool:

@@ -12,13 +12,14 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 from roleplay.chat.overload import shortage
-from roleplay.chat.queries import cause_of, hide
+from roleplay.chat.queries import caused, hide
 from roleplay.chat.surroundings import proxy_for, trusted
 from roleplay.domain.endpoint import Endpoint
-from roleplay.errors import ChatError, ChatUnavailableError, SettingsError
+from roleplay.errors import ChatError, ChatUnavailableError, SettingsError, without_frames
 from roleplay.wire.codings import Unpacker
 from roleplay.wire.heads import wanted
 from roleplay.wire.request import WireRequest
+from roleplay.wire.secrets import secrets_of
 
 try:
     import httpx
@@ -61,6 +62,22 @@ class HttpxTransport:
 
         ``sent`` is called when the request was sent.
         """
+        answer = await self._ask(endpoint, request, sent)
+        if isinstance(answer, BaseException):
+            raise answer  # here, since the frames where it was made hold the headers
+        return answer
+
+    async def _ask(
+        self, endpoint: Endpoint, request: WireRequest, sent: Callable[[], object] | None
+    ) -> HttpxAnswer | BaseException:
+        try:
+            return await self._post(endpoint, request, sent)
+        except Exception as error:  # noqa: BLE001 - whatever the library raises, no answer comes
+            return caused(_unavailable(endpoint, error), endpoint, error)
+        except BaseException as error:  # noqa: BLE001 - it is raised again: a cancellation
+            return without_frames(error)
+
+    async def _post(self, endpoint: Endpoint, request: WireRequest, sent: Callable[[], object] | None) -> HttpxAnswer:
         headers = {
             b"Content-Type": b"application/json",
             b"Accept": b"text/event-stream" if request.stream else b"application/json",
@@ -78,11 +95,9 @@ class HttpxTransport:
                 post.extensions["trace"] = _telling(sent)
             async with asyncio.timeout_at(deadline):
                 response = await http.send(post, stream=True, follow_redirects=False, auth=_no_netrc)
-        except BaseException as error:
+        except BaseException:
             if give_back is not None:
                 await give_back()
-            if isinstance(error, Exception):  # whatever the library raises, no answer comes
-                raise _unavailable(endpoint, error) from cause_of(endpoint, error)
             raise
         return HttpxAnswer(endpoint, response, deadline, give_back)
 
@@ -134,7 +149,7 @@ class HttpxAnswer:
         self, endpoint: Endpoint, response: httpx.Response, deadline: float, give_back: Callable[[], Awaitable[None]]
     ) -> None:
         self.status = response.status_code
-        self.headers = wanted(response.headers.items())
+        self.headers = wanted(response.headers.items(), secrets_of(endpoint))
         self._endpoint = endpoint
         self._response = response
         self._pieces = response.aiter_raw()
@@ -145,6 +160,12 @@ class HttpxAnswer:
     async def read(self) -> bytes:
         """Give the next piece as it arrives, ``b""`` at the end. Raises ``ChatUnavailableError`` and
         ``BadReplyError``."""
+        piece = await self._next()
+        if isinstance(piece, BaseException):
+            raise piece
+        return piece
+
+    async def _next(self) -> bytes | BaseException:
         try:
             async with asyncio.timeout_at(self._deadline):
                 if piece := self._body.take():
@@ -157,12 +178,14 @@ class HttpxAnswer:
                     self._body.feed(raw)
                     piece = self._body.take()
                 return piece
-        except ChatError:
+        except ChatError as error:
             await self.close()
-            raise
+            return without_frames(error)
         except Exception as error:  # noqa: BLE001 - whatever the library raises, no more of it comes
             await self.close()
-            raise _unavailable(self._endpoint, error) from cause_of(self._endpoint, error)
+            return caused(_unavailable(self._endpoint, error), self._endpoint, error)
+        except BaseException as error:  # noqa: BLE001 - it is raised again: a cancellation
+            return without_frames(error)
 
     def _end(self) -> bytes:
         if self._body.is_cut:

@@ -1,33 +1,52 @@
-"""Keeps the query of an address, which may hold a key, out of logs and tracebacks of the HTTP libraries."""
+"""Keeps the secrets of endpoints out of what the HTTP libraries log, and out of the errors behind ours."""
 
 from __future__ import annotations
 
 import logging
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from roleplay.domain.endpoint import Endpoint
+from roleplay.errors import without_frames
+from roleplay.wire.secrets import Secrets, secrets_of
 
-_LOGGERS = ("httpx", "urllib3.connectionpool", "urllib3.util.retry")
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+
+_LOGGERS = (
+    "httpx",
+    "httpcore.connection",  # a filter holds for its own logger alone, not for those below it
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore.proxy",
+    "httpcore.socks",
+    "urllib3.connection",
+    "urllib3.connectionpool",
+    "urllib3.poolmanager",
+    "urllib3.response",
+    "urllib3.util.retry",
+)
+_CAUSES = 8
 
 
 class _Mask(logging.Filter):
-    """Takes known queries out of what is logged."""
+    """Takes known secrets out of what is logged."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.queries: set[str] = set()
+        self.known: dict[tuple[str, ...], Secrets] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record through, without the queries."""
+        """Let every record through, without the secrets."""
+        record.msg = self._masked(record.msg)
         if isinstance(record.args, tuple):
             record.args = tuple(map(self._masked, record.args))
         return True
 
     def _masked(self, value: object) -> object:
         text = str(value)
-        found = [query for query in self.queries if query in text]
-        for query in found:
-            text = text.replace(query, "***")
+        found = [secrets for ways, secrets in list(self.known.items()) if any(way in text for way in ways)]
+        for secrets in found:
+            text = secrets.in_words(text)
         return text if found else value
 
 
@@ -35,15 +54,32 @@ _MASK = _Mask()
 
 
 def hide(endpoint: Endpoint, sent: str) -> None:
-    """Let no log show the query of an endpoint, neither as it was given nor as it stands in ``sent``, the URL as the
-    HTTP library writes it."""
-    if endpoint.query is None:
-        return
-    _MASK.queries |= {endpoint.query.get_secret_value(), urlsplit(sent).query}
+    """Let no log of the HTTP libraries show the secrets of an endpoint, neither as they were given nor as they stand in
+    ``sent``, the URL as the HTTP library writes it."""
+    for secrets in (secrets_of(endpoint), Secrets([urlsplit(sent).query])):
+        _MASK.known[secrets.ways] = secrets
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_MASK)  # a second time changes nothing
 
 
-def cause_of(endpoint: Endpoint, error: Exception) -> Exception | None:
-    """Give what an error about ``endpoint`` is raised from: ``None`` where the text of the cause could show a query."""
-    return error if endpoint.query is None else None
+class NetworkError(Exception):
+    """Names what a library said of a failure, and what the system said: without its frames and its request, which hold
+    the key."""
+
+
+def caused(ours: ErrorT, endpoint: Endpoint, error: BaseException) -> ErrorT:
+    """Give ``ours`` with a cause that tells of ``error``.
+
+    Raise it outside of the ``except`` that handles ``error``: there, Python would note ``error`` as its context.
+    """
+    said: list[str] = []
+    behind: BaseException | None = error
+    while behind is not None and len(said) < _CAUSES:
+        kind = type(behind)
+        name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+        told = f": {behind}" if isinstance(behind, OSError) and behind.errno is not None else ""
+        said.append(f"{name}{told}")
+        behind = behind.__cause__ or behind.__context__
+    ours = without_frames(ours)
+    ours.__cause__ = NetworkError(secrets_of(endpoint).in_words("; from ".join(said)))
+    return ours

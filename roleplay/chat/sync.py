@@ -24,14 +24,15 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from roleplay.chat.overload import shortage
-from roleplay.chat.queries import cause_of, hide
+from roleplay.chat.queries import caused, hide
 from roleplay.chat.response_head import HEAD_LIMIT, cleaned, is_interim
 from roleplay.chat.surroundings import proxy_for, trusted
 from roleplay.domain.endpoint import Endpoint
-from roleplay.errors import ChatError, ChatUnavailableError, SettingsError
+from roleplay.errors import ChatError, ChatUnavailableError, SettingsError, without_frames
 from roleplay.wire.codings import Unpacker
 from roleplay.wire.heads import wanted
 from roleplay.wire.request import WireRequest
+from roleplay.wire.secrets import secrets_of
 
 _POOL = 64
 _PIECE_BYTES = 65536
@@ -79,25 +80,38 @@ class RequestsTransport:
 
         ``sent`` is called when the request was sent, unless the session came from outside.
         """
+        answer = self._ask(endpoint, request, sent)
+        if isinstance(answer, BaseException):
+            raise answer  # here, since the frames where it was made hold the headers
+        return answer
+
+    def _ask(
+        self, endpoint: Endpoint, request: WireRequest, sent: Callable[[], object] | None
+    ) -> RequestsAnswer | BaseException:
         deadline = _clock.deadline = time.monotonic() + endpoint.timeout_s
         _clock.heard = False
-        timeout: Any = urllib3.Timeout(
-            connect=endpoint.connect_timeout_s, read=endpoint.read_timeout_s, total=endpoint.timeout_s
-        )
         if self._own is not None:
             self._own.lines.here.sent = sent
         try:
-            prepared, settings = self._prepare(endpoint)
-            post = prepared.copy()
-            post.body = request.body
-            post.headers["Content-Length"] = str(len(request.body))
-            post.headers["Accept"] = "text/event-stream" if request.stream else "application/json"
-            response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
+            return self._post(endpoint, request, deadline)
         except Exception as error:  # noqa: BLE001 - whatever the libraries raise, no answer comes
             late = _clock.heard or not isinstance(error, _LATE)
-            raise _failed(endpoint, error, deadline if late else math.inf) from cause_of(endpoint, error)
+            return caused(_failed(endpoint, error, deadline if late else math.inf), endpoint, error)
+        except BaseException as error:  # noqa: BLE001 - it is raised again: Ctrl-C
+            return without_frames(error)
         finally:
             _clock.deadline = None
+
+    def _post(self, endpoint: Endpoint, request: WireRequest, deadline: float) -> RequestsAnswer:
+        prepared, settings = self._prepare(endpoint)
+        post = prepared.copy()
+        post.body = request.body
+        post.headers["Content-Length"] = str(len(request.body))
+        post.headers["Accept"] = "text/event-stream" if request.stream else "application/json"
+        timeout: Any = urllib3.Timeout(
+            connect=endpoint.connect_timeout_s, read=endpoint.read_timeout_s, total=endpoint.timeout_s
+        )
+        response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
         return RequestsAnswer(endpoint, response, deadline)
 
     def close(self) -> None:
@@ -132,7 +146,7 @@ class RequestsAnswer:
 
     def __init__(self, endpoint: Endpoint, response: requests.Response, deadline: float) -> None:
         self.status = response.status_code
-        self.headers = wanted(response.headers.lower_items())
+        self.headers = wanted(response.headers.lower_items(), secrets_of(endpoint))
         self._endpoint = endpoint
         self._response = response
         self._deadline = deadline
@@ -141,6 +155,12 @@ class RequestsAnswer:
     def read(self) -> bytes:
         """Give the next piece as it arrives, ``b""`` at the end. Raises ``ChatUnavailableError`` and
         ``BadReplyError``."""
+        piece = self._next()
+        if isinstance(piece, BaseException):
+            raise piece
+        return piece
+
+    def _next(self) -> bytes | BaseException:
         try:
             while not (piece := self._take()):
                 raw: bytes = self._response.raw.read1(_PIECE_BYTES, decode_content=False)
@@ -149,12 +169,14 @@ class RequestsAnswer:
                         raise urllib3.exceptions.ProtocolError  # noqa: TRY301 - told as any other cut
                     return b""
                 self._body.feed(raw)
-        except ChatError:
+        except ChatError as error:
             self.close()
-            raise
+            return without_frames(error)
         except Exception as error:  # noqa: BLE001 - whatever the libraries raise, no more of it comes
             self.close()
-            raise _failed(self._endpoint, error, self._deadline) from cause_of(self._endpoint, error)
+            return caused(_failed(self._endpoint, error, self._deadline), self._endpoint, error)
+        except BaseException as error:  # noqa: BLE001 - it is raised again: Ctrl-C
+            return without_frames(error)
         return piece
 
     def _take(self) -> bytes:

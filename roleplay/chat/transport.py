@@ -9,6 +9,16 @@ from roleplay.domain.endpoint import Endpoint
 from roleplay.wire.request import WireRequest
 
 
+class Piece(bytes):
+    """What came of an answer, as bytes whose ``repr`` tells only how many they are.
+
+    A server may repeat the key in them, and some tools show the local variables of an error's frames.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+
 class Answer(Protocol):
     """An answer as it arrives.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
@@ -266,6 +267,7 @@ class Endpoint(Input):
     else:
 
         def __init__(self, model: str, **fields: Any) -> None:
+            _hide(fields)
             said = {name: value for name, value in fields.items() if value is not None or name == "budget_tokens"}
             _split_address(said)
             known = _known(PROFILES.get(str(model)), said)
@@ -280,6 +282,7 @@ class Endpoint(Input):
         What was never given is found anew: another model brings its own published profile, and another host the dialect
         and path that hold there. Host and key stay, whatever the model.
         """
+        _hide(changes)
         said = {name: getattr(self, name) for name in self.model_fields_set} | {"base_url": self.base_url}
         if "base_url" in changes:
             said.pop("query", None)
@@ -303,15 +306,30 @@ class Endpoint(Input):
         return max(min(self.reply_tokens, self.max_output_tokens, self.window_tokens // 4), 1)
 
 
+def _hide(fields: dict[str, Any]) -> None:
+    """Wrap the secrets among fields that are given, so that no frame of an error about them shows one."""
+    url = fields.get("base_url")
+    if isinstance(url, str) and "#" not in url:
+        fields["base_url"], _, query = url.partition("?")
+        if query:
+            fields["query"] = query
+    for name in ("api_key", "query"):
+        if isinstance(fields.get(name), str):
+            fields[name] = SecretStr(fields[name])
+    with suppress(TypeError, ValueError):  # what is no mapping is refused as a field
+        given = dict(fields["headers"]) if fields.get("headers") else {}
+        for name, value in given.items():
+            given[name] = SecretStr(value) if isinstance(value, str) else value
+        if given:
+            fields["headers"] = given
+
+
 def _split_address(said: dict[str, Any]) -> None:
-    """Take the query off a base URL that is given, and what its end and a path that is given have in common."""
+    """Take off a base URL that is given what its end and a path that is given have in common."""
     url, path = said.get("base_url"), said.get("path")
     if not isinstance(url, str) or "#" in url:
         return
-    url, _, query = url.partition("?")
     url = url.rstrip("/")
-    if query:
-        said["query"] = query
     if isinstance(path, str) and path:
         url = _CHAT_PATH.sub("", url)
         if _V1.search(url) and path.startswith("/v1/"):

@@ -93,10 +93,13 @@ class Input(Value):
     """A value that callers make: a bad field raises ``InvalidInputError``, which names it and what is allowed."""
 
     def __init__(self, **data: Any) -> None:
+        problem = None
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise invalid(type(self), error) from None
+            problem = invalid(type(self), error)
+        if problem is not None:
+            raise problem  # not where the other is handled, which keeps what was given
 
     def evolve(self, **changes: Any) -> Self:
         """Give a copy with ``changes``, checked like a new one."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
+from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Piece, Transport
 from roleplay.domain.conversation import Delta, Turn, TurnStatus
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.events import Observer
@@ -347,7 +347,7 @@ class Drive(Generic[T]):
                 return Head(self._answer.status, self._answer.headers)
             case Receive():
                 assert self._answer is not None
-                return self._answer.read()
+                return Piece(self._answer.read())
             case Release():
                 self._release()
             case Pause(seconds):
@@ -616,7 +616,7 @@ class AsyncDrive(Generic[T]):
                 return Head(self._answer.status, self._answer.headers)
             case Receive():
                 assert self._answer is not None
-                return await self._stoppable(self._answer.read())
+                return Piece(await self._stoppable(self._answer.read()))
             case Release():
                 await self._release()
             case Pause(seconds):

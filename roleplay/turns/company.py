@@ -63,7 +63,7 @@ class Company:
     ports: Ports
     languages: Mapping[str, Words] = field(default_factory=lambda: LANGUAGES)
     watch: Watch = Watch()
-    rehearsed: dict[tuple[Any, ...], Rehearsed] = field(default_factory=_Latest[tuple[Any, ...], Rehearsed])
+    rehearsed: dict[tuple[Any, ...], Rehearsed] = field(default_factory=_Latest[tuple[Any, ...], Rehearsed], repr=False)
     learned: dict[tuple[str, str], Form] = field(default_factory=dict)
     spoke: dict[str, float] = field(default_factory=_Latest[str, float])
     calibrated: Memory = field(default_factory=_Latest[Subject, Learned])

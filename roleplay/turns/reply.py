@@ -55,6 +55,7 @@ from roleplay.wire.heads import Head
 from roleplay.wire.lengths import named_limit
 from roleplay.wire.reply import ReplyDecoder, Said
 from roleplay.wire.request import WireRequest, parameters_json
+from roleplay.wire.secrets import secrets_of
 
 FLUSH_CHARS = 256
 FORMS_TRIED = 3
@@ -148,11 +149,13 @@ class Reply:
         request = WireRequest(str(endpoint.path), self.plan.body, self.plan.stream)
         head: Head = yield Open(endpoint, request)
         so_far = self.plan.ground.so_far
-        decoder = ReplyDecoder(head, streamed=self.plan.stream, now=ports.now(), so_far=so_far)
+        secrets = secrets_of(endpoint)
+        decoder = ReplyDecoder(head, streamed=self.plan.stream, now=ports.now(), so_far=so_far, secrets=secrets)
         self.decoder = decoder
         try:
             while not decoder.done and (piece := (yield Receive())):
-                yield from self._hand_on(decoder.feed(piece))
+                said, piece = decoder.feed(piece), b""  # so that no frame of an error shows what came
+                yield from self._hand_on(said)
         except (ChatUnavailableError, BadReplyError):
             if not decoder.is_complete():
                 raise
@@ -555,7 +558,8 @@ class Reply:
     def _message(self) -> NewMessage:
         turn, ground = self.claim.turn, self.plan.ground
         assert turn.reply_seq is not None
-        text = ground.so_far + self._speech
+        # Where a reply goes on from another, the two may make a secret together.
+        text = secrets_of(self.plan.endpoint).in_speech(ground.so_far + self._speech)
         humans, models = ground.ordinals
         return NewMessage(
             seq=turn.reply_seq,

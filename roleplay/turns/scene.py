@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from roleplay.context.counting import Counter
@@ -67,7 +67,7 @@ class Scene:
     watch: Watch
     counter: Counter
     ports: Ports
-    rehearsed: MutableMapping[tuple[Any, ...], Rehearsed]
+    rehearsed: MutableMapping[tuple[Any, ...], Rehearsed] = field(repr=False)  # it holds other sessions
     learned: MutableMapping[tuple[str, str], Form]
     spoke: MutableMapping[str, float]
     calibrated: Memory

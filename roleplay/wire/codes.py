@@ -19,6 +19,7 @@ from roleplay.errors import (
 from roleplay.wire.envelopes import Refusal, number, read_refusal
 from roleplay.wire.lengths import counts_the_reply, says_too_long
 from roleplay.wire.resets import seconds_of_headers, seconds_until_reset
+from roleplay.wire.secrets import NONE, Secrets
 from roleplay.wire.words import service_words
 
 if TYPE_CHECKING:
@@ -144,18 +145,24 @@ def _fails(error: object) -> bool:
 
 
 def chat_error(
-    status: int, body: object, *, now: datetime | None = None, headers: Mapping[str, str] = _NO_HEADERS
+    status: int,
+    body: object,
+    *,
+    now: datetime | None = None,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    secrets: Secrets = NONE,
 ) -> ChatError:
     """Make the typed error for a refusal.
 
     ``status`` is the HTTP status, ``body`` the JSON that came, or its text where it is not JSON, ``now`` the moment
     that a reset time is measured from, ``headers`` those of the answer that are in ``WANTED_HEADERS``. The service's
-    words are kept, shortened to 300 characters and without anything that looks like a key.
+    words are kept, without ``secrets`` and anything that looks like a key, shortened to 300 characters.
     """
+    body = secrets.in_json(body)  # first of all, since words are cut while they are looked for
     refusal = read_refusal(status, body)
     meaning = _meaning(refusal)
     code = refusal.code or (refusal.named if refusal.named in CODES else None)
-    message = service_words(refusal.words) or meaning.note or _no_words(status, refusal)
+    message = service_words(refusal.words, secrets=secrets) or meaning.note or _no_words(status, refusal)
     if meaning.error is ContentFilteredError:
         side = meaning.side if code in CODES or not _OUTPUT.search(message) else "output"
         return ContentFilteredError(message, side=side, category=_category(body, side), code=code, status=status)

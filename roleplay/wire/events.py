@@ -12,6 +12,7 @@ from roleplay.wire.codes import chat_error
 from roleplay.wire.facts import ReplyFacts, count, word
 from roleplay.wire.failures import CHOICES_LIMIT, failure_in
 from roleplay.wire.heads import Head
+from roleplay.wire.secrets import NONE, Secrets, Veil
 from roleplay.wire.shapes import Part, part_of
 from roleplay.wire.speech import Increments, Mender, Said, ThinkSplitter, Words
 
@@ -29,11 +30,13 @@ class ReplyEvents:
     is a whole completion, or by the end of a stream or of a JSON body, which the reader of the bytes notes with
     ``end``. What comes after it can add facts. ``refusal`` is what the model said in place of an answer,
     ``called_tool`` tells that it called a tool. ``text_limit`` bounds speech and reasoning together, in characters.
-    ``so_far`` is speech that the reply goes on from.
+    ``so_far`` is speech that the reply goes on from. ``secrets`` stand in nothing that it gives.
     """
 
-    def __init__(self, head: Head, now: datetime | None, text_limit: int, so_far: str = "") -> None:
-        self.facts = ReplyFacts()
+    def __init__(
+        self, head: Head, now: datetime | None, text_limit: int, so_far: str = "", secrets: Secrets = NONE
+    ) -> None:
+        self.facts = ReplyFacts(secrets=secrets)
         self.whole = self.called_tool = False
         self.refusal = ""
         self._head = head
@@ -41,8 +44,9 @@ class ReplyEvents:
         self._room = text_limit
         self._words = Words()
         self._speech_streamed = self._reasoning_streamed = self._details_passed = False
-        self._speech = Mender()
-        self._reasoning = Mender()
+        self._secrets = secrets
+        self._speech, self._speech_veil = Mender(), Veil(secrets)
+        self._reasoning, self._reasoning_veil = Mender(), Veil(secrets)
         self._splitter = ThinkSplitter(self._words, so_far)
         self._increments = Increments()
         self._messages = Increments()
@@ -60,7 +64,7 @@ class ReplyEvents:
 
     def text(self, kind: DeltaKind) -> str:
         """Give all text of ``kind`` so far."""
-        return self._words.text(kind)
+        return self._secrets.in_speech(self._words.text(kind))  # what stood around a tag may have made one
 
     def drain(self) -> list[Said]:
         """Give what was said since the last call."""
@@ -94,12 +98,12 @@ class ReplyEvents:
 
     def failed(self, told: object) -> ChatError:
         """Make the typed error for a failure that the service reports in its answer."""
-        return chat_error(self._head.status, told, now=self._now, headers=self._head.headers)
+        return chat_error(self._head.status, told, now=self._now, headers=self._head.headers, secrets=self._secrets)
 
     def flush(self, *, ended: bool) -> None:
         """Let out what was held for a next piece. ``ended``: there is none, since the reply is complete."""
-        self._say_reasoning(self._reasoning.flush())
-        self._splitter.feed(self._speech.flush())
+        self._say_reasoning(self._reasoning_veil.feed(self._reasoning.flush()) + self._reasoning_veil.flush())
+        self._splitter.feed(self._speech_veil.feed(self._speech.flush()) + self._speech_veil.flush())
         self._splitter.flush(ended=ended)
 
     def _choices(self, event: Mapping[str, Any]) -> None:
@@ -124,7 +128,7 @@ class ReplyEvents:
         return choices[0] if choices and not self.whole else None
 
     def _choice(self, choice: Mapping[str, Any], *, is_completion: bool) -> None:
-        reason = word(choice.get("finish_reason"))
+        reason = word(choice.get("finish_reason"), self._secrets)
         if reason is not None and reason.lower() in _NO_REASONS:
             reason = None
         delta, message = _object(choice, "delta"), _object(choice, "message")
@@ -154,11 +158,11 @@ class ReplyEvents:
             added = self._increments.feed(reasoning)
             self._spend(added)
             self._splitter.end_reasoning()
-            self._say_reasoning(self._reasoning.feed(added))
+            self._say_reasoning(self._reasoning_veil.feed(self._reasoning.feed(added)))
         if part.speech:
             self._speech_streamed = self._speech_streamed or streamed
             self._spend(part.speech)
-            self._splitter.feed(self._speech.feed(part.speech))
+            self._splitter.feed(self._speech_veil.feed(self._speech.feed(part.speech)))
 
     def _reasoning_of(self, part: Part) -> str:
         if part.reasoning:

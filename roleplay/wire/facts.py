@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
+from roleplay.wire.secrets import NONE, Secrets
 from roleplay.wire.words import service_words
 
 _WORD_LIMIT = 200
@@ -21,7 +22,8 @@ _FLAG_NUMBERS = ("input_sensitive_type", "output_sensitive_type", "output_sensit
 class ReplyFacts:
     """The facts of one reply as far as they are known; ``None`` where the service said nothing.
 
-    Words are cut at 200 characters and hold no control characters. Values of a wrong JSON type count as not said.
+    Words are without ``secrets``, are cut at 200 characters and hold no control characters. Values of a wrong JSON type
+    count as not said.
     ``response_created`` is the service's Unix time in seconds.
     """
 
@@ -33,6 +35,7 @@ class ReplyFacts:
     usage: Usage = field(default_factory=Usage)
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
     base_resp: BaseResp | None = None
+    secrets: Secrets = field(default=NONE, repr=False, compare=False)
 
     def observe(self, event: Mapping[str, Any]) -> None:
         """Take what one JSON object of the service says.
@@ -41,21 +44,21 @@ class ReplyFacts:
         every chunk; a flag once raised stays raised.
         """
         if self.response_id is None:
-            self.response_id = word(event.get("id"))
+            self.response_id = word(event.get("id"), self.secrets)
         if self.response_created is None:
             self.response_created = count(event.get("created"))
         if self.model_answered is None:
-            self.model_answered = word(event.get("model"))
+            self.model_answered = word(event.get("model"), self.secrets)
         for usage in _usages(event):
             self.usage = _usage(usage) or self.usage
         self.sensitivity = _flagged(self.sensitivity, event)
         if base := event.get("base_resp"):
-            self.base_resp = _base_resp(base) or self.base_resp
+            self.base_resp = _base_resp(base, self.secrets) or self.base_resp
 
 
-def word(value: object) -> str | None:
-    """Give a short text of the service, cleaned, or ``None`` where it is blank or no text."""
-    return (service_words(value, _WORD_LIMIT) or None) if isinstance(value, str) else None
+def word(value: object, secrets: Secrets) -> str | None:
+    """Give a short text of the service, cleaned and without ``secrets``, or ``None`` where it is blank or no text."""
+    return (service_words(value, _WORD_LIMIT, secrets) or None) if isinstance(value, str) else None
 
 
 def count(value: object) -> int | None:
@@ -114,8 +117,8 @@ def _flagged(known: Sensitivity, event: Mapping[str, Any]) -> Sensitivity:
     return known.model_copy(update=changes) if changes else known
 
 
-def _base_resp(data: object) -> BaseResp | None:
+def _base_resp(data: object, secrets: Secrets) -> BaseResp | None:
     code = count(data.get("status_code")) if isinstance(data, dict) else None
     if code is None or not isinstance(data, dict):
         return None
-    return BaseResp(status_code=code, status_msg=word(data.get("status_msg")) or "")
+    return BaseResp(status_code=code, status_msg=word(data.get("status_msg"), secrets) or "")

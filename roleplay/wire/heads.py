@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from roleplay.wire.secrets import Secrets
+
 WANTED_HEADERS = frozenset(
     {
         "content-encoding",
@@ -34,6 +36,9 @@ class Head(NamedTuple):
     headers: Mapping[str, str]
 
 
-def wanted(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Give what a transport hands on of ``headers``, pairs of a name in lower case and its value."""
-    return {name: value[:_VALUE_LIMIT] for name, value in headers if name in WANTED_HEADERS}
+def wanted(headers: Iterable[tuple[str, str]], secrets: Secrets) -> dict[str, str]:
+    """Give what a transport hands on of ``headers``, pairs of a name in lower case and its value.
+
+    ``secrets`` are taken out of the values.
+    """
+    return {name: secrets.in_words(value)[:_VALUE_LIMIT] for name, value in headers if name in WANTED_HEADERS}

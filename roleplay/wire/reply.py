@@ -7,13 +7,21 @@ import re
 from typing import TYPE_CHECKING
 
 from roleplay.domain.conversation import DeltaKind, FinishReason
-from roleplay.errors import BadReplyError, ChatError, ChatUnavailableError, ContentFilteredError, EmptyReplyError
+from roleplay.errors import (
+    BadReplyError,
+    ChatError,
+    ChatUnavailableError,
+    ContentFilteredError,
+    EmptyReplyError,
+    without_frames,
+)
 from roleplay.wire.codes import chat_error
 from roleplay.wire.codings import coding_of
 from roleplay.wire.events import ReplyEvents
 from roleplay.wire.facts import ReplyFacts
 from roleplay.wire.failures import failure_in, failure_of, failure_said
 from roleplay.wire.heads import Head
+from roleplay.wire.secrets import NONE, Secrets
 from roleplay.wire.speech import Said
 from roleplay.wire.sse import (
     LINE_LIMIT,
@@ -50,8 +58,9 @@ class ReplyDecoder:
     ``head`` is the answer's; JSON and event streams are told apart by the bytes first, so that a JSON answer to a
     stream request and the reverse are read too. ``streamed``: whether a stream was asked for.
     ``now`` (aware): the moment that a reset time in a refusal is measured from. ``so_far``: speech that the reply goes
-    on from. ``line_limit`` bounds a line of a stream and a JSON body in bytes, ``reply_limit`` such a body too, and a
-    stream's text in characters. An answer that is packed as no answer may be (``coding_of``) is not read.
+    on from. ``secrets`` are taken out of all that it gives and raises. ``line_limit`` bounds a line of a stream and a
+    JSON body in bytes, ``reply_limit`` such a body too, and a stream's text in characters. An answer that is packed as
+    no answer may be (``coding_of``) is not read.
 
     Feed it until ``done`` or the end, then call ``finish``, which raises what went wrong::
 
@@ -69,6 +78,7 @@ class ReplyDecoder:
         streamed: bool,
         now: datetime | None = None,
         so_far: str = "",
+        secrets: Secrets = NONE,
         line_limit: int = LINE_LIMIT,
         reply_limit: int = REPLY_LIMIT,
     ) -> None:
@@ -79,7 +89,8 @@ class ReplyDecoder:
         self._now = now
         self._line_limit = line_limit
         self._reply_limit = reply_limit
-        self._events = ReplyEvents(head, now, reply_limit, so_far)
+        self._secrets = secrets
+        self._events = ReplyEvents(head, now, reply_limit, so_far, secrets)
         self._head = b""
         self._frames: Events | Body | None = None
         self._page = bytearray()
@@ -178,7 +189,7 @@ class ReplyDecoder:
         if self._error is None:
             self.done = True
             error.status = error.status or self._status
-            self._error = error
+            self._error = without_frames(error)  # they hold what came, as it came
             self._events.flush(ended=False)
 
     @property
@@ -199,7 +210,8 @@ class ReplyDecoder:
             events = looks_like_events(self._headers.get("content-type", ""), self._head)
             if events is None:
                 return
-            self._frames = Events(self._line_limit) if events else Body(self._body_limit)
+            limit, kind = (self._line_limit, Events) if events else (self._body_limit, Body)
+            self._frames = kind(limit, self._secrets)
             chunk, self._head = self._head, b""
         for frame in self._frames.feed(chunk):
             self._event(frame)
@@ -216,8 +228,8 @@ class ReplyDecoder:
                 raise
 
     def _read(self, frame: Frame) -> None:
-        _refuse_too_many(frame.data)
-        _refuse_too_many(frame.error or b"")
+        _refuse_too_many(frame.data, self._secrets)
+        _refuse_too_many(frame.error or b"", self._secrets)
         if (told := failure_of(frame)) is not None:
             raise self._events.failed(told)
         data = frame.data.strip()
@@ -241,7 +253,7 @@ class ReplyDecoder:
         try:
             return _DECODER.decode(text)
         except (ValueError, RecursionError):
-            raise BadReplyError("the answer is not the JSON of a reply", raw=readable(data)) from None
+            raise BadReplyError("the answer is not the JSON of a reply", raw=readable(data, self._secrets)) from None
 
     def _end(self) -> None:
         if self._error is not None:
@@ -252,11 +264,11 @@ class ReplyDecoder:
             self._rest()
         self._events.flush(ended=True)
         if not self.speech.strip():
-            raise _silence(self._events, self.reasoning)
+            raise _silence(self._events, self.reasoning, self._secrets)
 
     def _rest(self) -> None:
         if self._frames is None:  # so few bytes that they may still have become anything
-            self._frames = Body(self._body_limit)
+            self._frames = Body(self._body_limit, self._secrets)
             self._frames.feed(self._head)
         rest = self._frames.finish()
         if isinstance(self._frames, Events):
@@ -269,7 +281,7 @@ class ReplyDecoder:
     def _body(self, data: bytes) -> None:
         if not data:
             raise ChatUnavailableError(_CUT_STREAM if self._streamed else "the service sent an empty answer")
-        _refuse_too_many(data)
+        _refuse_too_many(data, self._secrets)
         told = _first_failure(data) if data.startswith(b"{") else failure_said(data)
         if told is not None:
             raise self._events.failed(told)
@@ -297,8 +309,11 @@ class ReplyDecoder:
                 continue
             if isinstance(body, dict):
                 self.facts.observe(body)
-                return chat_error(self._status, body, now=self._now, headers=self._headers)
-        return chat_error(self._status, page.decode(errors="replace"), now=self._now, headers=self._headers)
+                return self._error_of(body)
+        return self._error_of(page.decode(errors="replace"))
+
+    def _error_of(self, body: object) -> ChatError:
+        return chat_error(self._status, body, now=self._now, headers=self._headers, secrets=self._secrets)
 
 
 def _has_too_many(data: bytes) -> bool:
@@ -306,9 +321,9 @@ def _has_too_many(data: bytes) -> bool:
     return len(data) > VALUES_LIMIT and sum(map(data.count, (b",", b"{", b"["))) > VALUES_LIMIT
 
 
-def _refuse_too_many(data: bytes) -> None:
+def _refuse_too_many(data: bytes, secrets: Secrets) -> None:
     if _has_too_many(data):
-        raise BadReplyError(f"the answer has more than {VALUES_LIMIT} values", raw=readable(data))
+        raise BadReplyError(f"the answer has more than {VALUES_LIMIT} values", raw=readable(data, secrets))
 
 
 def _is_json(data: bytes) -> bool:
@@ -330,11 +345,11 @@ def _first_failure(data: bytes) -> object:
     return failure_in(first) if isinstance(first, dict) and end < len(data) else None
 
 
-def _silence(events: ReplyEvents, reasoning: str) -> ChatError:
+def _silence(events: ReplyEvents, reasoning: str, secrets: Secrets) -> ChatError:
     """Make the error for a reply that holds no visible text."""
     facts, flags = events.facts, events.facts.sensitivity
     finish = FinishReason.named(facts.finish_reason)
-    if refusal := service_words(events.refusal):
+    if refusal := service_words(events.refusal, secrets=secrets):
         return ContentFilteredError(f"the model refused to answer: {refusal}", side="output")
     if finish in _BROKE_OFF:
         return ChatUnavailableError(f"the service broke off before a word came: {facts.finish_reason}")

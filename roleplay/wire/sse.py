@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from roleplay.errors import BadReplyError
+from roleplay.wire.secrets import NONE, TEXT_LIMIT, Secrets
 from roleplay.wire.words import service_words
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ class Frame(NamedTuple):
 class Body:
     """One document that ends with the bytes. ``limit`` bounds its length in bytes."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, secrets: Secrets = NONE) -> None:
         self._limit = limit
+        self._secrets = secrets
         self._chunks: list[bytes] = []
         self.size = 0
 
@@ -43,9 +45,8 @@ class Body:
         self._chunks.append(chunk)
         self.size += len(chunk)
         if self.size > self._limit:
-            raise BadReplyError(
-                f"the reply is longer than {self._limit} bytes", raw=readable(b"".join(self._chunks)[: self._limit])
-            )
+            raw = readable(b"".join(self._chunks)[: self._limit], self._secrets)
+            raise BadReplyError(f"the reply is longer than {self._limit} bytes", raw=raw)
         return iter(())
 
     def finish(self) -> Frame:
@@ -61,8 +62,9 @@ class Events:
     name. Comments and other fields are passed over. ``limit`` bounds a line, and an event's lines together, in bytes.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, secrets: Secrets = NONE) -> None:
         self._limit = limit
+        self._secrets = secrets
         self._line: list[bytes] = []
         self._line_size = 0
         self._data: list[bytes] = []
@@ -97,10 +99,8 @@ class Events:
         self._line.append(part)
         self._line_size += len(part.rstrip(b"\r\n"))
         if self._line_size + self._size > self._limit:
-            line = b"".join(self._line)
-            raise BadReplyError(
-                f"a line of the stream is longer than {self._limit} bytes", raw=readable(line[: self._limit])
-            )
+            raw = readable(b"".join(self._line)[: self._limit], self._secrets)
+            raise BadReplyError(f"a line of the stream is longer than {self._limit} bytes", raw=raw)
 
     def _end_line(self) -> Frame | None:
         line = b"".join(self._line).rstrip(b"\r\n")
@@ -155,6 +155,6 @@ def looks_like_events(content_type: str, head: bytes) -> bool | None:
     return None if any(field.startswith(head) for field in _FIELDS) else False
 
 
-def readable(data: bytes) -> str:
-    """Give the beginning of ``data`` as text for an error, without keys."""
-    return service_words(data[:4000].decode(errors="replace"), 500)
+def readable(data: bytes, secrets: Secrets) -> str:
+    """Give the beginning of ``data`` as text for an error, without ``secrets`` and keys."""
+    return service_words(data[: 2 * TEXT_LIMIT].decode(errors="replace"), 500, secrets)

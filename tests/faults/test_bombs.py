@@ -70,7 +70,7 @@ def test_bombs(sqlite_url: str, shell: str) -> None:
     with ExitStack() as servers:
         ports = {name: servers.enter_context(served(*bodies(name))) for name in BOMBS}
         asked = [f"{'stream' if name in streamed else 'send'}:{port}" for name, port in ports.items()]
-        command = [sys.executable, "-m", "tests.support.hostile", shell, sqlite_url, *asked]
+        command = [sys.executable, "-m", "tests.support.bombed", shell, sqlite_url, *asked]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     for name, line in zip(BOMBS, done.stdout.splitlines(), strict=True):

@@ -1,0 +1,203 @@
+"""What an endpoint keeps secret, taken by its own value out of the texts that a server sends.
+
+A server can repeat what it was sent: the key in a refusal, a header in an error page, a query in a stream. Whatever it
+says is stored, shown and logged, so each secret is replaced by ``***`` before a text is cut, raised or stored.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote
+
+from roleplay.domain.endpoint import Endpoint
+
+MASK = "***"
+TEXT_LIMIT = 64 * 1024
+"""The characters of a text that ``in_words`` looks through; the rest is left out, since no error shows so much."""
+
+# A shorter value is part of many words, so that hiding it would make an error unreadable and protect nothing.
+_LEAST = 4
+# From this length on, a value hardly stands in a text by chance: it is replaced inside of longer words too, and in what
+# the model says. Placeholders such as "none", "EMPTY" or "ollama" are shorter, and words of a story.
+_LONG = 8
+# The beginning of a secret that a stream may show before it is known to be one. It tells nothing, and to hold back each
+# single letter would delay what is said.
+_SHOWN = 3
+_DEPTH = 12
+_ITEMS = 20
+_FIELDS = 200
+# What other headers and queries hold beside secrets: the words of a title, the date of a version.
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:-[a-z]+)?")
+_PLAIN = re.compile(rf"[A-Za-z]+(?: [A-Za-z]+)*|{_DATE.pattern}")
+_PARTS = re.compile(r"[^\s;,=\"]+")
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization"})
+
+
+class Secrets:
+    """The values that no text from outside may show.
+
+    ``keys`` are secrets whatever they look like. ``others``, the values of headers and queries, are replaced in errors
+    and facts alike; in what the model says, a value that is nothing but words or a date is left, since a story may hold
+    it. Each value is also found as a URL, a JSON text or an HTML page writes it.
+
+    ``ways``: all that is looked for in errors, ``spoken``: all that is looked for in what the model says.
+
+    Values below 4 characters are not replaced. Values below 8 are replaced in errors and facts where they stand as a
+    word of their own, and are left in what the model says.
+    """
+
+    def __init__(self, keys: Iterable[str] = (), others: Iterable[str] = ()) -> None:
+        keys, others = set(keys), set(others)
+        self.ways = _written(keys | others, _LEAST)
+        self._words = _pattern(self.ways, re.IGNORECASE)
+        self.spoken = _written(keys | {one for one in others if not _PLAIN.fullmatch(one)}, _LONG)
+        self._speech = _pattern(self.spoken)
+        self._longest = max(map(len, self.spoken), default=0)
+        self._firsts = frozenset(one[0] for one in self.spoken)
+
+    def in_words(self, text: str) -> str:
+        """Give the first ``TEXT_LIMIT`` characters of an error, a fact or a header without the secrets.
+
+        The beginning of a secret at the end is hidden too: the text may have been cut there.
+        """
+        was_cut = len(text) > TEXT_LIMIT
+        text = text[:TEXT_LIMIT]
+        if self._words is None:
+            return text
+        return self._without_end(self._words.sub(MASK, text), 1 if was_cut else _LONG)
+
+    def in_speech(self, text: str) -> str:
+        """Give what the model said without the secrets, also without the long beginning of one at the end."""
+        return self._without_end("".join(self.parted(text)), _LONG)
+
+    def in_json(self, value: Any, depth: int = _DEPTH) -> Any:
+        """Give the JSON of a refusal without the secrets. What is deeper or longer than a refusal is left out."""
+        if self._words is None:
+            return value
+        if isinstance(value, str):
+            return self.in_words(value)
+        if not isinstance(value, dict | list):
+            return value
+        if not depth:
+            return None
+        if isinstance(value, list):
+            return [self.in_json(one, depth - 1) for one in value[:_ITEMS]]
+        return {name: self.in_json(one, depth - 1) for name, one in islice(value.items(), _FIELDS)}
+
+    def parted(self, text: str) -> Iterator[str]:
+        """Give speech piece by piece, with ``MASK`` for each secret."""
+        at = 0
+        for start, end in self.places(text):
+            yield text[at:start]
+            yield MASK
+            at = end
+        yield text[at:]
+
+    def places(self, text: str) -> Iterator[tuple[int, int]]:
+        """Give where each secret in speech begins and ends."""
+        if self._speech is not None and any(one in text for one in self.spoken):
+            yield from (found.span() for found in self._speech.finditer(text))
+
+    def begins_at(self, text: str, since: int = 0) -> int:
+        """Give where, from ``since`` on, the end of ``text`` begins that is the beginning of a secret; else its length.
+
+        A whole secret is no beginning.
+        """
+        first = max(since, len(text) - self._longest + 1, 0)
+        for at in range(first, len(text)):
+            if text[at] in self._firsts and any(one.startswith(text[at:]) for one in self.spoken):
+                return at
+        return len(text)
+
+    def _without_end(self, text: str, least: int) -> str:
+        at = self.begins_at(text)
+        return text[:at] + MASK if len(text) - at >= least else text
+
+
+class Veil:
+    """Takes the secrets out of speech that comes in pieces, wherever the pieces break.
+
+    An end that may be the beginning of a secret is held back once it has more than three characters that match.
+    """
+
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
+        self._end = ""  # what may be the beginning of a secret
+        self._given = 0  # how much of it was given
+
+    def feed(self, text: str) -> str:
+        """Give what ``text`` adds."""
+        secrets = self._secrets
+        if not secrets.spoken or not text:
+            return text
+        text, at, new = self._end + text, self._given, []
+        for start, end in secrets.places(text):
+            new += [text[at:start], MASK]
+            at = end
+        stop = secrets.begins_at(text, at if new else 0)
+        self._end = text[stop:]
+        if len(self._end) <= _SHOWN:
+            stop, self._given = len(text), len(self._end)
+        else:
+            self._given = max(at - stop, 0)
+        new.append(text[at:stop])
+        return "".join(new)
+
+    def flush(self) -> str:
+        """Give what is held back: ``MASK`` for the long beginning of a secret, since the rest may have been cut off."""
+        end, given = self._end, self._given
+        self._end, self._given = "", 0
+        return MASK if len(end) >= _LONG else end[given:]
+
+
+@lru_cache(maxsize=256)
+def secrets_of(endpoint: Endpoint) -> Secrets:
+    """Give the secrets of an endpoint: its key, the values of its headers, its query and the query's values."""
+    keys = [endpoint.api_key.get_secret_value()] if endpoint.api_key else []
+    others = []
+    for name, value in endpoint.headers:
+        text = value.get_secret_value()
+        parts = _PARTS.findall(text)
+        if name.lower() in _CREDENTIALS:
+            keys += [text, *parts[1:]]
+        else:
+            others += [text, *(one for one in parts if len(one) >= _LONG and not _PLAIN.fullmatch(one))]
+    if endpoint.query is not None:
+        query = endpoint.query.get_secret_value()
+        others += [query, unquote(query), *(one for _, one in parse_qsl(query) if not _DATE.fullmatch(one))]
+    return Secrets(keys, others)
+
+
+def _written(values: set[str], least: int) -> tuple[str, ...]:
+    """Give each value of at least ``least`` characters in the ways that it can be written, the longest first."""
+    ways = {way for value in values if len(value) >= least for way in _ways(value)}
+    return tuple(sorted(ways, key=len, reverse=True))
+
+
+def _ways(value: str) -> Iterator[str]:
+    escaped = json.dumps(value)[1:-1]
+    yield value
+    yield from (escaped, escaped.replace("/", r"\/"), json.dumps(value, ensure_ascii=False)[1:-1])
+    for safe in ("", "/", "/:"):
+        encoded = quote(value, safe=safe)
+        yield from (encoded, re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), encoded))
+    yield from (html.escape(value), html.escape(value, quote=False), html.escape(value).replace("&#x27;", "&#39;"))
+
+
+def _pattern(values: tuple[str, ...], flags: int = 0) -> re.Pattern[str] | None:
+    if not values:
+        return None
+    short = [re.escape(one) for one in values if len(one) < _LONG]
+    ways = [re.escape(one) for one in values if len(one) >= _LONG]
+    if short:
+        ways.append(rf"(?<![^\W_])(?:{'|'.join(short)})(?![^\W_])")
+    return re.compile("|".join(ways), flags)
+
+
+NONE = Secrets()
