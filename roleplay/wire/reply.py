@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from roleplay.domain.conversation import DeltaKind, FinishReason
 from roleplay.errors import BadReplyError, ChatError, ChatUnavailableError, ContentFilteredError, EmptyReplyError
 from roleplay.wire.codes import chat_error
+from roleplay.wire.envelopes import words_of
 from roleplay.wire.events import ReplyEvents
 from roleplay.wire.facts import ReplyFacts
 from roleplay.wire.failures import failure_in, failure_of, failure_said
@@ -20,6 +21,7 @@ from roleplay.wire.sse import (
     Body,
     Events,
     Frame,
+    is_json,
     looks_like_events,
     readable,
     without_blank_start,
@@ -34,6 +36,7 @@ __all__ = ["ReplyDecoder", "ReplyFacts", "Said"]
 ERROR_BODY_LIMIT = 64 * 1024
 
 _END = re.compile(rb'"?\[\s*done\s*\]"?', re.IGNORECASE)
+_END_BEHIND = re.compile(rb"(?<=})\s{1,20}(?:data:\s{0,20})?\[done\]$", re.IGNORECASE)
 _DATA = b"data:"
 _BROKE_OFF = {FinishReason.ERROR, FinishReason.ABORT, FinishReason.INSUFFICIENT_SYSTEM_RESOURCE}
 _CUT_STREAM = "the stream ended before the reply was complete"
@@ -136,10 +139,10 @@ class ReplyDecoder:
         if self._refused or self.done:
             return True
         if isinstance(self._frames, Body):
-            return _is_json(self._frames.finish().data)
+            return is_json(self._frames.finish().data)
         if self._frames is not None:
             try:
-                self._open_event(self._frames.finish())
+                self._open_events(self._frames)
             except ChatError as error:
                 self._fail(error)
         return self.whole or self.done
@@ -242,17 +245,17 @@ class ReplyDecoder:
         if self._frames is None:  # so few bytes that they may still have become anything
             self._frames = Body(self._reply_limit)
             self._frames.feed(self._head)
-        rest = self._frames.finish()
-        if isinstance(self._frames, Events):
-            self._open_event(rest)
-            if not self.whole:
-                raise ChatUnavailableError(_CUT_STREAM)
-        else:
-            self._body(rest.data.strip())
+        if isinstance(self._frames, Body):
+            self._body(self._frames.finish().data.strip())
+            return
+        self._open_events(self._frames)
+        if not self.whole:
+            raise ChatUnavailableError(_CUT_STREAM)
 
     def _body(self, data: bytes) -> None:
         if not data:
             raise ChatUnavailableError(_CUT_STREAM if self._streamed else "the service sent an empty answer")
+        data = _END_BEHIND.sub(b"", data)  # some proxies end a body as they end a stream
         told = _first_failure(data) if data.startswith(b"{") else failure_said(data)
         if told is not None:
             raise self._events.failed(told)
@@ -262,14 +265,16 @@ class ReplyDecoder:
         if isinstance(answer, list) and len(answer) == 1:
             [answer] = answer
         self._events.read(answer)
+        if isinstance(answer, dict) and answer.keys().isdisjoint(("choices", "base_resp")) and words_of(answer):
+            raise self._events.failed({"error": answer})
         self._events.end()
 
-    def _open_event(self, frame: Frame) -> None:
+    def _open_events(self, frames: Events) -> None:
         """The last event may lack its empty line; where it lacks more, it was cut off and says nothing."""
-        data = frame.data.strip()
-        if data.startswith(b"{") and frame.error is None and not _is_json(data):
-            return
-        self._event(frame)
+        for frame in frames.finish():
+            data = frame.data.strip()
+            if not data.startswith(b"{") or frame.error is not None or is_json(data):
+                self._event(frame)
 
     def _refusal(self) -> ChatError:
         page = bytes(self._page)
@@ -282,14 +287,6 @@ class ReplyDecoder:
                 self.facts.observe(body)
                 return chat_error(self._status, body, now=self._now, headers=self._headers)
         return chat_error(self._status, page.decode(errors="replace"), now=self._now, headers=self._headers)
-
-
-def _is_json(data: bytes) -> bool:
-    """Whether ``data`` is a whole JSON object or list."""
-    try:
-        return isinstance(_DECODER.decode(data.decode(errors="replace").strip()), dict | list)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _first_failure(data: bytes) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from roleplay.errors import BadReplyError
@@ -14,6 +15,7 @@ LINE_LIMIT = 4 * 1024 * 1024
 REPLY_LIMIT = 16 * 1024 * 1024
 
 _BLANK = b" \t\r\n\xef\xbb\xbf"  # white space and the byte order mark
+_DATA_LINES = (b"data:", b"{")
 _FIELDS = (b"data:", b":", b"event:", b"id:", b"retry:", b"error:")
 
 
@@ -58,7 +60,10 @@ class Events:
 
     The fields ``data``, ``event`` and ``error`` are read; the last is not in the standard, but some servers report a
     failure in it. A line that begins with ``{`` is data too: servers that fail may write their JSON without a field
-    name. Comments and other fields are passed over. ``limit`` bounds a line, and an event's lines together, in bytes.
+    name. Comments and other fields are passed over. Servers also leave out the empty line between two events: a line
+    of data that follows a whole JSON object begins a new one.
+
+    ``limit`` bounds a line, and an event's lines together, in bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -87,11 +92,11 @@ class Events:
             if part.endswith((b"\n", b"\r")) and (event := self._end_line()) is not None:
                 yield event
 
-    def finish(self) -> Frame:
-        """Give the event that the end of the bytes left open, once; an empty frame where none is open."""
-        if self._line:
-            self._end_line()
-        return self._end_event()
+    def finish(self) -> Iterator[Frame]:
+        """Give what the end of the bytes left open, once."""
+        if self._line and (event := self._end_line()) is not None:
+            yield event
+        yield self._end_event()
 
     def _grow(self, part: bytes) -> None:
         self._line.append(part)
@@ -105,10 +110,11 @@ class Events:
     def _end_line(self) -> Frame | None:
         line = b"".join(self._line).rstrip(b"\r\n")
         self._line, self._line_size = [], 0
+        event = _NOTHING
+        if not line or (line.startswith(_DATA_LINES) and len(self._data) == 1 and is_json(self._data[0])):
+            event = self._end_event()
         if line:
             self._field(line)
-            return None
-        event = self._end_event()
         return event if event != _NOTHING else None
 
     def _end_event(self) -> Frame:
@@ -134,6 +140,15 @@ class Events:
 
 
 _NOTHING = Frame(b"")
+_DECODER = json.JSONDecoder(strict=False)
+
+
+def is_json(data: bytes) -> bool:
+    """Whether ``data`` is a whole JSON object or list."""
+    try:
+        return isinstance(_DECODER.decode(data.decode(errors="replace").strip()), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def without_blank_start(head: bytes) -> bytes:
