@@ -149,7 +149,7 @@ def chat_error(
     """Make the typed error for a refusal.
 
     ``status`` is the HTTP status, ``body`` the JSON that came, or its text where it is not JSON, ``now`` the moment
-    that a reset time is measured from, ``headers`` those of the answer that are in ``WANTED_HEADERS``. The service's
+    that a reset time is measured from, ``headers`` those of the answer that are wanted. The service's
     words are kept, shortened to 300 characters and without anything that looks like a key.
     """
     refusal = read_refusal(status, body)

@@ -5,29 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-WANTED_HEADERS = frozenset(
-    {
-        "content-type",
-        "retry-after",
-        "retry-after-ms",
-        "x-ms-retry-after-ms",
-        "ratelimit-reset",
-        "x-ratelimit-reset",
-        "x-ratelimit-reset-after",
-        "x-ratelimit-reset-requests",
-        "x-ratelimit-reset-tokens",
-        "x-ratelimit-remaining",
-        "x-ratelimit-remaining-requests",
-        "x-ratelimit-remaining-tokens",
-    }
-)
-"""The headers that a transport hands on, by their names in lower case; no other is looked at, kept or logged."""
+WANTED_HEADERS = frozenset({"content-type", "retry-after", "retry-after-ms", "x-ms-retry-after-ms"})
+"""The headers that a transport hands on, by their names in lower case, beside those of rate limits; no other is looked
+at, kept or logged."""
+RESET, REMAINING = "ratelimit-reset", "ratelimit-remaining"
+"""How the two headers of a rate limit begin, with or without ``x-`` before; the limit's name follows, such as
+``-tokens`` or ``-requests-day``."""
 
 _VALUE_LIMIT = 200
 
 
 class Head(NamedTuple):
-    """The HTTP status of an answer, and those of its headers that are in ``WANTED_HEADERS``."""
+    """The HTTP status of an answer, and those of its headers that are wanted."""
 
     status: int
     headers: Mapping[str, str]
@@ -35,4 +24,8 @@ class Head(NamedTuple):
 
 def wanted(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Give what a transport hands on of ``headers``, pairs of a name in lower case and its value."""
-    return {name: value[:_VALUE_LIMIT] for name, value in headers if name in WANTED_HEADERS}
+    return {name: value[:_VALUE_LIMIT] for name, value in headers if _is_wanted(name)}
+
+
+def _is_wanted(name: str) -> bool:
+    return name in WANTED_HEADERS or name.removeprefix("x-").startswith((RESET, REMAINING))
