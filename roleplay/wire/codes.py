@@ -120,8 +120,10 @@ _TOO_LONG_NAMES = frozenset(
 _DECISIVE: Mapping[int, Meaning] = {401: _AUTH, 402: _QUOTA, 403: _AUTH, 429: _UNAVAILABLE}
 _STATUSES = frozenset({408, 409, 425})  # these may pass
 _TOO_LARGE = 413
+_KEY = r"(?:api.?key|(?:api|access).?token)"
 _BAD_KEY = re.compile(
-    r"(?:incorrect|invalid|missing|no) api.?key|api.?key (?:\w+ )?(?:not valid|is invalid|not found|is missing)",
+    rf"(?:incorrect|invalid|missing|no|expired) {_KEY}"
+    rf"|{_KEY} (?:\w+ )?(?:not valid|(?:is )?invalid|not found|is missing|(?:is |has )?expired)",
     re.IGNORECASE,
 )
 # llama.cpp answers 500 where a chat template raises; it will raise again.

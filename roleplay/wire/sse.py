@@ -72,7 +72,7 @@ class Events:
         self._line_size = 0
         self._data: list[bytes] = []
         self._errors: list[bytes] = []
-        self._kind = b""
+        self._kind = self._kind_behind = b""  # where "event" stood: before the data, or behind it
         self._size = 0
         self._after_cr = False
 
@@ -111,15 +111,21 @@ class Events:
         line = b"".join(self._line).rstrip(b"\r\n")
         self._line, self._line_size = [], 0
         event = _NOTHING
-        if not line or (line.startswith(_DATA_LINES) and len(self._data) == 1 and is_json(self._data[0])):
+        if not line:
             event = self._end_event()
+        elif line.startswith(_DATA_LINES) and len(self._data) == 1 and is_json(self._data[0]):
+            next_kind, self._kind_behind = self._kind_behind, b""
+            event = self._end_event()
+            self._kind = next_kind
         if line:
             self._field(line)
         return event if event != _NOTHING else None
 
     def _end_event(self) -> Frame:
-        event = Frame(b"\n".join(self._data), self._kind, b"\n".join(self._errors) if self._errors else None)
-        self._data, self._errors, self._kind, self._size = [], [], b"", 0
+        errors = b"\n".join(self._errors) if self._errors else None
+        event = Frame(b"\n".join(self._data), self._kind_behind or self._kind, errors)
+        self._data, self._errors, self._size = [], [], 0
+        self._kind = self._kind_behind = b""
         return event
 
     def _field(self, line: bytes) -> None:
@@ -131,6 +137,9 @@ class Events:
             self._data.append(value)
         elif name == b"error":
             self._errors.append(value)
+        elif name == b"event" and self._data:
+            self._kind_behind = value.strip()
+            return
         elif name == b"event":
             self._kind = value.strip()
             return

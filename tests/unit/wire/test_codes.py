@@ -530,3 +530,12 @@ def test_words_that_ask_to_wait(words: str, seconds: float) -> None:
 def test_more_words_for_an_end(word: str, reason: FinishReason) -> None:
     """Gemini puts its own word behind, Baidu and MiniMax have others."""
     assert FinishReason.named(word) is reason
+
+
+@pytest.mark.parametrize(
+    "words", ["Access token invalid or no longer valid", "Access token expired", "Invalid API token", "invalid api key"]
+)
+def test_words_about_a_key(words: str) -> None:
+    """A key or token that is refused is the caller's to mend, though the status says success."""
+    error = chat_error(200, {"error_code": 110, "error_msg": words})
+    assert type(error) is ChatAuthError

@@ -480,3 +480,9 @@ def test_a_body_with_words_and_no_choices(answer: dict[str, Any], kind: type[Cha
     """The words are told, since nothing else is there."""
     reply = decode(json.dumps(answer).encode())
     assert (type(reply.error), getattr(reply.error, "message", None)) == (kind, words)
+
+
+def test_an_error_without_an_empty_line_before_it() -> None:
+    """The type of an event belongs to the data behind it, and what was said before is kept."""
+    reply = decode(says("Be ").rstrip() + b'\nevent: error\ndata: {"message": "slot failed"}\n\n')
+    assert (reply.speech, str(reply.error)) == ("Be ", "slot failed")
