@@ -311,7 +311,9 @@ def _split_address(said: dict[str, Any]) -> None:
     url, _, query = url.partition("?")
     url = url.rstrip("/")
     if query:
-        said["query"] = query
+        given = said.get("query")
+        given = given.get_secret_value() if isinstance(given, SecretStr) else given
+        said["query"] = f"{query}&{given}" if given and isinstance(given, str) else query
     if isinstance(path, str) and path:
         url = _CHAT_PATH.sub("", url)
         if _V1.search(url) and path.startswith("/v1/"):
