@@ -22,7 +22,7 @@ class Piece(bytes):
 class Answer(Protocol):
     """An answer as it arrives.
 
-    ``status`` is HTTP's; ``headers`` are those that the wire asks for (``WANTED_HEADERS``), by names in lower case.
+    ``status`` is HTTP's; ``headers`` are those that the wire asks for (``heads.wanted``), by names in lower case.
     """
 
     status: int

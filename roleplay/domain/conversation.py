@@ -61,14 +61,15 @@ class FinishReason(StrEnum):
         """Give the reason that a service's ``word`` stands for, ``None`` where it said none."""
         if not word:
             return None
-        known = word.strip().lower().replace("-", "_").replace(" ", "_")
+        named = word.partition(":")[0]  # Gemini goes on with its own word: "content_filter: SAFETY"
+        known = named.strip().lower().replace("-", "_").replace(" ", "_")
         return _FINISHES.get(known, cls.OTHER)
 
 
 _ALIASES = {
-    FinishReason.STOP: "end_turn eos eos_token stop_sequence stop_token stop_str end complete completed",
-    FinishReason.LENGTH: "max_tokens max_output_tokens max_completion_tokens max_length model_length token_limit"
-    " model_context_window_exceeded context_length_exceeded truncated",
+    FinishReason.STOP: "end_turn eos eos_token stop_sequence stop_token stop_str end complete completed normal",
+    FinishReason.LENGTH: "max_tokens max_output max_output_tokens max_completion_tokens max_length model_length"
+    " token_limit model_context_window_exceeded context_length_exceeded truncated",
     FinishReason.CONTENT_FILTER: "content_filtered sensitive safety recitation blocklist prohibited_content spii"
     " refusal guardrail_intervened content_policy moderation",
     FinishReason.TOOL_CALLS: "tool_call tool_use function_call",

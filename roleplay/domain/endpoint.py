@@ -312,7 +312,9 @@ def _hide(fields: dict[str, Any]) -> None:
     if isinstance(url, str) and "#" not in url:
         fields["base_url"], _, query = url.partition("?")
         if query:
-            fields["query"] = query
+            given = fields.get("query")
+            given = given.get_secret_value() if isinstance(given, SecretStr) else given
+            fields["query"] = f"{query}&{given}" if given and isinstance(given, str) else query
     for name in ("api_key", "query"):
         if isinstance(fields.get(name), str):
             fields[name] = SecretStr(fields[name])

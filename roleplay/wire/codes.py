@@ -121,8 +121,10 @@ _TOO_LONG_NAMES = frozenset(
 _DECISIVE: Mapping[int, Meaning] = {401: _AUTH, 402: _QUOTA, 403: _AUTH, 429: _UNAVAILABLE}
 _STATUSES = frozenset({408, 409, 425})  # these may pass
 _TOO_LARGE = 413
+_KEY = r"(?:api.?key|(?:api|access).?token)"
 _BAD_KEY = re.compile(
-    r"(?:incorrect|invalid|missing|no) api.?key|api.?key (?:\w+ )?(?:not valid|is invalid|not found|is missing)",
+    rf"(?:incorrect|invalid|missing|no|expired) {_KEY}"
+    rf"|{_KEY} (?:\w+ )?(?:not valid|(?:is )?invalid|not found|is missing|(?:is |has )?expired)",
     re.IGNORECASE,
 )
 # llama.cpp answers 500 where a chat template raises; it will raise again.
@@ -155,8 +157,8 @@ def chat_error(
     """Make the typed error for a refusal.
 
     ``status`` is the HTTP status, ``body`` the JSON that came, or its text where it is not JSON, ``now`` the moment
-    that a reset time is measured from, ``headers`` those of the answer that are in ``WANTED_HEADERS``. The service's
-    words are kept, without ``secrets`` and anything that looks like a key, shortened to 300 characters.
+    that a reset time is measured from, ``headers`` those of the answer that are wanted. The service's words are kept,
+    without ``secrets`` and anything that looks like a key, shortened to 300 characters.
     """
     body = secrets.in_json(body)  # first of all, since words are cut while they are looked for
     refusal = read_refusal(status, body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from roleplay.wire.lengths import says_too_long
@@ -14,7 +15,9 @@ _ITEMS = 5
 _LAYERS = 50
 _TEXT_LIMIT = 64 * 1024
 _WORDS_LIMIT = 4000
-_TITLE = re.compile(r"<title[^>]{0,200}>(.{0,300}?)</title", re.IGNORECASE | re.DOTALL)
+# Other words may begin with "<" too: some services put a status in angle brackets before them.
+_PAGE = re.compile(r"<(?:[!?]|(?:html|head|body|title|p|div|h[1-6]|pre|center|script|error|response)\b)", re.IGNORECASE)
+_TITLE = re.compile(r"<(title|message)\b[^>]{0,200}>(.{0,300}?)</\1", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 _NO_NAME = re.compile(r"[^a-z0-9]+")
 _TRAILING_CODE = re.compile(r"\s*\((\d{3,5})\)\s*$")
@@ -35,6 +38,7 @@ _WORDS = (
     "error_message",
     "errorMessage",
     "error_msg",
+    "errmsg",
     "reason",
     "description",
     "title",
@@ -61,7 +65,7 @@ class Refusal(NamedTuple):
 
 def read_refusal(status: int, body: object) -> Refusal:
     """Read the JSON of a refusal, or its text where it is none."""
-    layers = list(_layers(body, _DEPTH))[:_LAYERS]
+    layers = list(islice(_layers(body, _DEPTH), _LAYERS))
     words = words_of(body)
     code = next(filter(None, map(_base_code, layers)), None)
     if (trailing := _TRAILING_CODE.search(words)) and _is_code(trailing, words):
@@ -123,9 +127,9 @@ def _words(value: object, depth: int) -> str:
 
 
 def _of_text(text: str, depth: int) -> str:
-    if text.lstrip().startswith("<"):
+    if _PAGE.match(text.lstrip()):
         title = _TITLE.search(text)
-        return title[1] if title else ""
+        return title[2] if title else ""
     before, inner, after = _opened(text)
     if inner is None:
         return text

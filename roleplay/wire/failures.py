@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from roleplay.wire.codes import is_refusal
+from roleplay.wire.envelopes import words_of
 
 if TYPE_CHECKING:
     from roleplay.wire.sse import Frame
@@ -16,15 +17,18 @@ CHOICES_LIMIT = 128
 """The choices of one event that are looked at; one is ours, and no service can be asked for so many."""
 
 _NO_WORDS = "the service reported an error and gave no reason"
-_ERROR_KIND = re.compile(rb"(?:.*[._-])?(?:error|exception)", re.IGNORECASE | re.DOTALL)
+_ERROR_KIND = re.compile(rb"(?:.*[._-])?(?:error|exception|failed|failure)", re.IGNORECASE | re.DOTALL)
 _ERROR_TEXT = re.compile(
-    r"\W{0,3}(?:error|exception|fatal|traceback|internal server error|bad gateway|service unavailable)\b", re.IGNORECASE
+    r"error\b|exception\b|\b(?:fatal|traceback|fail(?:ed|ure)|overloaded|bad gateway"
+    r"|(?:service|temporarily) unavailable|gateway time-?out|timed out)\b|错误|异常|失败",
+    re.IGNORECASE,
 )
+_ERROR_WITHIN = 200
 _BAD_WORD = re.compile(
     r"err|fail|invalid|exce|limit|denied|forbid|unauth|time.?out|unavailable|overload|quota|not.?found", re.IGNORECASE
 )
-_CODES = ("code", "error_code", "status_code", "statusCode", "status")
-_MESSAGES = ("message", "msg", "error_msg", "error_message", "errorMessage")
+_CODES = ("code", "status_code", "statusCode", "status")
+_ERROR_CODES = ("error_code", "errcode")  # any of these but 0 says failure, by its name
 
 
 def failure_in(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -54,7 +58,7 @@ def failure_said(data: bytes) -> object:
     value = _loaded(data.decode(errors="replace"))
     if isinstance(value, dict):
         return failure_in(value)
-    return {"error": value} if isinstance(value, str) and _ERROR_TEXT.match(value) else None
+    return {"error": value} if isinstance(value, str) and _ERROR_TEXT.search(value[:_ERROR_WITHIN]) else None
 
 
 def _loaded(text: str) -> object:
@@ -86,10 +90,10 @@ def _told(data: bytes) -> object:
 
 
 def _flat(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Take an object without choices that has a message and a code that says failure."""
-    words = next((event[name] for name in _MESSAGES if event.get(name)), None)
+    """Take an object without choices that has words and a code that says failure."""
     code = next((event[name] for name in _CODES if _is_bad(event.get(name))), None)
-    return None if words is None or code is None else {"error": {**event, "message": words, "code": code}}
+    code = code or next((event[name] for name in _ERROR_CODES if event.get(name) not in (None, "", "0", 0)), None)
+    return {"error": {**event, "code": code}} if code is not None and words_of(event) else None
 
 
 def _is_bad(code: object) -> bool:

@@ -14,6 +14,7 @@ from roleplay.errors import BadReplyError, ChatAuthError, ChatError, ChatQuotaEr
 from roleplay.wire.codes import is_too_long
 
 _UNKNOWN, _BAD_PARAMETERS = 1000, 2013
+_TOO_MANY = 429
 _CAP_NAMES: tuple[CapName, ...] = ("max_completion_tokens", "max_tokens")
 
 
@@ -35,13 +36,13 @@ _NOT_TAKEN = (
 # The order of messages, or ``system``: nothing but user and assistant in turn is taken.
 _ORDER = _any_of(
     rf"{_DEMANDED} (?:\w+ )?alternat|(?:{_ROLE}|messages|turns|requests)\W.{{0,30}}alternat",
-    r"alternat\w* (?:between|user)",
+    r"alternat\w{0,5} (?:between|user)",
     r"interleav|(?:role|message|turn)s? (?:order|sequence)|order of (?:the )?(?:roles|messages|turns)",
     r"(?:consecutive|successive|adjacent|back.to.back)\W.{0,40}(?:messages?|roles?|turns?)\b",
     r"(?:messages?|roles?|turns?)\b.{0,40}(?:in a row|consecutive|successive)|assistant messages? at the end",
     rf"\b(?:first|last|initial|final) (?:\w+.){{0,2}}(?:message|role|turn|content)s?\b.{{0,60}}{_DEMANDED}",
     r"expect\w* (?:the )?(?:first|last|initial|final) (?:message|role|turn)",
-    rf"{_DEMANDED} (?:start|begin|end) with .{{0,20}}user",
+    rf"(?:{_DEMANDED} (?:start|begin|end)|(?:starts|begins|ends)) with .{{0,20}}user|no user (?:query|message|turn)",
     r"unexpected role .{1,40} after|\b(?:odd|even) (?:index|number|position|length)|must be odd",
     rf"system (?:role|message|prompt|instruction)s?\W.{{0,20}}(?:{_DEMANDED}|unsupported|only|first)",
     rf"{_NEGATED} (?:support|accept|allow|permit)\w* .{{0,20}}{_SYSTEM}|unexpected role\W{{1,3}}{_SYSTEM}",
@@ -51,12 +52,15 @@ _ORDER = _any_of(
     rf"不支持.{{0,8}}{_SYSTEM}|{_SYSTEM}.{{0,12}}不支持",
 )
 # A template raised, whatever it said.
-_TEMPLATE = _any_of(r"template\w*\W{0,3}(?:error|exception)|jinja|raise_exception|while executing \w+ at line")
+_TEMPLATE = _any_of(
+    r"template\w*\W{0,3}(?:error|exception)|(?:error|failed|unable|could not)\b.{0,20}\bchat.?template",
+    r"jinja|raise_exception|while executing \w+ at line",
+)
 # A role is not taken: words about the role, or a list of those that are known.
 _LISTS = r"(?:should be|must be|one of|values are|expected|expecting|permitted|allowed|only)\b"
 _ROLES = _any_of(
     rf"(?:{_ROLE}).{{0,60}}(?:{_NOT_TAKEN}|supported|must be|should be|one of|expected|只能|必须|仅)",
-    rf"(?:{_NOT_TAKEN}|only|one of|expected|仅支持).{{0,60}}(?:{_ROLE})",
+    rf"(?:{_NOT_TAKEN}|only|one of|expected|\ba valid|仅支持).{{0,60}}(?:{_ROLE})",
     rf"{_LISTS}.{{0,60}}(?:\buser\b.{{0,40}}\bassistant\b|\bassistant\b.{{0,40}}\buser\b)",
     r"messages?\W{1,4}\d+\W{1,8}(?:\w+\W{1,4})?role(?![a-z_])",
     rf"(?:{_NOT_TAKEN}).{{0,20}}(?:user_system|sample_message_(?:user|ai))",
@@ -95,7 +99,7 @@ def refused_form(sent: Form, error: ChatError, *, role_play: bool) -> Refused | 
     ``role_play``: the request held role-play roles.
     """
     about_else = isinstance(error, BadReplyError | ChatAuthError | ChatQuotaError | ContentFilteredError)
-    if about_else or is_too_long(error):
+    if about_else or error.status == _TOO_MANY or is_too_long(error):
         return None
     other = Form(_other_dialect(sent.dialect, error, role_play=role_play), _other_cap(sent.cap_name, error.message))
     if other != sent:

@@ -12,9 +12,10 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 _PERIOD = "(?:second|minute|min|hour|day)"
 # Limits of a rate, which time mends and a shorter request does not.
 _ABOUT_RATES = _any_of(
-    r"\brate\b.{0,20}(?:limit|exceed|too)|rate.?limit|throttl|\bquota|\b[TR]P[MDH]\b",
+    r"\brate\b.{0,20}(?:limit|exceed|too)|(?<![a-z])rate.?limit|throttl|\bquota|\b[TR]P[MDH]\b|too many requests",
+    r"too many tokens\W{1,3}please wait|\b(?:took|tak(?:e[ns]?|ing)|wait\w*|queued|running|idle)\b.{0,20}too long",
     rf"\bper {_PERIOD}\b|(?:tokens?|requests?) ?/ ?(?:{_PERIOD}|s\b|m\b)",
-    r"每(?:秒|分|小时|天)|限流|频率|速率",
+    r"每(?:秒|分|小时|天)|限流|频率|速率|并发|次数|请求(?:数量?|量)?(?:过多|太多)|稍[后候]",
 )
 # The codes and class names that servers put into their words.
 _NAMED = _any_of(r"context_?(?:length|window|size)_?exceeded", r"exceed_context_size")
@@ -25,16 +26,21 @@ _LONGER = "(?:long|larg|great|bigg|high)er than"
 _TOO = r"too (?:long|large|big|many)"
 _SAID = _any_of(
     r"max(?:imum|\.)? (?:allowed )?(?:context|prompt|input|sequence|model|session|conversation|message)s?"
-    r" ?(?:window|length|size|len|tokens?)\b",
+    r" ?(?:window|length|size|len|tokens?|characters)\b",
     r"(?:context|sequence) (?:length|window|size|limit) (?:is|of):?(?: only)? ?\d",
     r"\bcontext (?:the )?(?:overflow|window (?:is )?(?:full|exceed)|is full)",
+    r"\bcontext (?:window |length |size )?limit (?:is )?reached",
+    r"exceed\w* (?:the )?(?:max(?:imum)? )?(?:number of )?(?:model|input|prompt) tokens?\b",
+    r"maximum number of tokens exceeded|> ?(?:max_(?:model|seq|context)_len|n_ctx|num_ctx|max context)",
+    r"model (?:only )?supports (?:only )?up to \d+ tokens",
+    r"length of (?:the )?(?:messages|prompt|inputs?)\b.{0,20}exceed",
     r"(?:context|sequence|prompt|input|session|history|conversation)\W?(?:window|length|size|limit|len)?\b"
     rf".{{0,60}}?\b(?:exceed|overflow|{_TOO}|{_LONGER}|more than|over the)",
     rf"(?:exceed\w*|over|above|beyond|{_LONGER}|overflow\w*|outside|only)\b.{{0,60}}?"
     r"\b(?:context|max_seq_len|max_model_len|n_ctx|num_ctx|sequence length|session.?len|input limit|prompt limit)",
     rf"(?:{_SENT}|tokens)\b['\"`]?.{{0,60}}?\b(?:exceed\w*|over the)\b.{{0,60}}?{_MEASURE}",
     rf"(?:{_SENT}|body|array|(?<!max )tokens)\b.{{0,60}}?\btoo (?:long|large|big|many tokens)",
-    rf"\b{_TOO}(?: of)?(?: an?)? (?:input |prompt |context )?(?:prompt|input|context|tokens|messages)",
+    rf"\b{_TOO}(?: of)?(?: an?)? (?:input |prompt |context )?(?:prompt|input|context|tokens|messages)(?! in a row)",
     rf"(?:{_SENT}|length)\b.{{0,60}}?{_LONGER}\b.{{0,60}}?(?:{_MEASURE}|limit|model)",
     r"\binputs?\b[^.]{0,60}? must (?:be|have) (?:<=?|≤|less than|fewer than|at most|under)[^.]{0,20}\d{3}",
     r"(?:reduce|shorten)\b.{0,40}?\b(?:length|prompt|messages?|input|context|size of the request)",
@@ -53,7 +59,12 @@ _ABOUT_CAP = _any_of(
 _ABOUT_SENT = _any_of(
     r"prompt|inputs?\b|messages|context|history|sequence|session|\btotal\b|conversation", "上下文|输入|提示|消息"
 )
-_ABOUT_A_FIELD = _any_of(r"\bname\b.{0,20}too long", r"\bstop\b.{0,20}too", r"\bmodel\b.{0,4} (?:name|id)")
+_ABOUT_A_FIELD = _any_of(
+    r"\bname\b.{0,20}too long",
+    r"\bstop\b.{0,20}too",
+    r"\bmodel\b.{0,4} (?:name|id)",
+    r"\b(?:headers?|cookies?|ur[il])\b.{0,20}too",
+)
 _WITH_REPLY = _any_of(
     "in the completion", "(?:completion|output|generated|new) tokens", r"max_(?:(?:completion|new|output)_)?tokens"
 )

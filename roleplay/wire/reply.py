@@ -17,6 +17,7 @@ from roleplay.errors import (
 )
 from roleplay.wire.codes import chat_error
 from roleplay.wire.codings import coding_of
+from roleplay.wire.envelopes import words_of
 from roleplay.wire.events import ReplyEvents
 from roleplay.wire.facts import ReplyFacts
 from roleplay.wire.failures import failure_in, failure_of, failure_said
@@ -29,6 +30,7 @@ from roleplay.wire.sse import (
     Body,
     Events,
     Frame,
+    is_json,
     looks_like_events,
     readable,
     without_blank_start,
@@ -45,6 +47,7 @@ VALUES_LIMIT = 100_000
 """The objects, lists and commas that one document may have: reading them takes long, and no reply has so many."""
 
 _END = re.compile(rb'"?\[\s*done\s*\]"?', re.IGNORECASE)
+_END_BEHIND = re.compile(rb"(?<=})\s{1,20}(?:data:\s{0,20})?\[done\]$", re.IGNORECASE)
 _DATA = b"data:"
 _LINES_OF_A_PAGE = 100
 _BROKE_OFF = {FinishReason.ERROR, FinishReason.ABORT, FinishReason.INSUFFICIENT_SYSTEM_RESOURCE}
@@ -157,10 +160,11 @@ class ReplyDecoder:
         if self._refused or self.done:
             return True
         if isinstance(self._frames, Body):
-            return _is_json(self._frames.finish().data)
+            data = self._frames.finish().data
+            return not _has_too_many(data) and is_json(data)
         if self._frames is not None:
             try:
-                self._open_event(self._frames.finish())
+                self._open_events(self._frames)
             except ChatError as error:
                 self._fail(error)
         return self.whole or self.done
@@ -270,18 +274,18 @@ class ReplyDecoder:
         if self._frames is None:  # so few bytes that they may still have become anything
             self._frames = Body(self._body_limit, self._secrets)
             self._frames.feed(self._head)
-        rest = self._frames.finish()
-        if isinstance(self._frames, Events):
-            self._open_event(rest)
-            if not self.whole:
-                raise ChatUnavailableError(_CUT_STREAM)
-        else:
-            self._body(rest.data.strip())
+        if isinstance(self._frames, Body):
+            self._body(self._frames.finish().data.strip())
+            return
+        self._open_events(self._frames)
+        if not self.whole:
+            raise ChatUnavailableError(_CUT_STREAM)
 
     def _body(self, data: bytes) -> None:
         if not data:
             raise ChatUnavailableError(_CUT_STREAM if self._streamed else "the service sent an empty answer")
         _refuse_too_many(data, self._secrets)
+        data = _END_BEHIND.sub(b"", data)  # some proxies end a body as they end a stream
         told = _first_failure(data) if data.startswith(b"{") else failure_said(data)
         if told is not None:
             raise self._events.failed(told)
@@ -291,14 +295,16 @@ class ReplyDecoder:
         if isinstance(answer, list) and len(answer) == 1:
             [answer] = answer
         self._events.read(answer)
+        if isinstance(answer, dict) and answer.keys().isdisjoint(("choices", "base_resp")) and words_of(answer):
+            raise self._events.failed({"error": answer})
         self._events.end()
 
-    def _open_event(self, frame: Frame) -> None:
+    def _open_events(self, frames: Events) -> None:
         """The last event may lack its empty line; where it lacks more, it was cut off and says nothing."""
-        data = frame.data.strip()
-        if data.startswith(b"{") and frame.error is None and not _is_json(data):
-            return
-        self._event(frame)
+        for frame in frames.finish():
+            data = frame.data.strip()
+            if not data.startswith(b"{") or frame.error is not None or is_json(data):
+                self._event(frame)
 
     def _refusal(self) -> ChatError:
         page = bytes(self._page)
@@ -324,16 +330,6 @@ def _has_too_many(data: bytes) -> bool:
 def _refuse_too_many(data: bytes, secrets: Secrets) -> None:
     if _has_too_many(data):
         raise BadReplyError(f"the answer has more than {VALUES_LIMIT} values", raw=readable(data, secrets))
-
-
-def _is_json(data: bytes) -> bool:
-    """Whether ``data`` is a whole JSON object or list."""
-    if _has_too_many(data):
-        return False
-    try:
-        return isinstance(_DECODER.decode(data.decode(errors="replace").strip()), dict | list)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _first_failure(data: bytes) -> object:

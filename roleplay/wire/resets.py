@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 
+from roleplay.wire.heads import REMAINING, RESET
+
 _ABOUT_WAITING = re.compile(r"reset|retry|again|available|重置|恢复|重试", re.IGNORECASE)
 _MOMENT = re.compile(
     r"""(?P<year>\d{4})[-/](?P<month>\d\d?)[-/](?P<day>\d\d?)
@@ -17,7 +19,10 @@ _MOMENT = re.compile(
 _UNIX_TIME = re.compile(r"reset\w*\s*(?:at|:|=)?\s*(?P<seconds>\d{10})(?P<millis>\d{3})?\b", re.IGNORECASE)
 _UNIT = r"days?|d|hours?|hrs?|h|minutes?|mins?|ms|m|seconds?|secs?|s"
 _PART = re.compile(rf"(\d{{1,9}}(?:\.\d{{1,9}})?)\s*({_UNIT})(?![a-z])", re.IGNORECASE)
-_DURATION = re.compile(rf"\b(?:in|after)\s+({_PART.pattern}(?:[\s,]*(?:and\s+)?{_PART.pattern})*)", re.IGNORECASE)
+_DURATION = re.compile(
+    rf"\b(?:in|after|wait)\s+(?:(?:about|for|approximately)\s+)?({_PART.pattern}(?:[\s,]*(?:and\s+)?{_PART.pattern})*)",
+    re.IGNORECASE,
+)
 _PLAIN_NUMBER = re.compile(r"\+?(\d{1,15}(?:\.\d{1,9})?)", re.ASCII)
 _DURATIONS = re.compile(rf"(?:{_PART.pattern}[\s,]*){{1,6}}", re.IGNORECASE)
 _UNIX_SECONDS, _UNIX_MILLIS = 10**9, 10**12
@@ -64,14 +69,13 @@ def _of_limits(headers: Mapping[str, str], status: int, now: datetime | None) ->
     used_up: list[float] = []
     unknown: list[float] = []
     left: list[float] = []
-    for of in ("-requests", "-tokens", ""):
-        wait_s = _read(headers.get(f"x-ratelimit-reset{of}"), now)
-        if wait_s is None and not of:
-            others = (_read(headers.get(name), now) for name in ("x-ratelimit-reset-after", "ratelimit-reset"))
-            wait_s = next((one for one in others if one is not None), None)
+    for name, value in headers.items():
+        limit = name.removeprefix("x-")
+        wait_s = _read(value, now) if limit.startswith(RESET) else None
         if wait_s is None:
             continue
-        remaining = _PLAIN_NUMBER.fullmatch(headers.get(f"x-ratelimit-remaining{of}", "").strip())
+        remains = REMAINING + limit.removeprefix(RESET).removesuffix("-after")
+        remaining = _PLAIN_NUMBER.fullmatch((headers.get(f"x-{remains}") or headers.get(remains, "")).strip())
         kind = unknown if remaining is None else left if float(remaining[1]) > 0 else used_up
         kind.append(wait_s)
     return max(used_up or unknown + (left if status == _TOO_MANY else []), default=None)

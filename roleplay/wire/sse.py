@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from roleplay.errors import BadReplyError
@@ -15,6 +16,7 @@ LINE_LIMIT = 4 * 1024 * 1024
 REPLY_LIMIT = 16 * 1024 * 1024
 
 _BLANK = b" \t\r\n\xef\xbb\xbf"  # white space and the byte order mark
+_DATA_LINES = (b"data:", b"{")
 _FIELDS = (b"data:", b":", b"event:", b"id:", b"retry:", b"error:")
 
 
@@ -59,7 +61,10 @@ class Events:
 
     The fields ``data``, ``event`` and ``error`` are read; the last is not in the standard, but some servers report a
     failure in it. A line that begins with ``{`` is data too: servers that fail may write their JSON without a field
-    name. Comments and other fields are passed over. ``limit`` bounds a line, and an event's lines together, in bytes.
+    name. Comments and other fields are passed over. Servers also leave out the empty line between two events: a line
+    of data that follows a whole JSON object begins a new one.
+
+    ``limit`` bounds a line, and an event's lines together, in bytes.
     """
 
     def __init__(self, limit: int, secrets: Secrets = NONE) -> None:
@@ -69,7 +74,7 @@ class Events:
         self._line_size = 0
         self._data: list[bytes] = []
         self._errors: list[bytes] = []
-        self._kind = b""
+        self._kind = self._kind_behind = b""  # where "event" stood: before the data, or behind it
         self._size = 0
         self._after_cr = False
 
@@ -89,11 +94,11 @@ class Events:
             if part.endswith((b"\n", b"\r")) and (event := self._end_line()) is not None:
                 yield event
 
-    def finish(self) -> Frame:
-        """Give the event that the end of the bytes left open, once; an empty frame where none is open."""
-        if self._line:
-            self._end_line()
-        return self._end_event()
+    def finish(self) -> Iterator[Frame]:
+        """Give what the end of the bytes left open, once."""
+        if self._line and (event := self._end_line()) is not None:
+            yield event
+        yield self._end_event()
 
     def _grow(self, part: bytes) -> None:
         self._line.append(part)
@@ -105,15 +110,22 @@ class Events:
     def _end_line(self) -> Frame | None:
         line = b"".join(self._line).rstrip(b"\r\n")
         self._line, self._line_size = [], 0
+        event = _NOTHING
+        if not line:
+            event = self._end_event()
+        elif line.startswith(_DATA_LINES) and len(self._data) == 1 and is_json(self._data[0]):
+            next_kind, self._kind_behind = self._kind_behind, b""
+            event = self._end_event()
+            self._kind = next_kind
         if line:
             self._field(line)
-            return None
-        event = self._end_event()
         return event if event != _NOTHING else None
 
     def _end_event(self) -> Frame:
-        event = Frame(b"\n".join(self._data), self._kind, b"\n".join(self._errors) if self._errors else None)
-        self._data, self._errors, self._kind, self._size = [], [], b"", 0
+        errors = b"\n".join(self._errors) if self._errors else None
+        event = Frame(b"\n".join(self._data), self._kind_behind or self._kind, errors)
+        self._data, self._errors, self._size = [], [], 0
+        self._kind = self._kind_behind = b""
         return event
 
     def _field(self, line: bytes) -> None:
@@ -125,6 +137,9 @@ class Events:
             self._data.append(value)
         elif name == b"error":
             self._errors.append(value)
+        elif name == b"event" and self._data:
+            self._kind_behind = value.strip()
+            return
         elif name == b"event":
             self._kind = value.strip()
             return
@@ -134,6 +149,15 @@ class Events:
 
 
 _NOTHING = Frame(b"")
+_DECODER = json.JSONDecoder(strict=False)
+
+
+def is_json(data: bytes) -> bool:
+    """Whether ``data`` is a whole JSON object or list."""
+    try:
+        return isinstance(_DECODER.decode(data.decode(errors="replace").strip()), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def without_blank_start(head: bytes) -> bytes:

@@ -379,3 +379,10 @@ def test_hosts_are_told_without_paths() -> None:
     """What may be logged of an endpoint is host and port."""
     assert Endpoint("x", window_tokens=1000, base_url="http://127.0.0.1:80/a/v1").host == "127.0.0.1:80"
     assert Retry().attempts == 3
+
+
+def test_a_query_of_the_address_and_one_that_is_given() -> None:
+    """Both are sent."""
+    endpoint = Endpoint("x", base_url="https://host/v1?api-version=1", query="user=2", window_tokens=8000)
+    assert endpoint.url == "https://host/v1/chat/completions?api-version=1&user=2"
+    assert endpoint.evolve(timeout_s=5).url == endpoint.url

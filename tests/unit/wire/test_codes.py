@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from roleplay.domain.conversation import FinishReason
 from roleplay.errors import (
     ChatAuthError,
     ChatError,
@@ -18,7 +19,9 @@ from roleplay.errors import (
     ContentFilteredError,
 )
 from roleplay.wire.codes import CODES, chat_error, is_refusal, is_too_long
-from roleplay.wire.resets import seconds_until_reset
+from roleplay.wire.heads import wanted
+from roleplay.wire.resets import seconds_of_headers, seconds_until_reset
+from roleplay.wire.secrets import NONE
 from roleplay.wire.words import service_words
 
 DATA = Path(__file__).parents[2] / "data" / "wire"
@@ -477,3 +480,64 @@ def test_headers_come_before_words_and_words_before_limits() -> None:
     told = [{"retry-after": "2"}, {"x-ratelimit-reset-tokens": "9s"}]
     assert [chat_error(429, body, headers=one).to_dict()["retry_after_s"] for one in told] == [2.0, 6.0]
     assert not hasattr(chat_error(401, body, headers=told[0]), "retry_after_s")
+
+
+def test_words_that_begin_with_an_angle_bracket() -> None:
+    """A status in brackets is no page: the words are read."""
+    words = "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 30720]"
+    error = chat_error(400, {"error": {"code": "invalid_parameter_error", "message": words}})
+    assert error.message == words
+    assert is_too_long(error)
+
+
+def test_xml_gives_its_message() -> None:
+    """Of an XML error, the message is told."""
+    page = '<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
+    assert chat_error(403, page).message == "Access Denied"
+
+
+def test_any_limit_has_its_reset() -> None:
+    """A limit may have a name of its own; the one that is used up counts."""
+    headers = wanted(
+        [
+            ("x-ratelimit-reset-tokens-minute", "12.5"),
+            ("x-ratelimit-remaining-tokens-minute", "0"),
+            ("x-ratelimit-reset-requests-day", "33011.3"),
+            ("x-ratelimit-remaining-requests-day", "1439"),
+            ("set-cookie", "secret"),
+        ],
+        NONE,
+    )
+    assert "set-cookie" not in headers
+    assert seconds_of_headers(headers, 429, None) == 12.5
+    assert seconds_of_headers({"ratelimit-reset": "9", "ratelimit-remaining": "3"}, 503, None) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"), [("Please wait 30 seconds and try again", 30.0), ("try again in about 12 seconds", 12.0)]
+)
+def test_words_that_ask_to_wait(words: str, seconds: float) -> None:
+    """A duration is read behind "wait" and "about" too."""
+    assert seconds_until_reset(words, None) == seconds
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("content_filter: SAFETY", FinishReason.CONTENT_FILTER),
+        ("normal", FinishReason.STOP),
+        ("max_output", FinishReason.LENGTH),
+    ],
+)
+def test_more_words_for_an_end(word: str, reason: FinishReason) -> None:
+    """Gemini puts its own word behind, Baidu and MiniMax have others."""
+    assert FinishReason.named(word) is reason
+
+
+@pytest.mark.parametrize(
+    "words", ["Access token invalid or no longer valid", "Access token expired", "Invalid API token", "invalid api key"]
+)
+def test_words_about_a_key(words: str) -> None:
+    """A key or token that is refused is the caller's to mend, though the status says success."""
+    error = chat_error(200, {"error_code": 110, "error_msg": words})
+    assert type(error) is ChatAuthError

@@ -21,6 +21,7 @@ from roleplay.wire.forms import Refused, refused_form
 MINIMAX, OPENAI, STRICT = Dialect
 NEW, OLD = "max_completion_tokens", "max_tokens"
 NO_ROLES = [
+    "Please use a valid role: user, model.",
     (
         "Invalid value: 'user_system'. Supported values are: 'system', 'assistant', 'user', 'function', 'tool', and"
         " 'developer'."
@@ -64,6 +65,9 @@ NO_NAMES = [
     "Additional properties are not allowed ('name' was unexpected) - 'messages.0'",
 ]
 STRICT_WORDS = [
+    "Failed to apply chat template: Unknown statement",
+    "No user query found in messages.",
+    "Please ensure that multiturn requests ends with a user role or a function response.",
     "Conversation roles must alternate user/assistant/user/assistant/...",
     "After the optional system message, conversation roles must alternate user/assistant/user/assistant/...",
     (
@@ -256,6 +260,7 @@ def test_a_bare_1000_may_mean_the_roles() -> None:
         ChatQuotaError("Quota of role user is not supported"),
         ContentFilteredError("The first message must not be violent", side="input"),
         BadReplyError("roles must alternate"),
+        ChatUnavailableError("Please wait between consecutive messages", status=429),
         EmptyReplyError("max_completion_tokens is not supported"),
     ],
 )

@@ -56,6 +56,12 @@ ERRORS: dict[str, bytes] = {
     "flat, words": data({"code": "InternalError", "message": "slot failed", "request_id": "1"}),
     "errors": data({"success": False, "errors": [{"code": 1000, "message": "slot failed"}]}),
     "other names": data({"error_code": 500, "error_msg": "slot failed"}),
+    "a code of its own": data({"error_code": 18, "error_msg": "slot failed"}),
+    "a short name": data({"errcode": 40001, "errmsg": "slot failed"}),
+    "event, failed": b"event: response.failed\ndata: slot failed\n\n",
+    "text, the word inside": b"data: upstream connect error: slot failed\n\n",
+    "text, a sentence": b"data: An error occurred: slot failed\n\n",
+    "no empty line behind": data({"error": ERROR})[:-1],
     "in a list": data([{"error": ERROR}]),
     "no field name": json.dumps({"error": ERROR}).encode() + b"\n\n",
     "text that says so": b"data: Error: slot failed\n\n",
@@ -435,3 +441,48 @@ def test_reasoning_of_its_own_field_ends_no_speech() -> None:
     """Where the service tells reasoning apart itself, a stray tag in speech is left out."""
     reply = decode(event({"reasoning_content": "Hm."}), says("The tag </think> ends it.", "stop"))
     assert (reply.speech, reply.reasoning) == ("The tag  ends it.", "Hm.")
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n"])
+@pytest.mark.parametrize("break_", [b"\n", b"\r\n"])
+def test_events_without_an_empty_line_between(break_: bytes, end: bytes) -> None:
+    """Each line that holds a whole object is an event, wherever the chunks break."""
+    lines = [says("Be "), says("warm.", "stop"), DONE]
+    stream = break_.join(line.strip() for line in lines) + end
+    for size in (1, 7, len(stream)):
+        reply = decode(*(stream[at : at + size] for at in range(0, len(stream), size)))
+        assert (reply.speech, reply.error, reply.facts.finish_reason) == ("Be warm.", None, "stop")
+
+
+def test_an_object_over_several_lines_of_data() -> None:
+    """The standard lets one event be written in several lines."""
+    lines = json.dumps({"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}]}, indent=1).splitlines()
+    reply = decode("".join(f"data: {line}\n" for line in lines).encode() + b"\n")
+    assert (reply.speech, reply.error) == ("Hi", None)
+
+
+@pytest.mark.parametrize("end", [b"\ndata: [DONE]\n\n", b"\n\n[DONE]"])
+def test_a_body_with_the_end_of_a_stream(end: bytes) -> None:
+    """It is whole."""
+    reply = decode(body("Hi") + end)
+    assert (reply.speech, reply.error) == ("Hi", None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        ({"success": False, "message": "no such user"}, ChatUnavailableError, "no such user"),
+        ({"message": "Invalid API key"}, ChatAuthError, "Invalid API key"),
+        ({"title": "Not found"}, ChatUnavailableError, "Not found"),
+    ],
+)
+def test_a_body_with_words_and_no_choices(answer: dict[str, Any], kind: type[ChatError], words: str) -> None:
+    """The words are told, since nothing else is there."""
+    reply = decode(json.dumps(answer).encode())
+    assert (type(reply.error), getattr(reply.error, "message", None)) == (kind, words)
+
+
+def test_an_error_without_an_empty_line_before_it() -> None:
+    """The type of an event belongs to the data behind it, and what was said before is kept."""
+    reply = decode(says("Be ").rstrip() + b'\nevent: error\ndata: {"message": "slot failed"}\n\n')
+    assert (reply.speech, str(reply.error)) == ("Be ", "slot failed")
