@@ -76,8 +76,8 @@ class SessionSettings(Input):
     """What turns have in common. ``None`` asks the next layer, nearest first: turn (``TurnOptions``), session, persona,
     tenant, engine, and then the model's own profile.
 
-    ``model``: the model's name. ``budget_tokens`` bounds the prompt of one request; when no layer says, it is the
-    endpoint's (32,000), or the model's window less the reply cap and a margin where that is smaller. ``language``: of
+    ``model``: the model's name. ``budget_tokens`` bounds the prompt of one request, beside the model's window less the
+    reply cap; when no layer says, it is the endpoint's (32,000), or that less a margin where it is smaller. ``language``: of
     the few words that the engine itself sends (``en``, ``zh``, ``ja``, or one given to ``Roleplay.open``); when no
     layer says, that of the persona's text. ``time_zone``: an IANA name such as ``Asia/Shanghai``, for the macros of
     facts. ``facts`` of all layers are in force together.

@@ -24,6 +24,7 @@ from roleplay.context.calibration import (
     rates_of,
 )
 from roleplay.context.pricing import Rates, prior
+from roleplay.errors import StoreError
 from roleplay.store.calibrations import _written, read_fit
 from roleplay.wire.dialects import demands
 
@@ -276,3 +277,11 @@ def test_a_fit_of_before_is_read() -> None:
     again = conversation(lambda asked: asked.tokens, 3, fit=fit).fit
     assert again.trust is Trust.BELIEVED
     assert rates_of(again, START).narrow == pytest.approx(0.85, rel=0.03)
+
+
+def test_a_damaged_fit_is_found_when_it_is_read() -> None:
+    """Not when a reply has come, whose turn it would leave without an end."""
+    fit = conversation(lambda asked: asked.tokens, 30).fit
+    for damaged in (fit._replace(trail=()), fit._replace(squares=fit.squares[1:]), fit._replace(products=())):
+        with pytest.raises(StoreError, match="calibration"):
+            read_fit(_written(damaged))
