@@ -334,18 +334,19 @@ def shrunk(made: Plan, room: int | None = None) -> Plan:
 
 
 def reformed(made: Plan, scene: Scene, form: Form) -> Steps[Plan]:
-    """Give the request for the same endpoint in another form; for another dialect its context is drawn anew."""
+    """Give the request for the same endpoint in another form; for another dialect its context is drawn anew, within
+    what the one before had: it may have been too long."""
     other = _asked_in(made, form)
     if form.dialect is made.form.dialect:
         return replace(other, body=CURRENT.encode(form.dialect, made.draft.messages, other.parameters))
-    return (yield from _drawn_for(other, scene))
+    return (yield from _drawn_for(other, scene, made.draft.budget_tokens))
 
 
 def turned_to(made: Plan, scene: Scene) -> Steps[Plan]:
     """Give the context for the next of ``others``."""
     endpoint, *others = made.others
     other = replace(made, endpoint=endpoint, others=tuple(others), sampling=fitting(made.sampling, endpoint))
-    return (yield from _drawn_for(_asked_in(other, scene.form_of(endpoint)), scene))
+    return (yield from _drawn_for(_asked_in(other, scene.form_of(endpoint)), scene, made.budget_tokens))
 
 
 def _asked_in(made: Plan, form: Form) -> Plan:
@@ -353,14 +354,14 @@ def _asked_in(made: Plan, form: Form) -> Plan:
     return replace(made, parameters=asked, form=form)
 
 
-def _drawn_for(made: Plan, scene: Scene) -> Steps[Plan]:
-    """Draw a context anew within its budget by what is known of the model that is asked now; where what is required
+def _drawn_for(made: Plan, scene: Scene, budget_tokens: int) -> Steps[Plan]:
+    """Draw a context anew within a budget by what is known of the model that is asked now; where what is required
     does not fit there, it is sent as it was."""
     of = subject(scene.tenant, made.endpoint, made.form.dialect, scene.counter)
     tokens: Learned = yield from learned(scene.calibrated, scene.counter, of)
     draft = made.draft
     with contextlib.suppress(BudgetError):
-        draft = _within(made.redraw, made.budget_tokens, window_room(made.endpoint, made.sampling), tokens)
+        draft = _within(made.redraw, budget_tokens, window_room(made.endpoint, made.sampling), tokens)
     return replace(made, draft=draft, body=CURRENT.encode(made.form.dialect, draft.messages, made.parameters))
 
 
