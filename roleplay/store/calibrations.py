@@ -90,7 +90,7 @@ def read_fit(stored: str) -> Fit:
         error=None if error is None else float(error),
         refused=_load_of(refused),
         answered=_load_of(answered),
-        trail=tuple([Seen(_load(load), int(reported), int(talk)) for load, reported, talk in trail]),
+        trail=tuple([Seen(_load(load), int(reported), int(session)) for load, reported, session in trail]),
         trust=Trust(trust),
         doubts=int(doubts),
         signs=int(signs),
