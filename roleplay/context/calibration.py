@@ -65,12 +65,12 @@ _NOTHING = (0.0,) * 10, (0.0,) * 4
 class Observation(NamedTuple):
     """What a request held as we counted it, and the prompt tokens reported for it; ``None``: refused as too long.
 
-    ``talk`` tells the requests of one session from those of others.
+    ``session`` is a number that tells the requests of one session from those of most others.
     """
 
     load: Load
     reported: int | None
-    talk: int = 0
+    session: int = 0
 
 
 class Seen(NamedTuple):
@@ -78,7 +78,7 @@ class Seen(NamedTuple):
 
     load: Load
     reported: int
-    talk: int
+    session: int
 
 
 class Cut(NamedTuple):
@@ -175,7 +175,7 @@ def _fitted(squares: tuple[float, ...], products: tuple[float, ...], start: Rate
 
 def learn(fit: Fit, start: Rates, observed: Iterable[Observation]) -> Fit:
     """Give the fit with some observations more, the oldest first; what cannot be a report is left out."""
-    for load, reported, talk in observed:
+    for load, reported, session in observed:
         size = predicted(start, load)
         if reported is None:
             smaller = fit.refused is None or size < predicted(start, fit.refused[0])
@@ -187,7 +187,7 @@ def learn(fit: Fit, start: Rates, observed: Iterable[Observation]) -> Fit:
                 answered=fit.answered if believed else None,
             )
         elif reported > 0:
-            seen = Seen(load, reported, talk)
+            seen = Seen(load, reported, session)
             known, fit = fit, _compared(fit, start, seen)
             if fit.signs <= known.signs:  # what looks cut teaches nothing else
                 fit = _learned(fit, start, seen)
@@ -237,7 +237,7 @@ def _compared(fit: Fit, start: Rates, seen: Seen) -> Fit:
     rounded = Load(round(seen.load.narrow), round(seen.load.wide), seen.load.messages)
     known, fit = fit, fit._replace(trail=(*fit.trail, seen._replace(load=rounded))[-_TRAIL:])
     if known.trust is Trust.BELIEVED and not _is_in_line(new, _STEP):
-        edge, whole = _longest_whole(points, new.talk)
+        edge, whole = _longest_whole(points, new.session)
         if whole is not None and (signs := signs_of_cut(whole, new)):
             signs += fit.signs
             cut = Cut(known.trail[edge].load, int(whole.reported), fit.observations)
@@ -245,17 +245,17 @@ def _compared(fit: Fit, start: Rates, seen: Seen) -> Fit:
     return _judged(fit, new, follows=follows(points, new, rates.fixed))
 
 
-def _longest_whole(points: Sequence[Point], talk: int) -> tuple[int, Point | None]:
+def _longest_whole(points: Sequence[Point], session: int) -> tuple[int, Point | None]:
     """Give the longest prompt of a session that was reported whole, and its place; ``None`` where few were.
 
     It is the shortest of those that are about as large: where a host cuts, longer ones may be reported as a little
     more. It has the largest of their reports.
     """
-    whole = [(point.expected, i) for i, point in enumerate(points) if point.talk == talk and _is_in_line(point)]
+    whole = [(point.expected, i) for i, point in enumerate(points) if point.session == session and _is_in_line(point)]
     largest = max((points[i].reported for _, i in whole), default=0.0)
     expected, edge = min((one for one in whole if points[one[1]].reported >= _ALIKE * largest), default=(0.0, 0))
     shorter = sum(other <= expected for other, _ in whole)
-    return edge, Point(expected, largest, talk) if shorter >= _WHOLE else None
+    return edge, Point(expected, largest, session) if shorter >= _WHOLE else None
 
 
 def _judged(fit: Fit, new: Point, *, follows: bool | None) -> Fit:
@@ -277,7 +277,7 @@ def _judged(fit: Fit, new: Point, *, follows: bool | None) -> Fit:
 
 
 def _point(rates: Rates, seen: Seen) -> Point:
-    return Point(predicted(rates, seen.load), seen.reported, seen.talk)
+    return Point(predicted(rates, seen.load), seen.reported, seen.session)
 
 
 def _is_in_line(point: Point, share: float = _IN_LINE) -> bool:

@@ -36,7 +36,7 @@ class Point(NamedTuple):
 
     expected: float
     reported: float
-    talk: int
+    session: int
 
 
 def follows(earlier: Sequence[Point], new: Point, fixed: float) -> bool | None:
@@ -46,11 +46,11 @@ def follows(earlier: Sequence[Point], new: Point, fixed: float) -> bool | None:
     """
     within: list[bool] = []
     among: list[bool] = []
-    for expected, reported, talk in earlier:
+    for expected, reported, session in earlier:
         larger = new.expected - expected
         if abs(larger) >= _APART * (max(new.expected, expected) - fixed):
             agrees = larger != 0 and _LEAST_GROWTH <= (new.reported - reported) / larger <= _MOST_GROWTH
-            (within if talk == new.talk else among).append(agrees)
+            (within if session == new.session else among).append(agrees)
     if len(within) >= _ENOUGH_WITHIN:
         return sum(within) > _AGREE_WITHIN * len(within)
     among += within
@@ -61,7 +61,7 @@ def signs_of_cut(whole: Point, new: Point) -> int:
     """Say how much speaks for it that a prompt was cut, beside a shorter one of the same session that was not; 0:
     nothing."""
     share = new.reported / whole.reported
-    if new.talk != whole.talk or new.expected <= whole.expected or not _LEFT <= share <= _STOPPED:
+    if new.session != whole.session or new.expected <= whole.expected or not _LEFT <= share <= _STOPPED:
         return 0
     if share <= _FALLEN:
         return _FELL_WEIGHS

@@ -76,11 +76,11 @@ class SessionSettings(Input):
     """What turns have in common. ``None`` asks the next layer, nearest first: turn (``TurnOptions``), session, persona,
     tenant, engine, and then the model's own profile.
 
-    ``model``: the model's name. ``budget_tokens`` bounds the prompt of one request; when no layer says, it is the
-    endpoint's (32,000), or the model's window less the reply cap and a margin where that is smaller. ``language``: of
-    the few words that the engine itself sends (``en``, ``zh``, ``ja``, or one given to ``Roleplay.open``); when no
-    layer says, that of the persona's text. ``time_zone``: an IANA name such as ``Asia/Shanghai``, for the macros of
-    facts. ``facts`` of all layers are in force together.
+    ``model``: the model's name. ``budget_tokens`` bounds the prompt of one request, beside the model's window less the
+    reply cap; when no layer says, it is the endpoint's (32,000), or the window less the cap and a margin where that is
+    smaller. ``language``: of the few words that the engine itself sends (``en``, ``zh``, ``ja``, or one given to
+    ``Roleplay.open``); when no layer says, that of the persona's text. ``time_zone``: an IANA name such as
+    ``Asia/Shanghai``, for the macros of facts. ``facts`` of all layers are in force together.
 
     ``high_water`` and ``low_water`` are shares of the room that a request has for history: beyond the former it makes
     room by whole turns, down to the latter, and then stays as it is for many turns, so that the service's prompt cache

@@ -81,6 +81,8 @@ def read_fit(stored: str) -> Fit:
     squares, products, observations, error, refused, answered, *compared = json.loads(stored)
     # A fit that was written before reports were compared has nothing of that.
     trail, trust, doubts, signs, cut = compared or ((), Trust.UNPROVEN, 0, 0, None)
+    if (len(squares), len(products)) != (10, 4) or (trust == Trust.BELIEVED and not trail):
+        raise ValueError("sums of another size, or believed without a report")
     return Fit(
         squares=tuple(map(float, squares)),
         products=tuple(map(float, products)),
@@ -88,7 +90,7 @@ def read_fit(stored: str) -> Fit:
         error=None if error is None else float(error),
         refused=_load_of(refused),
         answered=_load_of(answered),
-        trail=tuple([Seen(_load(load), int(reported), int(talk)) for load, reported, talk in trail]),
+        trail=tuple([Seen(_load(load), int(reported), int(session)) for load, reported, session in trail]),
         trust=Trust(trust),
         doubts=int(doubts),
         signs=int(signs),

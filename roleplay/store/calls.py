@@ -70,7 +70,7 @@ _AMOUNTS = (
     "cache_write_tokens",
     "reasoning_tokens",
 )
-# What was stored above this, by versions that did not bound it, is no count: it is taken for unreported.
+# What was stored above this or below 0, by versions that did not bound it, is no count: it is taken for unreported.
 _AMOUNT_LIMIT = 10**9
 UsageKey = Literal["model", "session", "day"]
 
@@ -192,7 +192,7 @@ def totals(connection: Connection, tenant: str, by: UsageKey) -> list[UsageTotal
 
 
 def _amount(name: str) -> Any:
-    return case((_c[name] <= _AMOUNT_LIMIT, _c[name]))
+    return case((_c[name].between(0, _AMOUNT_LIMIT), _c[name]))
 
 
 def _usage_key(dialect: str, by: UsageKey) -> Any:

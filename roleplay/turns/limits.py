@@ -57,8 +57,21 @@ def cap_in_force(force: InForce, endpoint: Endpoint) -> tuple[int, str]:
 
 
 def window_room(endpoint: Endpoint, sampling: Sampling) -> int:
-    """Give the tokens that a prompt may have in the window: what the reply cap leaves of it."""
-    return max(endpoint.window_tokens - reply_cap(endpoint, sampling), 1)
+    """Give the tokens that a prompt may have in the window: what the reply leaves of it."""
+    return endpoint.window_tokens - _reserved(endpoint, sampling)
+
+
+def fitting(sampling: Sampling, endpoint: Endpoint) -> Sampling:
+    """Give the sampling to ask another endpoint with, whose reply cap may have to be lower than the one that was said
+    for the first."""
+    if sampling.max_completion_tokens is None:
+        return sampling
+    return sampling.model_copy(update={"max_completion_tokens": _reserved(endpoint, sampling)})
+
+
+def _reserved(endpoint: Endpoint, sampling: Sampling) -> int:
+    """What is kept of the window for the reply: its cap, and at most half, so that there is always room to ask."""
+    return min(reply_cap(endpoint, sampling), endpoint.max_output_tokens, endpoint.window_tokens // 2)
 
 
 def _held(endpoint: Endpoint, sampling: Sampling) -> int:

@@ -29,7 +29,7 @@ from roleplay.turns.calibrating import Learned, learned, subject
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
 from roleplay.turns.layers import InForce, Told, in_force, of_turn
-from roleplay.turns.limits import budget_of, cap_in_force, window_room
+from roleplay.turns.limits import budget_of, cap_in_force, fitting, window_room
 from roleplay.turns.scene import Rehearsed, Scene
 from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
 from roleplay.wire.request import parameters, parameters_json
@@ -83,7 +83,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     form = scene.form_of(endpoint)
     asked = parameters(endpoint, force.sampling, stream=stream, cap_name=form.cap_name)
     limit = budget_of(force, (endpoint, *others))
-    budget = limit.tokens
+    budget, room = limit.tokens, window_room(endpoint, force.sampling)
     of = subject(scene.tenant, endpoint, form.dialect, counter)
     tokens: Learned = yield from learned(scene.calibrated, counter, of)
     language = force.language or (language_of(ground.so_far) if ground.so_far else known.language)
@@ -93,7 +93,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     past = history.Path()
     if ground.before is not None:
         before = ground.before
-        cap, per_message = tokens.prices.bounds(budget)
+        cap, per_message = tokens.prices.bounds(min(budget, room))
         past = yield from read(
             lambda db: history.path_back(
                 db,
@@ -127,7 +127,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
             prices=prices,
         )
 
-    draft = _within(draw, budget, window_room(endpoint, force.sampling), tokens)
+    draft = _within(draw, budget, room, tokens)
     body = CURRENT.encode(form.dialect, draft.messages, asked)
     settings = force.told(
         model=(endpoint.model, force.origins.get("model", "engine")),
@@ -160,19 +160,20 @@ def _within(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens
     """Draw within a budget and below what the host was seen to refuse as too long or to cut, or with no more than what
     is required where that does not fit there.
 
-    Whatever the host's reports have taught, what is drawn has room in the window by the rates before any report.
+    Whatever the budget is and the host's reports have taught, what is drawn has room in the window, also by the rates
+    before any report.
     """
-    limit = tokens.limit_tokens
+    budget, limit = min(budget, room), tokens.limit_tokens
     if limit is not None and limit < budget:
         try:
-            return _inwindow_room(draw, limit, room, tokens)
+            return _in_window(draw, limit, room, tokens)
         except BudgetError as error:
             if error.needed_tokens < budget:  # what is required may still be below what was refused
-                return _inwindow_room(draw, error.needed_tokens, room, tokens)
-    return _inwindow_room(draw, budget, room, tokens)
+                return _in_window(draw, error.needed_tokens, room, tokens)
+    return _in_window(draw, budget, room, tokens)
 
 
-def _inwindow_room(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens: Learned) -> Draft:
+def _in_window(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens: Learned) -> Draft:
     """Draw within a budget and, where that has no room by the first rates, within as much less; the window moves then,
     so that the next requests have room as they are."""
     first = prior(tokens.needs)
@@ -333,18 +334,19 @@ def shrunk(made: Plan, room: int | None = None) -> Plan:
 
 
 def reformed(made: Plan, scene: Scene, form: Form) -> Steps[Plan]:
-    """Give the request for the same endpoint in another form; for another dialect its context is drawn anew."""
+    """Give the request for the same endpoint in another form; for another dialect its context is drawn anew, within
+    what the one before had: it may have been too long."""
     other = _asked_in(made, form)
     if form.dialect is made.form.dialect:
         return replace(other, body=CURRENT.encode(form.dialect, made.draft.messages, other.parameters))
-    return (yield from _drawn_for(other, scene))
+    return (yield from _drawn_for(other, scene, made.draft.budget_tokens))
 
 
 def turned_to(made: Plan, scene: Scene) -> Steps[Plan]:
     """Give the context for the next of ``others``."""
     endpoint, *others = made.others
-    other = replace(made, endpoint=endpoint, others=tuple(others))
-    return (yield from _drawn_for(_asked_in(other, scene.form_of(endpoint)), scene))
+    other = replace(made, endpoint=endpoint, others=tuple(others), sampling=fitting(made.sampling, endpoint))
+    return (yield from _drawn_for(_asked_in(other, scene.form_of(endpoint)), scene, made.budget_tokens))
 
 
 def _asked_in(made: Plan, form: Form) -> Plan:
@@ -352,14 +354,14 @@ def _asked_in(made: Plan, form: Form) -> Plan:
     return replace(made, parameters=asked, form=form)
 
 
-def _drawn_for(made: Plan, scene: Scene) -> Steps[Plan]:
-    """Draw a context anew within its budget by what is known of the model that is asked now; where what is required
+def _drawn_for(made: Plan, scene: Scene, budget_tokens: int) -> Steps[Plan]:
+    """Draw a context anew within a budget by what is known of the model that is asked now; where what is required
     does not fit there, it is sent as it was."""
     of = subject(scene.tenant, made.endpoint, made.form.dialect, scene.counter)
     tokens: Learned = yield from learned(scene.calibrated, scene.counter, of)
     draft = made.draft
     with contextlib.suppress(BudgetError):
-        draft = _within(made.redraw, made.budget_tokens, window_room(made.endpoint, made.sampling), tokens)
+        draft = _within(made.redraw, budget_tokens, window_room(made.endpoint, made.sampling), tokens)
     return replace(made, draft=draft, body=CURRENT.encode(made.form.dialect, draft.messages, made.parameters))
 
 

@@ -8,16 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from roleplay.chat.retry import pause_before_next
-from roleplay.context.builder import Load
-from roleplay.domain.context import Role
 from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, Turn, TurnStatus
-from roleplay.domain.endpoint import Form
 from roleplay.domain.events import TurnEvent
 from roleplay.domain.guards import Checked
 from roleplay.errors import (
     BadReplyError,
-    BudgetError,
     ChatError,
     ChatUnavailableError,
     ConflictError,
@@ -28,6 +23,7 @@ from roleplay.errors import (
 from roleplay.store import Connection, recipes, reports, rescue, transcript, verdicts
 from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
+from roleplay.turns.attempts import Attempts, NextAttempt, observe
 from roleplay.turns.calibrating import subject, to_warn_of
 from roleplay.turns.effects import (
     Admit,
@@ -47,22 +43,15 @@ from roleplay.turns.effects import (
     write,
 )
 from roleplay.turns.guarding import Sieve, judge
-from roleplay.turns.plan import Plan, lease_of, reformed, shrunk, state_of, turned_to
+from roleplay.turns.plan import Plan, lease_of, state_of
 from roleplay.turns.scene import Scene
-from roleplay.wire.codes import blames_the_prompt, is_too_long
-from roleplay.wire.forms import Refused, refused_form
 from roleplay.wire.heads import Head
-from roleplay.wire.lengths import named_limit
 from roleplay.wire.reply import ReplyDecoder, Said
 from roleplay.wire.request import WireRequest, parameters_json
 from roleplay.wire.secrets import secrets_of
 
 FLUSH_CHARS = 256
-FORMS_TRIED = 3
-ROLE_PLAY_ROLES = frozenset({Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI})
 FLUSH_S = 2.0
-ROOM_SHARE = 0.95
-LEAST_ROOM = 0.25
 FLUSH_GROWTH = 1.5
 LINE_S = 60.0
 LINE_SPARE_S = 10.0
@@ -80,9 +69,6 @@ class Reply:
     call_at: datetime = field(init=False)
     held_until: datetime = field(init=False)
     reply_at: datetime | None = field(init=False, default=None)
-    refused: list[Form] = field(init=False, default_factory=list)
-    understood: Form | None = field(init=False, default=None)
-    shrunk: bool = field(init=False, default=False)
     past_calls: list[ModelCall] = field(init=False, default_factory=list)
     decoder: ReplyDecoder | None = field(init=False, default=None)
     began: float = field(init=False, default=0.0)
@@ -92,7 +78,7 @@ class Reply:
     kept_chars: int = field(init=False, default=0)
     kept: bool = field(init=False, default=False)
     kept_at: float = field(init=False, default=0.0)
-    asked_from: tuple[int, float] = field(init=False, default=(0, 0.0))
+    attempts: Attempts = field(init=False)
     sieve: Sieve | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -108,7 +94,7 @@ class Reply:
 
     def course(self) -> Course:
         """Make attempts until one gives the reply, the policy is used up, or the caller wants no more."""
-        self.asked_from = self.claim.turn.attempt, self.scene.ports.monotonic()
+        self.attempts = Attempts(self.scene, self.claim.turn.attempt, self.scene.ports.monotonic())
         try:
             yield Emit(Claimed(self.claim.turn.id))
             yield Notify("claimed", self._event)
@@ -117,14 +103,15 @@ class Reply:
                     yield from self._converse()
                 except ChatError as error:
                     yield Release()
-                    pause = yield from self._another_way(error)
-                    if pause is None:
+                    following = yield from self._what_next(error)
+                    if following is None:
                         raise
-                    yield from self._next_attempt(error, pause)
-                    yield Pause(pause)
+                    self.plan = following.plan
+                    yield from self._next_attempt(error, following.pause_s)
+                    yield Pause(following.pause_s)
                     yield from self._hold_on()
                 else:
-                    self._learn()
+                    self.attempts.remember_form(self.plan.endpoint)
                     break
         except (GeneratorExit, StoreError):
             raise  # the database cannot be told: the turn is nobody's now, and its lease ends for other processes too
@@ -169,8 +156,7 @@ class Reply:
         while not (yield Admit()):
             yield from self._hold_on(LINE_SPARE_S, LINE_S)
         self.began = self.kept_at = ports.monotonic()
-        first, started = self.asked_from
-        self.asked_from = first, started + self.began - asked
+        self.attempts.began += self.began - asked
 
     def _hand_on(self, said: Sequence[Said], *, last: bool = False) -> Steps[None]:
         if said and self.first_token_s is None:
@@ -310,25 +296,6 @@ class Reply:
         self.kept_chars, self.kept_at = length, now
         self.reply_at = self.reply_at or at
 
-    def _other_form(self, error: ChatError) -> Refused | None:
-        """Give the form to try next where ``error`` refuses the one that was sent; each is tried once."""
-        if self._has_shown or len(self.refused) >= FORMS_TRIED:
-            return None
-        role_play = any(message.role in ROLE_PLAY_ROLES for message in self.plan.draft.messages)
-        found = refused_form(self.plan.form, error, role_play=role_play)
-        return None if found is None or found.other in self.refused else found
-
-    def _observe(self, reported: int | None, room: int | None = None) -> None:
-        """Learn from what the service reported of the prompt (``None``: that it was too long; ``room``: for how many
-        tokens there is room, where it said so).
-
-        A prompt with counts of another counter would teach rates that are wrong once all is counted by this one.
-        """
-        draft, scene = self.plan.draft, self.scene
-        known = scene.calibrated.get(subject(scene.tenant, self.plan.endpoint, self.plan.form.dialect, scene.counter))
-        if known is not None and not draft.foreign:
-            known.observe(_part(draft.load, room, draft.prompt_tokens), reported, scene.session_id)
-
     def _warn(self) -> Steps[None]:
         """Log what was found out about the host's reports, where that is new."""
         scene, endpoint = self.scene, self.plan.endpoint
@@ -336,93 +303,12 @@ class Reply:
         if finding is not None:
             yield Warn(endpoint.model, endpoint.host, finding)
 
-    def _learn(self) -> None:
-        """Remember the form that was taken after others were refused in words; a bare 1000 may also pass."""
-        if self.understood is not None:
-            endpoint = self.plan.endpoint
-            self.scene.learned[endpoint.host, endpoint.model] = self.understood
-
-    def _another_way(self, error: ChatError) -> Steps[float | None]:
-        """Plan the next attempt after ``error``, if there is to be one; gives the seconds until then."""
-        pause = self._pause(error)
-        if (found := self._other_form(error)) is not None:
-            yield from self._take_form(found)
-            return 0.0
-        if (shorter := self._shorter(error)) is not None:
-            self.shrunk, self.plan = True, shorter
-        elif pause is None and self._may_turn(error):
-            self.refused, self.understood, self.shrunk = [], None, False
-            self.plan = yield from turned_to(self.plan, self.scene)
-        else:
-            return pause
-        self.asked_from = self.call.attempt + 1, self.scene.ports.monotonic()
-        return 0.0
-
-    def _take_form(self, found: Refused) -> Steps[None]:
-        """Plan the same request in another form, which counts as no retry; what was said in words is remembered."""
-        sent, other = self.plan.form, found.other
-        if found.in_words:
-            known = self.understood or self.scene.form_of(self.plan.endpoint)
-            self.understood = Form(
-                other.dialect if other.dialect is not sent.dialect else known.dialect,
-                other.cap_name if other.cap_name != sent.cap_name else known.cap_name,
-            )
-        first, started = self.asked_from
-        self.asked_from = first + 1, started
-        self.refused.append(sent)
-        self.plan = yield from reformed(self.plan, self.scene, other)
-
-    def _shorter(self, error: ChatError) -> Plan | None:
-        """Plan a shorter request, once, where the service found this one too long; ``None`` where there is none.
-
-        What was refused is learned, so that later requests are shorter from the beginning. Of a refusal that counts the
-        reply it is learned only when the shorter request was refused too: else no later turn could be spoken.
-        """
-        if self._has_shown or not is_too_long(error):
-            return None
-        if self.shrunk:
-            self._observe(None)
-            return None
-        room = self._room(error)
-        try:
-            shorter = shrunk(self.plan, room)
-        except BudgetError:
-            return None
-        if blames_the_prompt(error):
-            self._observe(None, room)
-        return shorter
-
-    def _room(self, error: ChatError) -> int | None:
-        """Give the tokens that a prompt may have, where a refusal as too long names the limit."""
-        limit = named_limit(error.message)
-        if limit is None:
-            return None
-        if not blames_the_prompt(error):
-            cap = self.plan.parameters.get("max_completion_tokens", self.plan.parameters.get("max_tokens", 0))
-            limit -= cap if isinstance(cap, int) else 0
-        return int(limit * ROOM_SHARE)
-
-    def _may_turn(self, error: ChatError) -> bool:
-        """Whether another endpoint may be asked: this one is unavailable, and nothing it said was shown."""
-        return bool(self.plan.others) and isinstance(error, ChatUnavailableError) and not self._has_shown
-
-    @property
-    def _has_shown(self) -> bool:
+    def _what_next(self, error: ChatError) -> Steps[NextAttempt | None]:
+        """Give what to ask next after ``error``; nothing once the caller may have seen some of this reply."""
         said = self.decoder
-        return said is not None and bool(said.speech or (self.plan.stream and said.reasoning))
-
-    def _pause(self, error: ChatError) -> float | None:
-        if self._has_shown:
+        if said is not None and (said.speech or (self.plan.stream and said.reasoning)):
             return None
-        ports = self.scene.ports
-        first, started = self.asked_from
-        return pause_before_next(
-            self.plan.endpoint.retry,
-            error,
-            attempt=self.call.attempt - first + 1,
-            elapsed_s=ports.monotonic() - started,
-            draw=ports.draw(),
-        )
+        return (yield from self.attempts.after(error, self.plan, self.call.attempt))
 
     def _next_attempt(self, error: ChatError, pause_s: float) -> Steps[None]:
         ended = self.call.id, self._ending(error)
@@ -487,7 +373,7 @@ class Reply:
         """End the turn, and tell who watches."""
         if error is None and self.decoder is not None:
             if reported := self.decoder.facts.usage.prompt_tokens:
-                self._observe(reported)
+                observe(self.scene, self.plan, reported)
             if self.plan.draft.moved and self.plan.draft.foreign:
                 self.scene.recounts[self.scene.session_id] = self.plan.draft.foreign
         turn = yield from self._end(error)
@@ -595,12 +481,6 @@ class Reply:
             first_token_s=self.first_token_s,
             total_s=total_s,
         )
-
-
-def _part(load: Load, room: int | None, tokens: int) -> Load:
-    """Give the part of what a prompt held that there is room for; a number that is far off teaches no less."""
-    share = 1.0 if room is None else min(max(room / max(tokens, 1), LEAST_ROOM), 1.0)
-    return load if share == 1.0 else Load(*(int(one * share) for one in load))
 
 
 def _status(error: BaseException | None, *, has_text: bool) -> TurnStatus:

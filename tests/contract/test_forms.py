@@ -242,3 +242,25 @@ def test_the_line_before_a_greeting_is_in_the_sessions_language(
     assert [message["content"] for message in greeted[1:]] == ["Sit.", "[It snows.]\n\nA room?"]
     assert [message["role"] for message in other] == ["user"]
     assert language[1] not in other[0]["content"]
+
+
+@pytest.mark.parametrize("dialect", ["minimax", "openai"])
+def test_a_request_that_was_too_long_stays_short_in_another_form(
+    database_url: str, picky: Callable[[Refusing], Picky], dialect: str
+) -> None:
+    """A server that looks at the length first, and then at the order of messages, gets one that is right in both."""
+
+    def length_first(body: dict[str, Any]) -> tuple[int, str] | None:
+        if sum(len(message["content"]) for message in body["messages"]) > 6000:
+            return 400, "This model's maximum context length is exceeded: please reduce the length of the messages"
+        return template_words(body)
+
+    server = picky(length_first)
+    endpoint = Endpoint("some-model", base_url=server.raw.url, api_key=KEY, window_tokens=9000, dialect=dialect)
+    with Roleplay.open(database_url, model=endpoint) as rp:
+        mara = rp.personas.put(MARA)
+        session = rp.sessions.create(cast=[mara])
+        for _ in range(5):
+            session.add(LINE * 20)
+        turn = session.send("Well?")
+    assert (turn.status, [call.attempt for call in turn.calls]) == (TurnStatus.COMPLETED, [1, 2, 3])

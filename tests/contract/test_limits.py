@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from roleplay import Endpoint, Persona, Sampling, SessionSettings, TurnOptions
+from roleplay import (
+    BudgetError,
+    ChatUnavailableError,
+    Endpoint,
+    Persona,
+    Sampling,
+    SessionSettings,
+    TurnOptions,
+    TurnStatus,
+)
 from roleplay.testing import ScriptedModel
 from tests.support.shells import Roleplay
 
@@ -123,3 +132,57 @@ def test_what_is_left_out_for_want_of_a_setting_is_told(database_url: str, scrip
         assert session.preview("Well?").report.room_tokens == 0
         session.send("Well?")
         assert session.report().room_tokens == 0
+
+
+def test_no_budget_is_above_the_window(database_url: str, scripted: Scripted) -> None:
+    """A budget that the window cannot hold is used as far as it can, and no more than that is read."""
+    model = scripted(*["Yes."] * 60)
+    model.usage = False
+    settings = SessionSettings(budget_tokens=10_000_000)
+    with Roleplay.open(database_url, model=at(window_tokens=4000), chat=model, settings=settings) as rp:
+        session = talk(rp)
+        for _ in range(6):
+            session.send(LONG[:4000])
+        report = session.report()
+        assert (report.budget_tokens, report.prompt_tokens <= 3000) == (3000, True)
+        assert session.preview("Well?").settings["budget_tokens"].value == 10_000_000
+        with pytest.raises(BudgetError) as failure:
+            session.preview(LONG * 3)
+        assert failure.value.budget_tokens == 3000
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["send", "stream"])
+def test_another_endpoint_is_asked_for_what_it_can_give(database_url: str, scripted: Scripted, stream: bool) -> None:
+    """The context for an endpoint that is asked instead fits its window, and so does the reply cap, whatever budget
+    and cap are set."""
+    model = scripted(*["Yes."] * 5)
+    model.usage = False
+    small = at(model="small", window_tokens=2000, max_output_tokens=700)
+    first = at(max_output_tokens=9000, retry={"attempts": 1})
+    settings = SessionSettings(budget_tokens=50_000, sampling=Sampling(max_completion_tokens=4000))
+    with Roleplay.open(database_url, model=[first, small], chat=model, settings=settings) as rp:
+        session = talk(rp)
+        for _ in range(5):
+            session.send(LONG[:2000])
+        model.say(ChatUnavailableError("it is down"), "At last.")
+        if stream:
+            with session.stream("Well?") as reply:
+                list(reply)
+            turn = reply.turn
+        else:
+            turn = session.send("Well?")
+        assert (turn.status, turn.call.model_asked) == (TurnStatus.COMPLETED, "small")
+        assert (model.requests[-2]["max_completion_tokens"], model.requests[-1]["max_completion_tokens"]) == (4000, 700)
+        assert session.report().budget_tokens == 1300
+        assert session.report().prompt_tokens <= 1300
+
+
+def test_a_high_reply_cap_leaves_room_to_ask(database_url: str, scripted: Scripted) -> None:
+    """A cap as large as the window, of the endpoint or of one that would be asked instead, stops no turn: half of the
+    window is kept for the prompt."""
+    settings = SessionSettings(sampling=Sampling(max_completion_tokens=2048))
+    for endpoints in ([at(window_tokens=2048)], [at(), at(model="small", window_tokens=2048)]):
+        with Roleplay.open(database_url, model=endpoints, chat=scripted("Yes."), settings=settings) as rp:
+            session = talk(rp)
+            assert session.preview("Well?").settings["budget_tokens"].value == 2048 // 2 - 102
+            assert session.send("Well?").call.parameters["max_completion_tokens"] == 2048

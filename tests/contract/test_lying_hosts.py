@@ -173,7 +173,7 @@ def test_an_honest_host_is_not_accused(
         assert told(caplog) == []
 
 
-@pytest.mark.parametrize("reported", [2**63 - 1, 2**62, 10**9 + 1])
+@pytest.mark.parametrize("reported", [2**63 - 1, 2**62, 10**9 + 1, -1, -(2**63)])
 def test_usage_is_added_up_whatever_was_reported(
     database_url: str, lying: Callable[[Any], Lying], reported: int
 ) -> None:

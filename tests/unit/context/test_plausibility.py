@@ -24,6 +24,7 @@ from roleplay.context.calibration import (
     rates_of,
 )
 from roleplay.context.pricing import Rates, prior
+from roleplay.errors import StoreError
 from roleplay.store.calibrations import _written, read_fit
 from roleplay.wire.dialects import demands
 
@@ -60,7 +61,7 @@ def conversation(
     true: Rates = TRUE,
     wide: float = 0.0,
     seed: int = 5,
-    talk: int = 1,
+    session: int = 1,
     steady: bool = False,
 ) -> Course:
     """Speak to a host that reports as ``host`` does; the window moves down to half of the budget."""
@@ -82,7 +83,7 @@ def conversation(
                 start += 2
         held = load(start)
         reported = host(Asked(round(predicted(true, held)), turn, start))
-        fit = learn(fit, START, [Observation(held, reported, talk)])
+        fit = learn(fit, START, [Observation(held, reported, session)])
         sizes.append(predicted(START, held))
         kept.append(len(lines) - start)
         fits.append(fit)
@@ -211,10 +212,10 @@ def test_languages_in_turn_are_no_lie() -> None:
     assert english.fit.trust is chinese.fit.trust is Trust.BELIEVED
     draw = random.Random(1)  # noqa: S311 - as above
     for _ in range(200):
-        tokens, talk = draw.uniform(300, 3_000), draw.randint(1, 6)
-        load = Load(tokens, 0.0, 10) if talk % 2 else Load(0.0, tokens, 10)
+        tokens, session = draw.uniform(300, 3_000), draw.randint(1, 6)
+        load = Load(tokens, 0.0, 10) if session % 2 else Load(0.0, tokens, 10)
         reported = round(predicted(Rates(0.6, 2.2, 5.0, 20.0), load))
-        fit = learn(fit, START, [Observation(load, reported, talk)])
+        fit = learn(fit, START, [Observation(load, reported, session)])
         assert finding_of(fit) is None
     assert rates_of(fit, START)[:2] == pytest.approx((0.6, 2.2), rel=0.03)
 
@@ -276,3 +277,11 @@ def test_a_fit_of_before_is_read() -> None:
     again = conversation(lambda asked: asked.tokens, 3, fit=fit).fit
     assert again.trust is Trust.BELIEVED
     assert rates_of(again, START).narrow == pytest.approx(0.85, rel=0.03)
+
+
+def test_a_damaged_fit_is_found_when_it_is_read() -> None:
+    """Not when a reply has come, whose turn it would leave without an end."""
+    fit = conversation(lambda asked: asked.tokens, 30).fit
+    for damaged in (fit._replace(trail=()), fit._replace(squares=fit.squares[1:]), fit._replace(products=())):
+        with pytest.raises(StoreError, match="calibration"):
+            read_fit(_written(damaged))
