@@ -36,7 +36,9 @@ from roleplay.store import schema
 from roleplay.store.aio import AsyncDatabase, open_async
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.checks import Finding
+from roleplay.store.database import Address
 from roleplay.store.personas import Change
+from roleplay.store.sqlite import Creator
 from roleplay.turns import calibrating, erasing, syncing
 from roleplay.turns import company as courses
 from roleplay.turns.company import Company, Opening
@@ -91,8 +93,10 @@ class AsyncRoleplay:
     @classmethod
     async def open(
         cls,
-        url: str,
+        url: Address,
         *,
+        db_key: str | bytes | None = None,
+        creator: Creator | None = None,
         model: Model | Sequence[Model] | None = None,
         tenant: str = "default",
         settings: SessionSettings = DEFAULT_SETTINGS,
@@ -107,7 +111,7 @@ class AsyncRoleplay:
     ) -> Self:
         """As ``Roleplay.open``."""
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
-        database = open_async(await asyncio.to_thread(schema.opened, url, migrate))
+        database = open_async(await asyncio.to_thread(schema.opened, url, migrate, db_key, creator))
         transport = chat or _httpx_transport()
         try:
             engine = cls(

@@ -34,8 +34,9 @@ from roleplay.settings import Model, environment, resolve_all
 from roleplay.store import schema
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.checks import Finding
-from roleplay.store.database import Database
+from roleplay.store.database import Address, Database
 from roleplay.store.personas import Change
+from roleplay.store.sqlite import Creator
 from roleplay.turns import calibrating, erasing, syncing
 from roleplay.turns import company as courses
 from roleplay.turns.company import Company, Opening
@@ -94,8 +95,10 @@ class Roleplay:
     @classmethod
     def open(
         cls,
-        url: str,
+        url: Address,
         *,
+        db_key: str | bytes | None = None,
+        creator: Creator | None = None,
         model: Model | Sequence[Model] | None = None,
         tenant: str = "default",
         settings: SessionSettings = DEFAULT_SETTINGS,
@@ -110,13 +113,16 @@ class Roleplay:
     ) -> Self:
         """Open a database and a model.
 
-        ``url`` is SQLAlchemy's (``sqlite:///chats.db``, ``postgresql://user@host/name``). ``model`` is a name or an
-        ``Endpoint``; what it leaves open comes from the environment. Of several, the first is asked, and the others in
-        their order when those before are unavailable and nothing was shown yet. ``settings`` hold for every session
-        that does not say otherwise. ``chat`` takes another transport, such as a scripted model, and then no key is
-        needed. ``migrate``: ``auto`` (SQLite's default) upgrades an older schema under a lock, ``check``
-        (PostgreSQL's) refuses it. ``counter`` counts tokens; without one they are estimated. ``languages`` adds to the
-        engine's own words, or replaces them.
+        ``url`` is SQLAlchemy's (``sqlite:///chats.db``, ``postgresql://user@host/name``), or SQLite's
+        (``file:chats.db?mode=ro``), or an ``Engine``, which you close. ``db_key`` encrypts a SQLite file: a passphrase,
+        or 32 bytes that are the key itself. ``creator`` makes a SQLite database's connections.
+
+        ``model`` is a name or an ``Endpoint``; what it leaves open comes from the environment. Of several, the first is
+        asked, and the others in their order when those before are unavailable and nothing was shown yet. ``settings``
+        hold for every session that does not say otherwise. ``chat`` takes another transport, such as a scripted model,
+        and then no key is needed. ``migrate``: ``auto`` (SQLite's default) upgrades an older schema under a lock,
+        ``check`` (PostgreSQL's) refuses it. ``counter`` counts tokens; without one they are estimated. ``languages``
+        adds to the engine's own words, or replaces them.
 
         ``guards`` are asked about every human line before it is stored and every reply before it is stored or shown,
         for ``guard_timeout_s`` seconds each; ``keep_originals`` keeps what they did not allow. ``observers`` are told
@@ -125,7 +131,7 @@ class Roleplay:
         Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.
         """
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
-        database = schema.opened(url, migrate)
+        database = schema.opened(url, migrate, db_key, creator)
         transport = chat or _requests_transport()
         try:
             engine = cls(

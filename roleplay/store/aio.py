@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from roleplay.domain.erasure import Files
 from roleplay.errors import SettingsError, StoreError
 from roleplay.store.database import POSTGRES_OPTIONS, Database, OurErrors, Patience, postgres_url
+from roleplay.store.sqlite import FileLostError
 
 T = TypeVar("T")
 READERS = 2
@@ -154,7 +155,7 @@ class _Lane:
         except BaseException as error:  # noqa: BLE001 - handed to those who wait
             if len(group) == 1:
                 return [_Outcome(group[0], None, error)]
-            if not begun:  # it is nobody's own failure
+            if not begun or isinstance(error.__cause__, FileLostError):  # it is nobody's own failure
                 return [_Outcome(job, None, copy(error)) for job in group]
             return [outcome for job in group for outcome in self._together([job])]
 
