@@ -12,10 +12,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from roleplay import Endpoint, Roleplay
+from roleplay.store import database as database_module
 from roleplay.store import schema
 from roleplay.store.calls import all_ids
 from roleplay.store.database import Database
@@ -26,6 +28,8 @@ from tests.support.postgres import PostgresServer, shared_directory, shared_post
 pytest_plugins = ["tests.support.no_skips"]
 
 KEY = "sk-test-0123456789abcdef"
+ENCRYPTED = os.environ.get("ROLEPLAY_TESTS") == "encrypted"
+DB_KEY = bytes(range(32))
 # The databases of the tests lie in memory where there is room: most of a test's time would be waiting for a disk.
 MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own in it
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
@@ -38,6 +42,20 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("ROLEPLAY_", "MINIMAX_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def encrypted() -> Iterator[None]:
+    """Where ROLEPLAY_TESTS is "encrypted", every SQLite file of the tests is, whoever opens it by its URL."""
+    with pytest.MonkeyPatch.context() as patch:
+        if ENCRYPTED:
+            plain = database_module.open_engine
+
+            def with_key(url: Any, **options: Any) -> Any:
+                return plain(url, **{**options, "db_key": DB_KEY})
+
+            patch.setattr(database_module, "open_engine", with_key)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -219,11 +237,16 @@ CROSSED = {"test_turns", "test_once", "test_close", "test_streams", "test_kill",
 DIAGONAL = {("sync", "sqlite"), ("asyncio", "postgresql")}
 
 
+def _is_on_sqlite(item: pytest.Item) -> bool:
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return params.get("database_url") != "postgresql" and "postgres" not in getattr(item, "fixturenames", ())
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take every test for both front doors and for both databases, but not for each pair where that shows nothing."""
     if os.environ.get("ROLEPLAY_TESTS") == "all":
         return
-    left = []
+    left = [item for item in items if ENCRYPTED and not _is_on_sqlite(item)]
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         pair = params.get("shell"), params.get("database_url")
