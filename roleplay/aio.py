@@ -38,7 +38,7 @@ from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.checks import Finding
 from roleplay.store.database import Address
 from roleplay.store.personas import Change
-from roleplay.store.sqlite import Creator
+from roleplay.store.sqlite import Creator, DbKey, Key
 from roleplay.turns import calibrating, erasing, syncing
 from roleplay.turns import company as courses
 from roleplay.turns.company import Company, Opening
@@ -95,7 +95,7 @@ class AsyncRoleplay:
         cls,
         url: Address,
         *,
-        db_key: str | bytes | None = None,
+        db_key: Key = None,
         creator: Creator | None = None,
         model: Model | Sequence[Model] | None = None,
         tenant: str = "default",
@@ -110,6 +110,7 @@ class AsyncRoleplay:
         observers: Sequence[Observer] = (),
     ) -> Self:
         """As ``Roleplay.open``."""
+        db_key = DbKey.of(db_key)
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         database = open_async(await asyncio.to_thread(schema.opened, url, migrate, db_key, creator))
         transport = chat or _httpx_transport()

@@ -36,7 +36,7 @@ from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.checks import Finding
 from roleplay.store.database import Address, Database
 from roleplay.store.personas import Change
-from roleplay.store.sqlite import Creator
+from roleplay.store.sqlite import Creator, DbKey, Key
 from roleplay.turns import calibrating, erasing, syncing
 from roleplay.turns import company as courses
 from roleplay.turns.company import Company, Opening
@@ -97,7 +97,7 @@ class Roleplay:
         cls,
         url: Address,
         *,
-        db_key: str | bytes | None = None,
+        db_key: Key = None,
         creator: Creator | None = None,
         model: Model | Sequence[Model] | None = None,
         tenant: str = "default",
@@ -130,6 +130,7 @@ class Roleplay:
 
         Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.
         """
+        db_key = DbKey.of(db_key)
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         database = schema.opened(url, migrate, db_key, creator)
         transport = chat or _requests_transport()

@@ -20,16 +20,15 @@ from roleplay import Endpoint, Roleplay
 from roleplay.store import database as database_module
 from roleplay.store import schema
 from roleplay.store.calls import all_ids
-from roleplay.store.database import Database
+from roleplay.store.database import Database, sqlite_file
+from roleplay.store.sqlite import DbKey
 from roleplay.testing import ScriptedModel, Simulator
-from tests.support import calls, shells, tenants
+from tests.support import calls, files, shells, tenants
 from tests.support.postgres import PostgresServer, shared_directory, shared_postgres
 
 pytest_plugins = ["tests.support.no_skips"]
 
 KEY = "sk-test-0123456789abcdef"
-ENCRYPTED = os.environ.get("ROLEPLAY_TESTS") == "encrypted"
-DB_KEY = bytes(range(32))
 # The databases of the tests lie in memory where there is room: most of a test's time would be waiting for a disk.
 MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own in it
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
@@ -48,11 +47,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def encrypted() -> Iterator[None]:
     """Where ROLEPLAY_TESTS is "encrypted", every SQLite file of the tests is, whoever opens it by its URL."""
     with pytest.MonkeyPatch.context() as patch:
-        if ENCRYPTED:
+        if files.ENCRYPTED:
             plain = database_module.open_engine
 
             def with_key(url: Any, **options: Any) -> Any:
-                return plain(url, **{**options, "db_key": DB_KEY})
+                if sqlite_file(str(url)) is not None and not options.get("creator"):
+                    options = {**options, "db_key": options.get("db_key") or DbKey(files.DB_KEY)}
+                return plain(url, **options)
 
             patch.setattr(database_module, "open_engine", with_key)
         yield
@@ -234,10 +235,19 @@ def shell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 #: Where each front door meets each database; elsewhere each meets one of them, unless ROLEPLAY_TESTS is "all".
 CROSSED = {"test_turns", "test_once", "test_close", "test_streams", "test_kill", "test_switches"}
+#: These open the database of the test in another process.
+PROCESSES = {
+    "test_a_dead_process_blocks_nobody",
+    "test_a_lost_turn_is_ended_by_who_follows_it",
+    "test_processes_that_reject_wait_or_fork",
+}
 DIAGONAL = {("sync", "sqlite"), ("asyncio", "postgresql")}
 
 
-def _is_on_sqlite(item: pytest.Item) -> bool:
+def _can_be_encrypted(item: pytest.Item) -> bool:
+    """Whether a test is on SQLite, and in this process alone, which alone has the key."""
+    if getattr(item, "originalname", None) in PROCESSES:
+        return False
     params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     return params.get("database_url") != "postgresql" and "postgres" not in getattr(item, "fixturenames", ())
 
@@ -246,7 +256,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Take every test for both front doors and for both databases, but not for each pair where that shows nothing."""
     if os.environ.get("ROLEPLAY_TESTS") == "all":
         return
-    left = [item for item in items if ENCRYPTED and not _is_on_sqlite(item)]
+    left = [item for item in items if files.ENCRYPTED and not _can_be_encrypted(item)]
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         pair = params.get("shell"), params.get("database_url")

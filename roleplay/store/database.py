@@ -27,7 +27,9 @@ from roleplay.store import prepared
 from roleplay.store.sqlite import (
     BUSY_TIMEOUT_S,
     Creator,
+    DbKey,
     FileLostError,
+    Key,
     Unwatched,
     code_of,
     driver_errors,
@@ -62,12 +64,13 @@ class Database:
         self._files = files_of(engine) if self.dialect == "sqlite" else Unwatched()
 
     @classmethod
-    def open(cls, url: Address, *, db_key: str | bytes | None = None, creator: Creator | None = None) -> Self:
+    def open(cls, url: Address, *, db_key: Key = None, creator: Creator | None = None) -> Self:
         """Open ``url``, or use an ``Engine``, which its maker closes; nothing is connected or created yet.
 
         ``db_key`` encrypts a SQLite file: a passphrase, or 32 bytes that are used as they are. ``creator`` makes the
         connections of a SQLite database in the place of the URL. Raises ``SettingsError`` for what cannot work.
         """
+        db_key = DbKey.of(db_key)
         if not isinstance(url, Engine):
             return cls(open_engine(url, db_key=db_key, creator=creator), owns_engine=True)
         if db_key is not None or creator is not None:
@@ -187,7 +190,8 @@ class Patience:
 
 def _wipe(driver: sqlite3.Connection) -> Files:
     """Rewrite the file where it is not too large for that, and empty the log, waiting a while for readers to end."""
-    [pages], [size] = (driver.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+    # SQLCipher gives the size as a text.
+    pages, size = (int(driver.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "page_size"))
     too_large = pages * size > REWRITE_LIMIT_BYTES
     try:
         if not too_large:
@@ -305,7 +309,7 @@ def sqlite_file(url: str) -> Path | None:
     return file_of(parsed) if parsed.get_backend_name() == "sqlite" else None
 
 
-def open_engine(url: str | URL, *, db_key: str | bytes | None = None, creator: Creator | None = None) -> Engine:
+def open_engine(url: str | URL, *, db_key: DbKey | None = None, creator: Creator | None = None) -> Engine:
     """Make an engine set up as this package needs it, for SQLite or PostgreSQL.
 
     Raises ``SettingsError`` when the URL cannot be read, names another database, or its driver is missing.

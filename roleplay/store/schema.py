@@ -10,7 +10,7 @@ from sqlalchemy import Connection, inspect, text
 
 from roleplay.errors import SchemaError, StoreError
 from roleplay.store.database import Address, Database
-from roleplay.store.sqlite import Creator
+from roleplay.store.sqlite import Creator, Key
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -22,9 +22,7 @@ _LOCK = 0x726F6C65706C6179  # "roleplay" in ASCII: the advisory lock that upgrad
 _UPGRADE = "run: roleplay db upgrade"
 
 
-def opened(
-    url: Address, migrate: Migrate | None, db_key: str | bytes | None = None, creator: Creator | None = None
-) -> Database:
+def opened(url: Address, migrate: Migrate | None, db_key: Key = None, creator: Creator | None = None) -> Database:
     """Open a database and make sure of its schema, as ``prepare`` says; nothing stays open when it raises.
 
     Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.

@@ -48,6 +48,33 @@ def code_of(error: BaseException | None) -> int:
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
+class DbKey:
+    """The key of an encrypted file, hidden wherever it is shown: in a text, a log, the variables of a frame."""
+
+    def __init__(self, key: str | bytes) -> None:
+        """Take a passphrase, or a key of 32 bytes. Raises ``SettingsError``."""
+        if isinstance(key, bytes):
+            if len(key) != 32:
+                raise SettingsError(f"db_key has {len(key)} bytes; {_KEY_HELP}")
+            self._value = SecretStr(f"\"x'{key.hex()}'\"")
+            return
+        if not key or "\0" in key or any("\ud800" <= char <= "\udfff" for char in key):
+            raise SettingsError(f"db_key cannot be used; {_KEY_HELP}")
+        self._value = SecretStr("'" + key.replace("'", "''") + "'")
+
+    @classmethod
+    def of(cls, key: str | bytes | DbKey | None) -> DbKey | None:
+        """Hide a key as early as it is given."""
+        return key if key is None or isinstance(key, DbKey) else cls(key)
+
+    def unlock(self, driver: Any) -> None:
+        """Give the key to a connection, before anything else."""
+        driver.execute(f"PRAGMA key = {self._value.get_secret_value()}")
+
+
+Key = str | bytes | DbKey | None
+
+
 def url_of(name: str) -> URL:
     """Give the URL of a ``file:`` URI, whose parameters mean what SQLite says."""
     database, _, query = name.partition("?")
@@ -77,7 +104,7 @@ def _path_of(uri: str) -> str:
     return unquote(path)
 
 
-def open_sqlite(url: URL, db_key: str | bytes | None = None, creator: Creator | None = None) -> Engine:
+def open_sqlite(url: URL, db_key: DbKey | None = None, creator: Creator | None = None) -> Engine:
     """Make an engine for a SQLite URL. Raises ``SettingsError``."""
     url = as_uri(url)
     file = file_of(url)
@@ -101,7 +128,7 @@ def open_sqlite(url: URL, db_key: str | bytes | None = None, creator: Creator | 
         **options,
     )
     if creator is None:
-        opener = _Opener(file, None if db_key is None else _pragma(db_key))
+        opener = _Opener(file, db_key)
         event.listen(engine, "do_connect", opener)
         opener.files = files_of(engine)
     return engine
@@ -115,22 +142,11 @@ def _cipher() -> Any:
     return dbapi2
 
 
-def _pragma(key: str | bytes) -> SecretStr:
-    """Give the value of ``PRAGMA key``: a passphrase, or a key that is used as it is."""
-    if isinstance(key, bytes):
-        if len(key) != 32:
-            raise SettingsError(f"db_key has {len(key)} bytes; {_KEY_HELP}")
-        return SecretStr(f"\"x'{key.hex()}'\"")
-    if not key or "\0" in key or any("\ud800" <= char <= "\udfff" for char in key):
-        raise SettingsError(f"db_key cannot be used; {_KEY_HELP}")
-    return SecretStr("'" + key.replace("'", "''") + "'")
-
-
 class _Opener:
     """Makes the connections of one engine: makes the file for its owner alone, unlocks it, and falls back to reading
     where nothing can be written beside it."""
 
-    def __init__(self, file: Path | None, key: SecretStr | None) -> None:
+    def __init__(self, file: Path | None, key: DbKey | None) -> None:
         self._file = file.absolute() if file is not None else None
         self._key = key
         self._opened = False
@@ -175,7 +191,7 @@ class _Opener:
     def _unlocked(self, driver: Any) -> Any:
         if self._key is not None:
             try:
-                driver.execute(f"PRAGMA key = {self._key.get_secret_value()}")
+                self._key.unlock(driver)
             except BaseException:
                 driver.close()
                 raise
