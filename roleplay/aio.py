@@ -34,11 +34,12 @@ from roleplay.session.handle import AsyncChatSession
 from roleplay.session.ports import ports
 from roleplay.settings import Model, environment, resolve_all
 from roleplay.store import schema
-from roleplay.store.address import private
+from roleplay.store.address import DatabaseUrl, private
 from roleplay.store.aio import AsyncDatabase, open_async
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.checks import Finding
 from roleplay.store.personas import Change
+from roleplay.store.sqlite import Creator, DbKey, Key
 from roleplay.turns import calibrating, erasing, syncing
 from roleplay.turns import company as courses
 from roleplay.turns.company import Company, Opening
@@ -93,8 +94,10 @@ class AsyncRoleplay:
     @classmethod
     async def open(  # noqa: PLR0913 - the door takes keywords, and each has a default
         cls,
-        url: str,
+        url: DatabaseUrl,
         *,
+        db_key: Key = None,
+        creator: Creator | None = None,
         model: Model | Sequence[Model] | None = None,
         tenant: str = "default",
         settings: SessionSettings = DEFAULT_SETTINGS,
@@ -109,12 +112,13 @@ class AsyncRoleplay:
         openings: int = OPENINGS,
     ) -> Self:
         """As ``Roleplay.open``."""
+        db_key = DbKey.of(db_key)
         hidden = private(url)
         del url  # as in ``Roleplay.open``
         gate = AsyncGate(openings)
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         transport = chat or _httpx_transport([endpoint, *fallbacks])
-        database = open_async(await asyncio.to_thread(schema.opened, hidden, migrate))
+        database = open_async(await asyncio.to_thread(schema.opened, hidden, migrate, db_key, creator))
         try:
             engine = cls(
                 database,

@@ -33,11 +33,12 @@ from roleplay.session.handle import ChatSession
 from roleplay.session.ports import ports
 from roleplay.settings import Model, environment, resolve_all
 from roleplay.store import schema
-from roleplay.store.address import private
+from roleplay.store.address import DatabaseUrl, private
 from roleplay.store.calls import UsageKey, UsageTotal
 from roleplay.store.checks import Finding
 from roleplay.store.database import Database
 from roleplay.store.personas import Change
+from roleplay.store.sqlite import Creator, DbKey, Key
 from roleplay.turns import calibrating, erasing, syncing
 from roleplay.turns import company as courses
 from roleplay.turns.company import Company, Opening
@@ -96,8 +97,10 @@ class Roleplay:
     @classmethod
     def open(  # noqa: PLR0913 - the door takes keywords, and each has a default
         cls,
-        url: str,
+        url: DatabaseUrl,
         *,
+        db_key: Key = None,
+        creator: Creator | None = None,
         model: Model | Sequence[Model] | None = None,
         tenant: str = "default",
         settings: SessionSettings = DEFAULT_SETTINGS,
@@ -113,13 +116,16 @@ class Roleplay:
     ) -> Self:
         """Open a database and a model.
 
-        ``url`` is SQLAlchemy's (``sqlite:///chats.db``, ``postgresql://user@host/name``). ``model`` is a name or an
-        ``Endpoint``; what it leaves open comes from the environment. Of several, the first is asked, and the others in
-        their order when those before are unavailable and nothing was shown yet. ``settings`` hold for every session
-        that does not say otherwise. ``chat`` takes another transport, such as a scripted model, and then no key is
-        needed. ``migrate``: ``auto`` (SQLite's default) upgrades an older schema under a lock, ``check``
-        (PostgreSQL's) refuses it. ``counter`` counts tokens; without one they are estimated. ``languages`` adds to the
-        engine's own words, or replaces them.
+        ``url`` is SQLAlchemy's (``sqlite:///chats.db``, ``postgresql://user@host/name``), or SQLite's
+        (``file:chats.db?mode=ro``), or an ``Engine``, which you close. ``db_key`` encrypts a SQLite file: a passphrase,
+        or 32 bytes that are the key itself. ``creator`` makes a SQLite database's connections.
+
+        ``model`` is a name or an ``Endpoint``; what it leaves open comes from the environment. Of several, the first is
+        asked, and the others in their order when those before are unavailable and nothing was shown yet. ``settings``
+        hold for every session that does not say otherwise. ``chat`` takes another transport, such as a scripted model,
+        and then no key is needed. ``migrate``: ``auto`` (SQLite's default) upgrades an older schema under a lock,
+        ``check`` (PostgreSQL's) refuses it. ``counter`` counts tokens; without one they are estimated. ``languages``
+        adds to the engine's own words, or replaces them.
 
         ``guards`` are asked about every human line before it is stored and every reply before it is stored or shown,
         for ``guard_timeout_s`` seconds each; ``keep_originals`` keeps what they did not allow. ``observers`` are told
@@ -129,12 +135,13 @@ class Roleplay:
 
         Raises ``InvalidInputError``, ``SettingsError``, ``SchemaError`` and ``StoreError``.
         """
+        db_key = DbKey.of(db_key)
         hidden = private(url)
         del url  # it may hold a password, and an error may be shown with the values of variables
         gate = Gate(openings)
         endpoint, *fallbacks = resolve_all(model, environment(), needs_key=chat is None)
         transport = chat or _requests_transport([endpoint, *fallbacks])
-        database = schema.opened(hidden, migrate)
+        database = schema.opened(hidden, migrate, db_key, creator)
         try:
             engine = cls(
                 database,

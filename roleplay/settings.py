@@ -167,6 +167,11 @@ def database_named(environ: Mapping[str, str]) -> str | None:
     return environ.get("ROLEPLAY_DB") or None
 
 
+def database_key(environ: Mapping[str, str]) -> str | None:
+    """The passphrase of an encrypted SQLite file, ``ROLEPLAY_DB_KEY``, for the command line; ``None`` without one."""
+    return environ.get("ROLEPLAY_DB_KEY") or None
+
+
 def tokenizer_named(environ: Mapping[str, str]) -> str | None:
     """The ``tokenizer.json`` that ``ROLEPLAY_TOKENIZER`` names for the command line; ``None`` when it names none."""
     return environ.get("ROLEPLAY_TOKENIZER") or None

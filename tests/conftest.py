@@ -12,15 +12,18 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from roleplay import Endpoint, Roleplay
+from roleplay.store import database as database_module
 from roleplay.store import schema
 from roleplay.store.calls import all_ids
-from roleplay.store.database import Database
+from roleplay.store.database import Database, sqlite_file
+from roleplay.store.sqlite import DbKey
 from roleplay.testing import ScriptedModel, Simulator
-from tests.support import calls, shells, tenants
+from tests.support import calls, files, shells, tenants
 from tests.support.postgres import PostgresServer, shared_directory, shared_postgres
 
 pytest_plugins = ["tests.support.no_skips"]
@@ -38,6 +41,22 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("ROLEPLAY_", "MINIMAX_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def encrypted() -> Iterator[None]:
+    """Where ROLEPLAY_TESTS is "encrypted", every SQLite file of the tests is, whoever opens it by its URL."""
+    with pytest.MonkeyPatch.context() as patch:
+        if files.ENCRYPTED:
+            plain = database_module.open_engine
+
+            def with_key(url: Any, **options: Any) -> Any:
+                if sqlite_file(str(url)) is not None and not options.get("creator"):
+                    options = {**options, "db_key": options.get("db_key") or DbKey(files.DB_KEY)}
+                return plain(url, **options)
+
+            patch.setattr(database_module, "open_engine", with_key)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -216,14 +235,28 @@ def shell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 #: Where each front door meets each database; elsewhere each meets one of them, unless ROLEPLAY_TESTS is "all".
 CROSSED = {"test_turns", "test_once", "test_close", "test_streams", "test_kill", "test_switches"}
+#: These open the database of the test in another process.
+PROCESSES = {
+    "test_a_dead_process_blocks_nobody",
+    "test_a_lost_turn_is_ended_by_who_follows_it",
+    "test_processes_that_reject_wait_or_fork",
+}
 DIAGONAL = {("sync", "sqlite"), ("asyncio", "postgresql")}
+
+
+def _can_be_encrypted(item: pytest.Item) -> bool:
+    """Whether a test is on SQLite, and in this process alone, which alone has the key."""
+    if getattr(item, "originalname", None) in PROCESSES:
+        return False
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return params.get("database_url") != "postgresql" and "postgres" not in getattr(item, "fixturenames", ())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take every test for both front doors and for both databases, but not for each pair where that shows nothing."""
     if os.environ.get("ROLEPLAY_TESTS") == "all":
         return
-    left = []
+    left = [item for item in items if files.ENCRYPTED and not _can_be_encrypted(item)]
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         pair = params.get("shell"), params.get("database_url")

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 
 from roleplay.cli import hints, show
 from roleplay.cli.exits import ExitCode
-from roleplay.cli.opening import make_folder, place, stored
+from roleplay.cli.opening import make_folder, open_database, place, stored
 from roleplay.errors import SchemaError
 from roleplay.store import schema
 from roleplay.store.checks import Finding
-from roleplay.store.database import Database
 
 
 def upgrade(db: str | None, *, as_json: bool) -> None:
     """Bring the schema to this version's revision. Raises ``SchemaError`` for a newer one."""
     where = place(db)
     make_folder(where)
-    database = Database.open(where.url)
+    database = open_database(where)
     try:
         found = schema.revision(database)
         if found != schema.HEAD:
@@ -37,7 +36,7 @@ def check(db: str | None, *, as_json: bool) -> None:
     where = place(db)
     if where.file is not None and not where.file.exists():
         raise SchemaError(f"there is no {where.shown}; run: roleplay db upgrade", found=None, expected=schema.HEAD)
-    database = Database.open(where.url)
+    database = open_database(where)
     try:
         found = schema.revision(database)
     finally:

@@ -33,7 +33,7 @@ def command(words: str) -> str:
 
 def without_password(db: str) -> str:
     """Give a database as it may be printed: a URL of a server without its password and its parameters."""
-    if "://" not in db or db.startswith("sqlite"):
+    if "://" not in db or db.startswith(("sqlite:", "file:")):
         return db
     login = _LOGIN.match(db)
     scheme, user, place = login.groups() if login else (db.partition("://")[0], None, "***")

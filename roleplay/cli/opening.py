@@ -16,9 +16,17 @@ from roleplay.domain.endpoint import DEFAULT_MODEL, Endpoint
 from roleplay.engine import Roleplay
 from roleplay.errors import InvalidInputError, NotFoundError, SettingsError
 from roleplay.exchange.tokenizers import TokenizerCounter
-from roleplay.settings import data_folder, database_named, environment, has_model, resolve, tokenizer_named
+from roleplay.settings import (
+    data_folder,
+    database_key,
+    database_named,
+    environment,
+    has_model,
+    resolve,
+    tokenizer_named,
+)
 from roleplay.store import schema
-from roleplay.store.database import Database
+from roleplay.store.database import Database, sqlite_file
 from roleplay.wire.request import WireRequest
 
 SQLITE = "sqlite:///"
@@ -36,7 +44,7 @@ class Place:
     @property
     def file(self) -> Path | None:
         """The file of a SQLite database, ``None`` for others."""
-        return _file(self.url)
+        return sqlite_file(self.url)
 
 
 class NoModel:
@@ -56,26 +64,26 @@ def place(db: str | None) -> Place:
     if named is None:
         path = data_folder(environment()) / FILE_NAME
         return Place(f"{SQLITE}{path}", str(path), chosen=False)
-    if "://" not in named:
+    if "://" not in named and not named.startswith("file:"):
         if "?" in named:
             raise InvalidInputError(
                 "db", "the file's name holds a question mark", allowed="a URL, or a path without one"
             )
         named = f"{SQLITE}{Path(named).expanduser()}"
-    file = _file(named)
+    file = sqlite_file(named)
     return Place(named, str(file.absolute()) if file else without_password(named), chosen=True)
 
 
-def _file(url: str) -> Path | None:
-    path = url.removeprefix(SQLITE).partition("?")[0]
-    return Path(path) if url.startswith(SQLITE) and path not in {"", ":memory:"} else None
+def open_database(where: Place) -> Database:
+    """Open the database as it is, with the key that the environment gives. Raises ``SettingsError``."""
+    return Database.open(where.url, db_key=database_key(environment()))
 
 
 @contextmanager
 def database(where: Place) -> Iterator[Database]:
     """Open the database with a schema of this version; a SQLite file is made when there is none."""
     make_folder(where)
-    opened = Database.open(where.url)
+    opened = open_database(where)
     try:
         schema.prepare(opened)
         yield opened

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TypeVar
 from urllib.parse import unquote
 
-from sqlalchemy import make_url
+from sqlalchemy import Engine, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 from roleplay.domain.values import text_problem
 from roleplay.errors import SettingsError
+from roleplay.store.sqlite import url_of
 
-T = TypeVar("T")
+DatabaseUrl = str | URL | Engine
+"""A URL of SQLAlchemy's or a ``file:`` URI of SQLite's, or an engine, which its maker closes."""
 
 _UNREADABLE = "the database URL cannot be read; write for example sqlite:///chats.db or postgresql://user@host/name"
 _AFTER_LOGIN = re.compile(r"[\w+]+://[^:/]*:[^@]*@(?P<rest>.*)", re.DOTALL)
@@ -49,7 +50,7 @@ class Address:
         return parsed
 
 
-def private(url: T | str) -> T | Address:
+def private(url: DatabaseUrl | Address) -> URL | Engine | Address:
     """Give a URL that is text as an ``Address``, and anything else as it is."""
     return Address(url) if isinstance(url, str) else url
 
@@ -72,7 +73,7 @@ def _problem(url: object) -> str | None:
         return _UNREADABLE
     if problem := text_problem(url) or text_problem(unquote(url)):
         return f"the database URL {problem}"
-    after = None if url.startswith("sqlite") else _AFTER_LOGIN.match(url)
+    after = None if url.startswith(("sqlite", "file:")) else _AFTER_LOGIN.match(url)
     if after is None:
         return None
     place, _, query = after["rest"].partition("?")
@@ -86,6 +87,6 @@ def _problem(url: object) -> str | None:
 
 def _parsed(url: str) -> URL | None:
     try:
-        return make_url(url)
+        return url_of(url) if url.startswith("file:") else make_url(url)
     except (ArgumentError, ValueError):  # the latter for a port that is no number, with the text around it
         return None

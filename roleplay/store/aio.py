@@ -21,6 +21,7 @@ from roleplay.domain.erasure import Files
 from roleplay.errors import SettingsError, StoreError
 from roleplay.store import postgres
 from roleplay.store.database import Database, OurErrors, Patience, places_of, too_many
+from roleplay.store.sqlite import FileLostError
 
 T = TypeVar("T")
 READERS = 2
@@ -155,7 +156,7 @@ class _Lane:
         except BaseException as error:  # noqa: BLE001 - handed to those who wait
             if len(group) == 1:
                 return [_Outcome(group[0], None, error)]
-            if not begun:  # it is nobody's own failure
+            if not begun or isinstance(error.__cause__, FileLostError):  # it is nobody's own failure
                 return [_Outcome(job, None, copy(error)) for job in group]
             return [outcome for job in group for outcome in self._together([job])]
 

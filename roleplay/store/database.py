@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -18,13 +18,25 @@ from sqlalchemy.pool import Pool, QueuePool
 from roleplay.domain.erasure import Files
 from roleplay.errors import InvalidInputError, RoleplayError, SettingsError, StoreError
 from roleplay.store import address, postgres, prepared
-from roleplay.store.address import Address
+from roleplay.store.address import Address, DatabaseUrl
 from roleplay.store.places import Places
+from roleplay.store.sqlite import (
+    BUSY_TIMEOUT_S,
+    Creator,
+    DbKey,
+    FileLostError,
+    Key,
+    Unwatched,
+    code_of,
+    driver_errors,
+    file_of,
+    files_of,
+    open_sqlite,
+)
 from roleplay.store.stored import unreadable
 
 T = TypeVar("T")
 
-BUSY_TIMEOUT_S = 5.0
 LOCK_PATIENCE_S = 60.0
 SERVER_PATIENCE_S = 20.0  # below the margin of a lease, so that nobody takes over what is written at last
 CONNECTION_PATIENCE_S = 60.0  # as for a lock
@@ -45,11 +57,43 @@ class Database:
         self.dialect = engine.dialect.name
         self._owns_engine = owns_engine
         self._places = Places(places_of(engine.pool))
+        self._files = files_of(engine) if self.dialect == "sqlite" else Unwatched()
 
     @classmethod
-    def open(cls, url: str | URL | Address) -> Self:
-        """Open ``url``; nothing is connected or created yet. Raises ``SettingsError`` for a URL that cannot work."""
-        return cls(open_engine(url), owns_engine=True)
+    def open(cls, url: DatabaseUrl | Address, *, db_key: Key = None, creator: Creator | None = None) -> Self:
+        """Open ``url``, or use an ``Engine``, which its maker closes; nothing is connected or created yet.
+
+        ``db_key`` encrypts a SQLite file: a passphrase, or 32 bytes that are used as they are. ``creator`` makes the
+        connections of a SQLite database in the place of the URL. Raises ``SettingsError`` for what cannot work.
+        """
+        db_key = DbKey.of(db_key)
+        if not isinstance(url, Engine):
+            return cls(open_engine(url, db_key=db_key, creator=creator), owns_engine=True)
+        if db_key is not None or creator is not None:
+            raise SettingsError("db_key and creator are for a URL; an engine makes its connections itself")
+        if url.dialect.name not in {"sqlite", "postgresql"}:
+            raise SettingsError(f"engines for {url.dialect.name!r} are not supported; use sqlite or postgresql")
+        return cls(url)
+
+    def is_read_only(self) -> bool:
+        """Whether SQLite's file or folder cannot be written; elsewhere no. Changes nothing. Raises ``StoreError``."""
+
+        def work(connection: Connection) -> None:
+            [version] = connection.exec_driver_sql("PRAGMA user_version").one()
+            connection.exec_driver_sql(f"PRAGMA user_version = {version}")
+            raise _NothingError
+
+        if self.dialect != "sqlite":
+            return False
+        try:
+            self.write(work)
+        except _NothingError:
+            return False
+        except StoreError as error:
+            if _cause_code(error.__cause__) == sqlite3.SQLITE_READONLY:
+                return True
+            raise
+        return False
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction that only reads and give its result. Raises ``StoreError``."""
@@ -75,12 +119,9 @@ class Database:
         """
         if self.dialect != "sqlite":
             return None
-        try:
-            with self.engine.connect() as connection:
-                driver: Any = connection.connection.driver_connection
-                return _wipe(driver)
-        except sqlite3.Error as error:
-            raise as_ours(error) from error
+        with OurErrors(), self.engine.connect() as connection, self._files.watched(connection):
+            driver: Any = connection.connection.driver_connection
+            return _wipe(driver)
 
     def close(self) -> None:
         """Close the pooled connections, when this database opened them."""
@@ -91,12 +132,9 @@ class Database:
         """Switch SQLite to write-ahead logging, which its busy time-out does not cover; elsewhere do nothing."""
         if self.dialect != "sqlite":
             return
-        try:
-            with self.engine.connect() as connection:
-                driver: Any = connection.connection.driver_connection
-                _patiently(driver.execute, "PRAGMA journal_mode = WAL")
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            raise as_ours(error) from error
+        with OurErrors(), self.engine.connect() as connection, self._files.watched(connection):
+            driver: Any = connection.connection.driver_connection
+            _patiently(driver.execute, "PRAGMA journal_mode = WAL")
 
     def _again(self, work: Callable[[Connection], T], begin: str, *, patient: bool) -> T:
         patience = Patience(lost_too=patient)
@@ -111,7 +149,7 @@ class Database:
             time.sleep(pause_s)
 
     def _run(self, work: Callable[[Connection], T], begin: str) -> T:
-        with OurErrors(), self.engine.connect() as connection:
+        with OurErrors(), self.engine.connect() as connection, self._files.watched(connection):
             driver: Any = connection.connection.driver_connection
             if self.dialect != "sqlite" or prepared.is_watched(connection):
                 connection.begin()
@@ -123,7 +161,7 @@ class Database:
                 if self.dialect == "sqlite":  # SQLAlchemy may know of no transaction, and a pool may leave it open
                     try:
                         driver.rollback()
-                    except sqlite3.Error:  # after Ctrl-C in a statement SQLAlchemy has closed the connection
+                    except driver_errors():  # after Ctrl-C in a statement SQLAlchemy has closed the connection
                         connection.invalidate()
                 raise
             try:
@@ -179,7 +217,8 @@ def places_of(pool: Pool) -> int:
 
 def _wipe(driver: sqlite3.Connection) -> Files:
     """Rewrite the file where it is not too large for that, and empty the log, waiting a while for readers to end."""
-    [pages], [size] = (driver.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+    # SQLCipher gives the size as a text.
+    pages, size = (int(driver.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "page_size"))
     too_large = pages * size > REWRITE_LIMIT_BYTES
     try:
         if not too_large:
@@ -190,7 +229,7 @@ def _wipe(driver: sqlite3.Connection) -> Files:
             if time.monotonic() > give_up:
                 return "busy"
             time.sleep(_LONGEST_PAUSE_S)
-    except sqlite3.Error as error:
+    except driver_errors() as error:
         if _is_locked(error):
             return "busy"
         raise
@@ -206,7 +245,7 @@ def _patiently(execute: Callable[[str], object], statement: str, patience_s: flo
     while True:
         try:
             execute(statement)
-        except sqlite3.Error as error:
+        except driver_errors() as error:
             if not _is_locked(error) or time.monotonic() > give_up:
                 raise
             time.sleep(pause * random.random())  # noqa: S311 - spreads waiting writers, guards nothing
@@ -215,10 +254,13 @@ def _patiently(execute: Callable[[str], object], statement: str, patience_s: flo
             return
 
 
-def _is_locked(error: sqlite3.Error) -> bool:
+def _is_locked(error: BaseException) -> bool:
     """Whether SQLite refused because another connection holds the lock."""
-    code = getattr(error, "sqlite_errorcode", None) or 0
-    return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return code_of(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+class _NothingError(Exception):
+    """Undoes a transaction that was to write nothing."""
 
 
 class OurErrors:
@@ -237,7 +279,7 @@ class OurErrors:
             return
         if isinstance(error, DBAPIError) and error.statement is None:
             without_frames(error)
-        if isinstance(error, SQLAlchemyError | sqlite3.Error | UnicodeEncodeError):
+        if isinstance(error, (SQLAlchemyError, FileLostError, UnicodeEncodeError, *driver_errors())):
             raise as_ours(error) from error
         if isinstance(error, ValueError):
             raise unreadable("a row", error) from None
@@ -254,7 +296,7 @@ def without_frames(error: BaseException | None) -> None:
         error = error.__cause__
 
 
-def as_ours(error: SQLAlchemyError | sqlite3.Error | UnicodeEncodeError) -> StoreError | InvalidInputError:
+def as_ours(error: BaseException) -> StoreError | InvalidInputError:
     """Translate a database error; the sentence holds the driver's first line and none of the statement's values."""
     if isinstance(error, UnicodeEncodeError):
         return InvalidInputError("text", f"holds a lone surrogate at character {error.start}")
@@ -262,52 +304,54 @@ def as_ours(error: SQLAlchemyError | sqlite3.Error | UnicodeEncodeError) -> Stor
         return InvalidInputError("text", "holds a NUL character")
     if isinstance(error, PoolTimeoutError):
         return too_many()
-    if postgres.takes_no_writes(error):
-        return StoreError(
-            "the database takes no writes: it is a read-only replica, or default_transaction_read_only is on"
-        )
     cause = error.orig if isinstance(error, DBAPIError) else error
+    if said := _said(error):
+        return StoreError(said)
     first_line = str(cause).strip().split("\n", 1)[0] or type(cause).__name__
     return StoreError(f"the database failed: {first_line[:300]}")
 
 
-def open_engine(url: str | URL | Address) -> Engine:
+def _said(error: BaseException) -> str | None:
+    """Give what is told of an error whose cause is known."""
+    if isinstance(error, FileLostError):
+        return str(error)
+    if postgres.takes_no_writes(error):
+        return "the database takes no writes: it is a read-only replica, or default_transaction_read_only is on"
+    return _SAID.get(_cause_code(error))
+
+
+def _cause_code(error: BaseException | None) -> int:
+    return code_of(error.orig if isinstance(error, DBAPIError) else error)
+
+
+_SAID = {
+    sqlite3.SQLITE_READONLY: "the database cannot be written: its file or folder is read-only, or was opened as such",
+    sqlite3.SQLITE_NOTADB: "the database cannot be read: it is encrypted with another db_key, or is no SQLite file",
+}
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite database, which a URL or a ``file:`` URI names; ``None`` for others and what is no URL."""
+    try:
+        parsed = address.read(url)
+    except SettingsError:
+        return None
+    return file_of(parsed) if parsed.get_backend_name() == "sqlite" else None
+
+
+def open_engine(url: str | URL | Address, *, db_key: DbKey | None = None, creator: Creator | None = None) -> Engine:
     """Make an engine set up as this package needs it, for SQLite or PostgreSQL.
 
     Raises ``SettingsError`` when the URL cannot be read, names another database, or its driver cannot work or is
     missing.
     """
-    url = address.private(url)
-    parsed = address.read(url)
+    hidden = Address(url) if isinstance(url, str) else url
+    del url  # it may hold a password, and an error may be shown with the values of variables
+    parsed = address.read(hidden)
     if parsed.drivername in {"sqlite", "sqlite+pysqlite"}:
-        return _sqlite(parsed)
+        return open_sqlite(parsed, db_key, creator)
+    if db_key is not None or creator is not None:
+        raise SettingsError("db_key and creator are for SQLite; another database is not opened with them")
     if parsed.get_backend_name() in postgres.BACKENDS:
         return postgres.open_engine(parsed)
     raise SettingsError(f"databases of the kind {parsed.drivername!r} are not supported; use sqlite or postgresql")
-
-
-def _sqlite(url: URL) -> Engine:
-    named = url.database or ""
-    in_memory = named in {"", ":memory:"} or named.startswith("file::memory:") or url.query.get("mode") == "memory"
-    folder = Path(named).parent
-    if not (in_memory or named.startswith("file:") or folder.is_dir()):
-        raise SettingsError(f"the folder {str(folder)!r} for the database does not exist; make it, or name another")
-    # One connection holds a database in memory, so its transactions take turns.
-    pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if in_memory else {"pool_size": 8, "max_overflow": 56}
-    engine = create_engine(
-        url,
-        poolclass=QueuePool,
-        hide_parameters=True,
-        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
-        **pool,
-    )
-    event.listen(engine, "connect", _set_up_sqlite)
-    return engine
-
-
-def _set_up_sqlite(dbapi: sqlite3.Connection, _record: object) -> None:
-    cursor = dbapi.cursor()
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA secure_delete = ON")  # so that a text which is replaced leaves no copy to erase later
-    cursor.close()

@@ -34,8 +34,8 @@ class Prepared:
         if compiled is None:
             compiled = _compile(self._statement, connection.dialect, values)
             self._compiled[type(connection.dialect)] = compiled
-        driver = connection.connection.driver_connection
-        if isinstance(driver, sqlite3.Connection) and not is_watched(connection):
+        driver: Any = connection.connection.driver_connection
+        if connection.dialect.name == "sqlite" and not is_watched(connection):
             return _Cursor(driver.execute(compiled.sql, compiled.parameters(values)))
         return connection.exec_driver_sql(compiled.sql, compiled.parameters(values))
 

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import URL, Connection, inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from roleplay.errors import SchemaError, StoreError
 from roleplay.store import postgres
-from roleplay.store.address import Address
+from roleplay.store.address import Address, DatabaseUrl
 from roleplay.store.database import Database
+from roleplay.store.sqlite import Creator, Key
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -23,12 +24,14 @@ _LOCK = 0x726F6C65706C6179  # "roleplay" in ASCII: the advisory lock that upgrad
 _UPGRADE = "run: roleplay db upgrade"
 
 
-def opened(url: str | URL | Address, migrate: Migrate | None) -> Database:
+def opened(
+    url: DatabaseUrl | Address, migrate: Migrate | None, db_key: Key = None, creator: Creator | None = None
+) -> Database:
     """Open a database and make sure of its schema, as ``prepare`` says; nothing stays open when it raises.
 
     Raises ``SettingsError``, ``SchemaError`` and ``StoreError``.
     """
-    database = Database.open(url)
+    database = Database.open(url, db_key=db_key, creator=creator)
     try:
         prepare(database, migrate)
     except BaseException:
@@ -48,6 +51,13 @@ def prepare(database: Database, migrate: Migrate | None = None) -> None:
     if found == HEAD:
         return
     if mode == "auto" and (found is None or found in known_revisions()):
+        if database.is_read_only():
+            state = "has no roleplay schema" if found is None else f"is at revision {found}, older than {HEAD}"
+            raise SchemaError(
+                f"the database {state}, and can only be read where it is, so it is not upgraded; upgrade a copy of it",
+                found=found,
+                expected=HEAD,
+            )
         upgrade(database)
     else:
         check(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -14,7 +13,7 @@ from roleplay import ChatRequestError, ChatSession, Endpoint, Finding, Persona, 
 from roleplay.store.database import Database
 from roleplay.store.lease import this_owner
 from roleplay.testing import ScriptedModel
-from tests.support import shells
+from tests.support import files, shells
 
 Scripted = Callable[..., ScriptedModel]
 MODEL = Endpoint("MiniMax-M2.7")
@@ -51,7 +50,7 @@ class Patient:
         """Run statements on the session's rows that the laws of the database would forbid."""
         whole = [f"{one}{' AND' if 'WHERE' in one else ' WHERE'} {self._own(one)}" for one in statements]
         if self.database.dialect == "sqlite":
-            with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as db, db:
+            with closing(files.connect(self.url)) as db, db:
                 for one in whole:
                     db.execute(one)
             return
@@ -316,7 +315,7 @@ def test_rows_of_a_session_that_is_gone_are_deleted(patient: Patient) -> None:
     stray = f"INSERT INTO roleplay_pieces (session_id, digest, tenant, text) VALUES ('{theirs}', 'x', 'default', '')"
     database = patient.database
     if database.dialect == "sqlite":
-        with closing(sqlite3.connect(patient.url.removeprefix("sqlite:///"))) as db, db:
+        with closing(files.connect(patient.url)) as db, db:
             db.execute(stray)
     else:
         database.write(

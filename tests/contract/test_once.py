@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ from roleplay import (
     TurnStatus,
 )
 from roleplay.testing import ScriptedModel
+from tests.support import files
 from tests.support.shells import Roleplay
 
 pytestmark = pytest.mark.usefixtures("shell", "unwatched")
@@ -275,7 +275,7 @@ def test_a_lease_begins_when_the_lock_is_held(
     gate = Gate(WORDS)
     with Roleplay.open(sqlite_url, model=MODEL, chat=scripted(gate)) as rp:
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
-        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as other:
+        with closing(files.connect(sqlite_url)) as other:
             other.execute("BEGIN IMMEDIATE")
             running = pool.submit(session.send, "Well?")
             time.sleep(1)

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from roleplay import Database, InvalidInputError, StoreError
-from roleplay.store import aio, database
+from roleplay.store import aio, database, sqlite
 from roleplay.store.aio import AsyncSqlite, open_async
 from roleplay.store.calls import UsageTotal
 
@@ -304,7 +304,7 @@ def test_two_event_loops(file: File) -> None:
 
 def test_a_lock_that_is_not_given_up(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
     """A group that never gets the lock fails together, after the patience for one, each caller with its own error."""
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.05)
     monkeypatch.setattr(database, "LOCK_PATIENCE_S", 0.3)
 
     async def run() -> None:
