@@ -155,7 +155,7 @@ def test_no_answer_does_harm(tmp_path: Path, hostile: Hostile, caplog: pytest.Lo
     """Each way, sent and streamed: ended in time by an error of ours or a reply, and no secret anywhere."""
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "hostile.db"
-    asked = [(way, stream) for stream in (False, True) for way in WAYS]
+    asked = [(way, stream) for stream in (False, True) for way in WAYS | HOSTILE_CODINGS]
     model = endpoint(hostile.url)
     if shell == "sync":
         outcomes = said_by_threads(f"sqlite:///{path}", model, asked)
@@ -189,7 +189,7 @@ def test_no_answer_takes_much_memory(tmp_path: Path, hostile: Hostile, shell: st
 def main(shell: str, database: str, url: str) -> None:
     """Say a line for each heavy way, one after the other; print what is wrong and the most memory that it took."""
     wrong: list[str] = []
-    for way in HEAVY:
+    for way in HEAVY | HEAVY_CODINGS:
         for stream in (False, True):
             model, asked = endpoint(url).evolve(timeout_s=20.0), [(way, stream)]
             if shell == "sync":
