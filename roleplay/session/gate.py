@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
@@ -58,14 +59,14 @@ class _Gate(Generic[P]):
         heir.wake()
 
 
-class _Place:
+class _Place(ABC):
     """One request's place: in the line, then among those that are being opened."""
 
     held = False
 
+    @abstractmethod
     def wake(self) -> None:
         """Let the one that waits look again."""
-        raise NotImplementedError
 
 
 class Place(_Place):
