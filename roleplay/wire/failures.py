@@ -54,7 +54,10 @@ def failure_of(frame: Frame) -> object:
 
 
 def failure_said(data: bytes) -> object:
-    """Give the failure that the text of an event is where it holds no object, else ``None``."""
+    """Give the failure that the text of an event is where it holds no object, else ``None``; a page is no failure, but
+    an answer that cannot be read."""
+    if data.lstrip().startswith(b"<"):
+        return None
     value = _loaded(data.decode(errors="replace"))
     if isinstance(value, dict):
         return failure_in(value)

@@ -25,6 +25,7 @@ from roleplay.wire.heads import Head
 from roleplay.wire.secrets import NONE, Secrets
 from roleplay.wire.speech import Said
 from roleplay.wire.sse import (
+    BODY_LIMIT,
     LINE_LIMIT,
     REPLY_LIMIT,
     Body,
@@ -61,9 +62,9 @@ class ReplyDecoder:
     ``head`` is the answer's; JSON and event streams are told apart by the bytes first, so that a JSON answer to a
     stream request and the reverse are read too. ``streamed``: whether a stream was asked for.
     ``now`` (aware): the moment that a reset time in a refusal is measured from. ``so_far``: speech that the reply goes
-    on from. ``secrets`` are taken out of all that it gives and raises. ``line_limit`` bounds a line of a stream and a
-    JSON body in bytes, ``reply_limit`` such a body too, and a stream's text in characters. An answer that is packed as
-    no answer may be (``coding_of``) is not read.
+    on from. ``secrets`` are taken out of all that it gives and raises. ``line_limit`` bounds a line of a stream in
+    bytes, ``reply_limit`` a stream's text in characters, and a JSON body in bytes where ``BODY_LIMIT`` does not. An
+    answer that is packed as no answer may be (``coding_of``) is not read.
 
     Feed it until ``done`` or the end, then call ``finish``, which raises what went wrong::
 
@@ -200,10 +201,6 @@ class ReplyDecoder:
     def _refused(self) -> bool:
         return self._status >= 300
 
-    @property
-    def _body_limit(self) -> int:
-        return min(self._line_limit, self._reply_limit)
-
     def _take(self, chunk: bytes) -> None:
         if self._refused:
             self._page += chunk[: ERROR_BODY_LIMIT - len(self._page)]
@@ -214,7 +211,7 @@ class ReplyDecoder:
             events = looks_like_events(self._headers.get("content-type", ""), self._head)
             if events is None:
                 return
-            limit, kind = (self._line_limit, Events) if events else (self._body_limit, Body)
+            limit, kind = (self._line_limit, Events) if events else (min(BODY_LIMIT, self._reply_limit), Body)
             self._frames = kind(limit, self._secrets)
             chunk, self._head = self._head, b""
         for frame in self._frames.feed(chunk):
@@ -272,7 +269,7 @@ class ReplyDecoder:
 
     def _rest(self) -> None:
         if self._frames is None:  # so few bytes that they may still have become anything
-            self._frames = Body(self._body_limit, self._secrets)
+            self._frames = Body(min(BODY_LIMIT, self._reply_limit), self._secrets)
             self._frames.feed(self._head)
         if isinstance(self._frames, Body):
             self._body(self._frames.finish().data.strip())

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LINE_LIMIT = 4 * 1024 * 1024
+BODY_LIMIT = 5_500_000  # reading a body takes some ten times its size
 REPLY_LIMIT = 16 * 1024 * 1024
 
 _BLANK = b" \t\r\n\xef\xbb\xbf"  # white space and the byte order mark
@@ -47,13 +48,14 @@ class Body:
         self._chunks.append(chunk)
         self.size += len(chunk)
         if self.size > self._limit:
-            raw = readable(b"".join(self._chunks)[: self._limit], self._secrets)
+            raw, self._chunks = readable(self.finish().data, self._secrets), []
             raise BadReplyError(f"the reply is longer than {self._limit} bytes", raw=raw)
         return iter(())
 
     def finish(self) -> Frame:
         """Give the whole body."""
-        return Frame(b"".join(self._chunks))
+        self._chunks = [b"".join(self._chunks)]  # so that it is held once
+        return Frame(self._chunks[0])
 
 
 class Events:

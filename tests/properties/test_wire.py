@@ -101,7 +101,7 @@ def outcome(
     return {
         "said": ["".join(piece.text for piece in said if piece.kind is kind) for kind in DeltaKind],
         "whole": (decoder.speech, decoder.reasoning, decoder.repaired, decoder.done),
-        "facts": asdict(decoder.facts),
+        "facts": {name: value for name, value in asdict(decoder.facts).items() if name != "secrets"},
         "error": error and (type(error), error.to_dict(), getattr(error, "raw", None)),
     }
 

@@ -38,7 +38,7 @@ class Raw:
             threading.Thread(target=self._hear, args=(connection,), daemon=True).start()
 
     def _hear(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(ConnectionError):  # who asked may have heard enough
+        with connection, contextlib.suppress(OSError):  # who asked may have heard enough
             while request := self._request(connection):
                 self.heard.append(request)
                 self._talk(connection, request)
