@@ -7,6 +7,7 @@ received, and every statement that ran is checked for its tenant.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -17,8 +18,9 @@ from typing import Any
 import pytest
 
 from roleplay import Endpoint, Roleplay
+from roleplay.errors import SettingsError
+from roleplay.store import address, schema
 from roleplay.store import database as database_module
-from roleplay.store import schema
 from roleplay.store.calls import all_ids
 from roleplay.store.database import Database, sqlite_file
 from roleplay.store.sqlite import DbKey
@@ -51,7 +53,10 @@ def encrypted() -> Iterator[None]:
             plain = database_module.open_engine
 
             def with_key(url: Any, **options: Any) -> Any:
-                if sqlite_file(str(url)) is not None and not options.get("creator"):
+                named = ""
+                with contextlib.suppress(SettingsError):  # which the engine raises too
+                    named = address.read(url).render_as_string(hide_password=False)
+                if sqlite_file(named) is not None and not options.get("creator"):
                     options = {**options, "db_key": options.get("db_key") or DbKey(files.DB_KEY)}
                 return plain(url, **options)
 
