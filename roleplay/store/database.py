@@ -278,21 +278,21 @@ class OurErrors:
         if error is None or isinstance(error, RoleplayError):
             return
         if isinstance(error, DBAPIError) and error.statement is None:
-            without_frames(error)
+            _without_tracebacks(error)
         if isinstance(error, (SQLAlchemyError, FileLostError, UnicodeEncodeError, *driver_errors())):
             raise as_ours(error) from error
         if isinstance(error, ValueError):
             raise unreadable("a row", error) from None
 
 
-def without_frames(error: BaseException | None) -> None:
+def _without_tracebacks(error: BaseException | None) -> None:
     """Let go of the frames in which a connection was made: the password stands in them, for whoever shows a traceback
-    with the values of its variables."""
+    with the values of its variables. The errors behind stay, since their kind is asked."""
     while error is not None and error.__traceback__ is not None:
         error.__traceback__ = None
         if isinstance(error, DBAPIError):
-            without_frames(error.orig)
-        without_frames(error.__context__)
+            _without_tracebacks(error.orig)
+        _without_tracebacks(error.__context__)
         error = error.__cause__
 
 

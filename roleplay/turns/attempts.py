@@ -18,6 +18,7 @@ from roleplay.turns.scene import Scene
 from roleplay.wire.codes import blames_the_prompt, is_too_long
 from roleplay.wire.forms import Refused, refused_form
 from roleplay.wire.lengths import named_limit
+from roleplay.wire.request import reply_cap
 
 FORMS_TRIED = 3
 ROLE_PLAY_ROLES = frozenset({Role.USER_SYSTEM, Role.GROUP, Role.SAMPLE_USER, Role.SAMPLE_AI})
@@ -144,6 +145,5 @@ def _room(error: ChatError, plan: Plan) -> int | None:
     if limit is None:
         return None
     if not blames_the_prompt(error):
-        cap = plan.parameters.get("max_completion_tokens", plan.parameters.get("max_tokens", 0))
-        limit -= cap if isinstance(cap, int) else 0
+        limit -= reply_cap(plan.endpoint, plan.sampling)
     return int(limit * ROOM_SHARE)
