@@ -13,8 +13,7 @@ import time
 import weakref
 import zlib
 from collections.abc import Callable
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -57,21 +56,16 @@ class RequestsTransport:
     """
 
     def __init__(self, http: requests.Session | None = None) -> None:
-        """Use ``http``, which its owner closes, or a session of its own."""
-        self._own = _Adapter() if http is None else None
-        self._http = http or requests.Session()
-        if self._own is not None:
-            self._http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-            self._http.mount("https://", self._own)
-            self._http.mount("http://", self._own)
+        """Use ``http``, which its owner closes, or connections of its own, over which no cookie is kept or sent."""
+        self._http = _Adapter() if http is None else http
         self._prepared: dict[Endpoint, tuple[requests.PreparedRequest, dict[str, Any]]] = {}
 
     def check(self, endpoint: Endpoint) -> None:
         """See that ``endpoint`` can be reached as the environment says. Raises ``SettingsError``."""
-        if self._own is not None:
+        if isinstance(self._http, _Adapter):
             proxy_for(endpoint.url)
             if endpoint.url.startswith("https:"):
-                self._own.trust()
+                self._http.trust()
 
     def open(
         self, endpoint: Endpoint, request: WireRequest, sent: Callable[[], object] | None = None
@@ -90,8 +84,8 @@ class RequestsTransport:
     ) -> RequestsAnswer | BaseException:
         deadline = _clock.deadline = time.monotonic() + endpoint.timeout_s
         _clock.heard = False
-        if self._own is not None:
-            self._own.lines.here.sent = sent
+        if isinstance(self._http, _Adapter):
+            self._http.lines.here.sent = sent
         try:
             return self._post(endpoint, request, deadline)
         except Exception as error:  # noqa: BLE001 - whatever the libraries raise, no answer comes
@@ -104,20 +98,21 @@ class RequestsTransport:
 
     def _post(self, endpoint: Endpoint, request: WireRequest, deadline: float) -> RequestsAnswer:
         prepared, settings = self._prepare(endpoint)
-        post = prepared.copy()
-        post.body = request.body
+        post = requests.PreparedRequest()
+        post.method, post.url, post.hooks, post.body = prepared.method, prepared.url, prepared.hooks, request.body
+        post.headers = prepared.headers.copy()
         post.headers["Content-Length"] = str(len(request.body))
         post.headers["Accept"] = "text/event-stream" if request.stream else "application/json"
         timeout: Any = urllib3.Timeout(
             connect=endpoint.connect_timeout_s, read=endpoint.read_timeout_s, total=endpoint.timeout_s
         )
-        response = self._http.send(post, timeout=timeout, allow_redirects=False, **settings)
+        response = self._http.send(post, timeout=timeout, **settings)
         return RequestsAnswer(endpoint, response, deadline)
 
     def close(self) -> None:
         """Close all connections, also those that somebody waits on, unless the session came from outside."""
-        if self._own is not None:
-            self._own.lines.cut()
+        if isinstance(self._http, _Adapter):
+            self._http.lines.cut()
             self._http.close()
 
     def _prepare(self, endpoint: Endpoint) -> tuple[requests.PreparedRequest, dict[str, Any]]:
@@ -133,9 +128,9 @@ class RequestsTransport:
 
     def _settings(self, endpoint: Endpoint) -> dict[str, Any]:
         """Give how requests to ``endpoint`` are sent. A session from outside has ways of its own."""
-        if self._own is None:
+        if not isinstance(self._http, _Adapter):
             asked = self._http.merge_environment_settings(endpoint.url, {}, stream=True, verify=None, cert=None)
-            return dict(asked)
+            return {"allow_redirects": False, **asked}
         proxy = proxy_for(endpoint.url)
         proxies = {} if proxy is None else {urlsplit(endpoint.url).scheme: proxy}
         return {"proxies": proxies, "stream": True, "verify": True, "cert": None}
@@ -146,7 +141,8 @@ class RequestsAnswer:
 
     def __init__(self, endpoint: Endpoint, response: requests.Response, deadline: float) -> None:
         self.status = response.status_code
-        self.headers = wanted(response.headers.lower_items(), secrets_of(endpoint))
+        heard = ((name.lower(), value) for name, value in response.headers.items())
+        self.headers = wanted(heard, secrets_of(endpoint))
         self._endpoint = endpoint
         self._response = response
         self._deadline = deadline
@@ -294,7 +290,7 @@ class _Response(http.client.HTTPResponse):
             self.fp = body
 
 
-def _head(received: BinaryIO) -> bytes:
+def _head(received: io.BufferedReader) -> bytes:
     left = HEAD_LIMIT
     while True:
         lines: list[bytes] = []
@@ -352,6 +348,7 @@ class _Adapter(HTTPAdapter):
         super().__init__(pool_connections=_POOL, pool_maxsize=_POOL, max_retries=0)
         self.lines = _Lines()
         self._found: weakref.WeakValueDictionary[tuple[object, ...], Any] = weakref.WeakValueDictionary()
+        self._urls: dict[tuple[object, ...], str] = {}
         self._trusted: ssl.SSLContext | None = None
         self._pools = self.poolmanager.pool_classes_by_scheme = {
             scheme: type(pool.__name__, (pool,), {"ConnectionCls": type(line.__name__, (line,), {"lines": self.lines})})
@@ -371,6 +368,19 @@ class _Adapter(HTTPAdapter):
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave to a connection what the pool was made with."""
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """Give an answer as far as it is read: without cookies, which nobody keeps."""
+        response = requests.Response()
+        response.status_code, response.headers, response.raw, response.request = resp.status, resp.headers, resp, req
+        return response
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        key = request.url, *(proxies or {}).items()
+        found = self._urls.get(key)
+        if found is None:
+            found = self._urls[key] = super().request_url(request, proxies)
+        return found
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)

@@ -15,7 +15,9 @@ def emit(recipe: Recipe, texts: Mapping[str, str], lines: Sequence[Line]) -> lis
     """
     own, assistant, user = recipe.history.seat, Role.ASSISTANT, Role.USER
     new = tuple.__new__  # a named tuple's own costs three times as much
-    history = [new(ContextMessage, (assistant if line.seat == own else user, line.name, line.text)) for line in lines]
+    history = [
+        new(ContextMessage, (assistant if seat == own else user, name, text)) for _, _, seat, name, text, _, _ in lines
+    ]
     places = list(recipe.insertions[::-1])  # of one depth, each goes before those behind it
     places.sort(key=lambda insertion: insertion.depth)
     for insertion in places:

@@ -90,15 +90,15 @@ class Prices:
         """Give what lines of history cost, each, and their sizes with the names that they are said under, as pairs."""
         narrow, wide = self.rates.narrow, self.rates.wide
         costs, sizes = [], []
-        for line in lines:
-            beside, named = self._beside.get(line.name) or self.beside(line.name)
-            if line.text.isascii():
-                costs.append(int(narrow * line.tokens + beside + 0.5))
-                sizes.append((line.tokens + named.narrow, named.wide))
+        for _, _, _, name, text, tokens, _ in lines:
+            beside, (named_narrow, named_wide) = self._beside.get(name) or self.beside(name)
+            if text.isascii():
+                costs.append(int(narrow * tokens + beside + 0.5))
+                sizes.append((tokens + named_narrow, named_wide))
             else:
-                size = size_of(line.text, line.tokens)
+                size = size_of(text, tokens)
                 costs.append(int(narrow * size.narrow + wide * size.wide + beside + 0.5))
-                sizes.append((size.narrow + named.narrow, size.wide + named.wide))
+                sizes.append((size.narrow + named_narrow, size.wide + named_wide))
         return costs, sizes
 
     def bounds(self, budget_tokens: int) -> tuple[int, int]:

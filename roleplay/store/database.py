@@ -139,13 +139,14 @@ class Database:
     def _again(self, work: Callable[[Connection], T], begin: str, *, patient: bool) -> T:
         patience = Patience(lost_too=patient)
         while True:
+            if not self._places.enter(patience.for_connection_s):
+                raise too_many()
             try:
-                with self._places.one(patience.for_connection_s) as held:
-                    if not held:
-                        raise too_many()
-                    return self._run(work, begin)
+                return self._run(work, begin)
             except StoreError as error:
                 pause_s = patience.pause_after(error, time.monotonic())
+            finally:
+                self._places.leave()
             time.sleep(pause_s)
 
     def _run(self, work: Callable[[Connection], T], begin: str) -> T:

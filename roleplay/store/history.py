@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Integer, bindparam, case, func, literal_column, select, text, true, update
@@ -24,6 +25,7 @@ _OF_MESSAGE = ("seq", "parent_seq", "seat", "name", "tokens", "counter", "role",
 _COUNTED = ("state", "place", "total", "skipped")
 _GIVEN = ("seq", "parent_seq", "said_in", "seat", "name", "text", "tokens", "counter", *_COUNTED)
 _STATE, _PLACE = _GIVEN.index("state"), _GIVEN.index("place")
+_state = itemgetter(_STATE)
 #: Whether a message is visible. Of a line that is hidden otherwise than the reply after it, which is of another turn,
 #: that turn tells: it may answer the line, which then is hidden as the reply is.
 _VISIBLE, _HIDDEN, _HIDDEN_IF_ANSWERED, _HIDDEN_UNLESS_ANSWERED = range(4)
@@ -184,7 +186,7 @@ def path_back(
     places = rows[0][_PLACE] + 1
     if rows[0][_STATE] == _HIDDEN:
         del rows[0]
-    if places > len(rows) or any(row[_STATE] for row in rows):
+    if places > len(rows) or any(map(_state, rows)):
         rows = _visible(connection, tenant, session_id, rows)
     lines = _lines(rows)
     hidden = places - len(lines)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Places:
@@ -20,17 +18,8 @@ class Places:
         self._waiting: deque[threading.Lock] = deque()
         self._lock = threading.Lock()
 
-    @contextmanager
-    def one(self, patience_s: float) -> Iterator[bool]:
-        """Hold a place, waiting at most ``patience_s`` seconds for it; tells whether there was one."""
-        held = self._enter(patience_s)
-        try:
-            yield held
-        finally:
-            if held:
-                self._leave()
-
-    def _enter(self, patience_s: float) -> bool:
+    def enter(self, patience_s: float) -> bool:
+        """Take a place, waiting at most ``patience_s`` seconds for it; tells whether there was one."""
         with self._lock:
             if self._free > 0:
                 self._free -= 1
@@ -43,7 +32,7 @@ class Places:
                 return True
         except BaseException:  # Ctrl-C
             if not self._withdraw(mine):
-                self._leave()
+                self.leave()
             raise
         return not self._withdraw(mine)
 
@@ -55,7 +44,8 @@ class Places:
                 return True
         return False
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Give a place back, to who has waited longest."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().release()

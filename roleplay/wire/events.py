@@ -66,6 +66,11 @@ class ReplyEvents:
         """Give all text of ``kind`` so far."""
         return self._secrets.in_speech(self._words.text(kind))  # what stood around a tag may have made one
 
+    @property
+    def speaks(self) -> bool:
+        """Whether there is speech so far that is not blank."""
+        return any(said.kind is DeltaKind.SPEECH and not said.text.isspace() for said in self._words)
+
     def drain(self) -> list[Said]:
         """Give what was said since the last call."""
         return self._words.drain()

@@ -10,6 +10,7 @@ from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 from roleplay.wire.secrets import NONE, Secrets
 from roleplay.wire.words import service_words
 
+NO_USAGE, NO_FLAGS = Usage(), Sensitivity()
 _WORD_LIMIT = 200
 # A report above this is no count of a call's tokens; so many calls as a database holds can be added up.
 _TOKENS_LIMIT = 10**9
@@ -32,8 +33,8 @@ class ReplyFacts:
     model_answered: str | None = None
     finish_reason: str | None = None
     choice_index: int | None = None
-    usage: Usage = field(default_factory=Usage)
-    sensitivity: Sensitivity = field(default_factory=Sensitivity)
+    usage: Usage = NO_USAGE
+    sensitivity: Sensitivity = NO_FLAGS
     base_resp: BaseResp | None = None
     secrets: Secrets = field(default=NONE, repr=False, compare=False)
 

@@ -264,7 +264,7 @@ class ReplyDecoder:
         if not self.done:
             self._rest()
         self._events.flush(ended=True)
-        if not self.speech.strip():
+        if not self._events.speaks:
             raise _silence(self._events, self.reasoning, self._secrets)
 
     def _rest(self) -> None:
@@ -283,18 +283,28 @@ class ReplyDecoder:
             raise ChatUnavailableError(_CUT_STREAM if self._streamed else "the service sent an empty answer")
         _refuse_too_many(data, self._secrets)
         data = _END_BEHIND.sub(b"", data)  # some proxies end a body as they end a stream
-        told = _first_failure(data) if data.startswith(b"{") else failure_said(data)
-        if told is not None:
-            raise self._events.failed(told)
-        if data.startswith(b"{") and not data.endswith(b"}"):
-            raise ChatUnavailableError("the answer ended before the reply was complete")
-        answer = self._json(data)
+        answer = self._object(data) if data.startswith(b"{") else self._other(data)
         if isinstance(answer, list) and len(answer) == 1:
             [answer] = answer
         self._events.read(answer)
         if isinstance(answer, dict) and answer.keys().isdisjoint(("choices", "base_resp")) and words_of(answer):
             raise self._events.failed({"error": answer})
         self._events.end()
+
+    def _object(self, data: bytes) -> object:
+        try:
+            return self._json(data)
+        except BadReplyError:
+            if (told := _first_failure(data)) is not None:
+                raise self._events.failed(told) from None
+            if not data.endswith(b"}"):
+                raise ChatUnavailableError("the answer ended before the reply was complete") from None
+            raise
+
+    def _other(self, data: bytes) -> object:
+        if (told := failure_said(data)) is not None:
+            raise self._events.failed(told)
+        return self._json(data)
 
     def _open_events(self, frames: Events) -> None:
         """The last event may lack its empty line; where it lacks more, it was cut off and says nothing."""
@@ -332,10 +342,10 @@ def _refuse_too_many(data: bytes, secrets: Secrets) -> None:
 def _first_failure(data: bytes) -> object:
     """Give the failure that a body reports in a first object behind which more stands, such as the end of a stream."""
     try:
-        first, end = _DECODER.raw_decode(data.decode(errors="replace"))
+        first, _ = _DECODER.raw_decode(data.decode(errors="replace"))
     except (ValueError, RecursionError):
         return None
-    return failure_in(first) if isinstance(first, dict) and end < len(data) else None
+    return failure_in(first) if isinstance(first, dict) else None
 
 
 def _silence(events: ReplyEvents, reasoning: str, secrets: Secrets) -> ChatError:

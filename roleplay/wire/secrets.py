@@ -59,7 +59,8 @@ class Secrets:
         self.spoken = _written(keys | {one for one in others if not _PLAIN.fullmatch(one)}, _LONG)
         self._speech = _pattern(self.spoken)
         self._longest = max(map(len, self.spoken), default=0)
-        self._firsts = frozenset(one[0] for one in self.spoken)
+        firsts = "".join(sorted({re.escape(one[0]) for one in self.spoken}))
+        self._first = re.compile(f"[{firsts}]") if firsts else None
 
     def in_words(self, text: str) -> str:
         """Give the first ``TEXT_LIMIT`` characters of an error, a fact or a header without the secrets.
@@ -74,6 +75,8 @@ class Secrets:
 
     def in_speech(self, text: str) -> str:
         """Give what the model said without the secrets, also without the long beginning of one at the end."""
+        if self._speech is None:
+            return text
         return self._without_end("".join(self.parted(text)), _LONG)
 
     def in_json(self, value: Any, depth: int = _DEPTH) -> Any:
@@ -109,10 +112,12 @@ class Secrets:
 
         A whole secret is no beginning.
         """
-        first = max(since, len(text) - self._longest + 1, 0)
-        for at in range(first, len(text)):
-            if text[at] in self._firsts and any(one.startswith(text[at:]) for one in self.spoken):
+        at = max(since, len(text) - self._longest + 1, 0)
+        while self._first is not None and (found := self._first.search(text, at)) is not None:
+            at = found.start()
+            if any(one.startswith(text[at:]) for one in self.spoken):
                 return at
+            at += 1
         return len(text)
 
     def _without_end(self, text: str, least: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from roleplay.domain.conversation import DeltaKind
@@ -74,6 +75,9 @@ class Words:
 
     def __len__(self) -> int:
         return len(self._pieces)
+
+    def __iter__(self) -> Iterator[Said]:
+        return iter(self._pieces)
 
     def say(self, kind: DeltaKind, text: str) -> None:
         """Add a piece, unless it is empty."""

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
 from roleplay import ChatPath, ChatUnavailableError, Endpoint
-from roleplay.chat.sync import RequestsTransport
+from roleplay.chat.sync import RequestsTransport, _Adapter
 from roleplay.testing import Simulator
 from roleplay.testing.simulator.faults import (
     ConnectionReset,
@@ -54,7 +56,9 @@ def whole(transport: RequestsTransport, endpoint: Endpoint, *, stream: bool = Fa
 
 def connections(transport: RequestsTransport) -> int:
     """How many connections a transport has made."""
-    pools = transport._http.get_adapter("http://").poolmanager.pools
+    http: Any = transport._http
+    adapter = http.get_adapter("http://") if isinstance(http, requests.Session) else http
+    pools = adapter.poolmanager.pools
     return sum(pools[key].num_connections for key in pools.keys())  # noqa: SIM118 - it cannot be walked
 
 
@@ -68,7 +72,8 @@ def test_servers_that_were_not_asked_for_long_are_let_go(
     for server in servers * 2:
         whole(transport, at(server.url))
     gc.collect()
-    lines = transport._own.lines._open
+    assert isinstance(transport._http, _Adapter)
+    lines = transport._http.lines._open
     assert len(lines) <= 2
     transport.close()
     assert all(line.sock is None for line in lines)
@@ -272,7 +277,6 @@ def test_cookies_are_ignored(raw: Callable[..., Raw], transport: RequestsTranspo
     for _ in range(3):
         whole(transport, at(server.url))
     assert not any(b"cookie" in one.lower() for one in server.heard)
-    assert len(transport._http.cookies) == 0
 
 
 @pytest.mark.parametrize("key", [KEY, None])
@@ -349,12 +353,11 @@ def test_a_session_from_outside_stays_open(sim: Simulator, monkeypatch: pytest.M
     """What the caller opened, the caller closes."""
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)  # else a session has a pool of its own for it
     monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
-    own = RequestsTransport()
-    borrowed = RequestsTransport(own._http)
+    session = requests.Session()
     endpoint = at(sim.base_url)
-    whole(borrowed, endpoint)
-    borrowed.close()
-    assert connections(own) == sim.open_connections == 1
-    whole(own, endpoint)
-    assert connections(own) == 1
-    own.close()
+    for _ in range(2):
+        borrowed = RequestsTransport(session)
+        whole(borrowed, endpoint)
+        borrowed.close()
+        assert connections(borrowed) == sim.open_connections == 1
+    session.close()

@@ -2,19 +2,29 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from roleplay.store.places import Places
+
+
+@contextmanager
+def place(places: Places, patience_s: float) -> Iterator[bool]:
+    held = places.enter(patience_s)
+    yield held
+    if held:
+        places.leave()
 
 
 def test_who_came_first_is_served_first() -> None:
     places, served, begun = Places(1), [], []
 
     def come(number: int) -> None:
-        with places.one(10) as held:
+        with place(places, 10) as held:
             assert held
             served.append(number)
 
-    with places.one(0) as held:
+    with place(places, 0) as held:
         assert held
         for number in range(20):
             begun.append(threading.Thread(target=come, args=(number,)))
@@ -28,10 +38,10 @@ def test_who_came_first_is_served_first() -> None:
 
 def test_who_waits_too_long_goes_and_takes_no_place() -> None:
     places = Places(1)
-    with places.one(0):
+    with place(places, 0):
         for _ in range(3):
-            with places.one(0.01) as held:
+            with place(places, 0.01) as held:
                 assert not held
     for _ in range(3):
-        with places.one(0) as held:
+        with place(places, 0) as held:
             assert held
