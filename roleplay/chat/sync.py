@@ -13,7 +13,7 @@ import time
 import weakref
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -31,7 +31,7 @@ from roleplay.errors import ChatError, ChatUnavailableError, SettingsError, with
 from roleplay.wire.codings import Unpacker
 from roleplay.wire.heads import wanted
 from roleplay.wire.request import WireRequest
-from roleplay.wire.secrets import secrets_of
+from roleplay.wire.secrets import Secrets, secrets_of
 
 _POOL = 64
 _PIECE_BYTES = 65536
@@ -49,6 +49,15 @@ class _Clock(threading.local):
 _clock = _Clock()
 
 
+class _Prepared(NamedTuple):
+    """What is the same for all requests to an endpoint: the head, how ``requests`` sends them, what no answer may
+    show."""
+
+    request: requests.PreparedRequest
+    settings: dict[str, Any]
+    secrets: Secrets
+
+
 class RequestsTransport:
     """Carries requests over pooled keep-alive connections. Thread-safe.
 
@@ -58,7 +67,7 @@ class RequestsTransport:
     def __init__(self, http: requests.Session | None = None) -> None:
         """Use ``http``, which its owner closes, or connections of its own, over which no cookie is kept or sent."""
         self._http = _Adapter() if http is None else http
-        self._prepared: dict[Endpoint, tuple[requests.PreparedRequest, dict[str, Any]]] = {}
+        self._prepared: dict[Endpoint, _Prepared] = {}
 
     def check(self, endpoint: Endpoint) -> None:
         """See that ``endpoint`` can be reached as the environment says. Raises ``SettingsError``."""
@@ -97,7 +106,7 @@ class RequestsTransport:
             _clock.deadline = None
 
     def _post(self, endpoint: Endpoint, request: WireRequest, deadline: float) -> RequestsAnswer:
-        prepared, settings = self._prepare(endpoint)
+        prepared, settings, secrets = self._prepare(endpoint)
         post = requests.PreparedRequest()
         post.method, post.url, post.hooks, post.body = prepared.method, prepared.url, prepared.hooks, request.body
         post.headers = prepared.headers.copy()
@@ -107,7 +116,7 @@ class RequestsTransport:
             connect=endpoint.connect_timeout_s, read=endpoint.read_timeout_s, total=endpoint.timeout_s
         )
         response = self._http.send(post, timeout=timeout, **settings)
-        return RequestsAnswer(endpoint, response, deadline)
+        return RequestsAnswer(endpoint, response, deadline, secrets)
 
     def close(self) -> None:
         """Close all connections, also those that somebody waits on, unless the session came from outside."""
@@ -115,7 +124,7 @@ class RequestsTransport:
             self._http.lines.cut()
             self._http.close()
 
-    def _prepare(self, endpoint: Endpoint) -> tuple[requests.PreparedRequest, dict[str, Any]]:
+    def _prepare(self, endpoint: Endpoint) -> _Prepared:
         """Work out once per endpoint what is the same for all its requests: headers, proxies, certificates."""
         found = self._prepared.get(endpoint)
         if found is None:
@@ -123,7 +132,8 @@ class RequestsTransport:
             headers = given | {"Content-Type": "application/json", "Accept-Encoding": "identity"}
             prepared = requests.Request("POST", endpoint.url, headers=headers, auth=_Bearer(endpoint)).prepare()
             hide(endpoint, str(prepared.url))
-            found = self._prepared[endpoint] = prepared, self._settings(endpoint)
+            found = _Prepared(prepared, self._settings(endpoint), secrets_of(endpoint))
+            self._prepared[endpoint] = found
         return found
 
     def _settings(self, endpoint: Endpoint) -> dict[str, Any]:
@@ -139,10 +149,10 @@ class RequestsTransport:
 class RequestsAnswer:
     """An answer over ``requests``. No piece is waited for beyond the total deadline."""
 
-    def __init__(self, endpoint: Endpoint, response: requests.Response, deadline: float) -> None:
+    def __init__(self, endpoint: Endpoint, response: requests.Response, deadline: float, secrets: Secrets) -> None:
         self.status = response.status_code
         heard = ((name.lower(), value) for name, value in response.headers.items())
-        self.headers = wanted(heard, secrets_of(endpoint))
+        self.headers = wanted(heard, secrets)
         self._endpoint = endpoint
         self._response = response
         self._deadline = deadline

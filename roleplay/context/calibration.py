@@ -123,10 +123,11 @@ class Fit(NamedTuple):
 
 def predicted(rates: Rates, load: Load) -> float:
     """Give the prompt tokens that a load should cost."""
-    return rates.narrow * load.narrow + rates.wide * load.wide + rates.per_message * load.messages + rates.fixed
+    for_narrow, for_wide, per_message, fixed = rates
+    narrow, wide, messages = load
+    return for_narrow * narrow + for_wide * wide + per_message * messages + fixed
 
 
-@lru_cache(maxsize=256)
 def rates_of(fit: Fit, start: Rates) -> Rates:
     """Give the rates that are in force by a fit, where ``start`` are those before anything was reported.
 
@@ -229,10 +230,10 @@ def _compared(fit: Fit, start: Rates, seen: Seen) -> Fit:
     rates = _fitted(fit.squares, fit.products, start)
     new = _point(rates, seen)
     settled = fit.trust is Trust.BELIEVED and not fit.doubts and _is_in_line(new)
-    if settled and abs(new.expected - (before := _point(rates, fit.trail[-1]).expected)) < _STEP * (
+    if settled and abs(new.expected - (before := predicted(rates, fit.trail[-1].load))) < _STEP * (
         before - rates.fixed
     ):
-        return fit._replace(signs=0)
+        return fit._replace(signs=0) if fit.signs else fit
     points = [_point(rates, one) for one in fit.trail]
     rounded = Load(round(seen.load.narrow), round(seen.load.wide), seen.load.messages)
     known, fit = fit, fit._replace(trail=(*fit.trail, seen._replace(load=rounded))[-_TRAIL:])
@@ -273,7 +274,10 @@ def _judged(fit: Fit, new: Point, *, follows: bool | None) -> Fit:
     if cut is not None:
         is_old = fit.observations - cut.then >= _REMEMBERED
         cut = None if is_old or trust is Trust.DOUBTED or new.reported > _WHOLE_AGAIN * cut.tokens else cut
-    return fit._replace(doubts=doubts, trust=trust, signs=0 if follows else fit.signs, cut=cut)
+    signs = 0 if follows else fit.signs
+    if (doubts, trust, signs, cut) == (fit.doubts, fit.trust, fit.signs, fit.cut):
+        return fit
+    return fit._replace(doubts=doubts, trust=trust, signs=signs, cut=cut)
 
 
 def _point(rates: Rates, seen: Seen) -> Point:

@@ -444,8 +444,9 @@ class Reply:
     def _message(self) -> NewMessage:
         turn, ground = self.claim.turn, self.plan.ground
         assert turn.reply_seq is not None
-        # Where a reply goes on from another, the two may make a secret together.
-        text = secrets_of(self.plan.endpoint).in_speech(ground.so_far + self._speech)
+        text = ground.so_far + self._speech
+        if ground.so_far or self.sieve is not None:  # what is put together may make a secret
+            text = secrets_of(self.plan.endpoint).in_speech(text)
         humans, models = ground.ordinals
         return NewMessage(
             seq=turn.reply_seq,

@@ -210,7 +210,7 @@ def _hold_from(text: str, start: int) -> int:
 
 def speech_of(text: str) -> str:
     """Give the speech of a whole ``text`` by the rules of ``ThinkSplitter``, without any tag that is left in it."""
-    if _TAG.search(text) is None:
+    if "<" not in text or _TAG.search(text) is None:
         return text
     words = Words()
     splitter = ThinkSplitter(words)
