@@ -24,7 +24,7 @@ from roleplay.wire.secrets import secrets_of
 try:
     import httpx
 
-    from roleplay.chat.network import tolerate
+    from roleplay.chat.network import has_leftover, tolerate
 except ModuleNotFoundError:
     raise SettingsError("asyncio needs an extra: pip install 'roleplay-engine[async]'") from None
 
@@ -134,7 +134,7 @@ class HttpxTransport:
         if http is self._given:
             return
         idle = self._idle.setdefault(host, [])
-        if http in self._clients and len(idle) < _KEPT:
+        if http in self._clients and len(idle) < _KEPT and not has_leftover(http):
             idle.append(http)
         else:
             self._clients.discard(http)

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import math
+import queue
 import socket
 import ssl
 import threading
@@ -41,10 +42,14 @@ _LATE = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 
 
 class _Clock(threading.local):
-    """Of the exchange that a thread begins: its deadline, as ``time.monotonic()`` tells it, and whether a byte came."""
+    """Of the exchange that a thread begins: its deadline, as ``time.monotonic()`` tells it, and whether a byte came.
+
+    ``end`` is until when the thread waits for the end of an answer that it has read.
+    """
 
     deadline: float | None = None
     heard = False
+    end = math.inf
 
 
 _clock = _Clock()
@@ -193,9 +198,12 @@ class RequestsAnswer:
         try:
             if (sock := self._socket()) is not None:
                 sock.settimeout(_END_S)
+                _clock.end = time.monotonic() + _END_S
                 self._response.raw.read1(_PIECE_BYTES, decode_content=False)
         except Exception:  # noqa: BLE001, S110
             pass  # it does not end here, or is broken: closing is what is left
+        finally:
+            _clock.end = math.inf
         self._response.close()
 
     def close(self) -> None:
@@ -253,6 +261,58 @@ def _keep_to_the_deadline(sock: socket.socket, deadline: float | None) -> None:
         sock.settimeout(left)
 
 
+def _connected(host: str, port: int, timeout_s: float, deadline: float, options: Any) -> socket.socket:
+    """Connect to the first address of ``host`` that accepts, each within ``timeout_s``, all before ``deadline``."""
+    failure: OSError = OSError("the name has no address")
+    for family, kind, protocol, _, address in _addresses(host, port, min(time.monotonic() + timeout_s, deadline)):
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # a kind of address that this machine does not have
+            failure = error
+            continue
+        try:
+            for option in options:
+                sock.setsockopt(*option)
+            sock.settimeout(timeout_s)
+            _keep_to_the_deadline(sock, deadline)
+            sock.connect(address)
+            _keep_to_the_deadline(sock, deadline)  # what is left is for TLS
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise failure
+
+
+def _addresses(host: str, port: int, give_up: float) -> list[Any]:
+    """Look up a name, in a thread of its own, since nothing else bounds it. Raises ``TimeoutError`` after ``give_up``,
+    as ``time.monotonic()`` tells it."""
+    host = host.strip("[]")
+
+    def look_up() -> list[Any]:
+        return socket.getaddrinfo(host, port, urllib3.util.connection.allowed_gai_family(), socket.SOCK_STREAM)
+
+    if ":" in host or host.replace(".", "").isdigit():
+        return look_up()
+    found: queue.SimpleQueue[list[Any] | BaseException] = queue.SimpleQueue()
+
+    def tell() -> None:
+        try:
+            found.put(look_up())
+        except BaseException as error:  # noqa: BLE001 - raised by who waits
+            found.put(error)
+
+    threading.Thread(target=tell, name="roleplay-name", daemon=True).start()
+    try:
+        told = found.get(timeout=max(give_up - time.monotonic(), 0.001))
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(told, BaseException):
+        raise told
+    return told
+
+
 class _Timed(io.RawIOBase):
     """What comes over a connection, until the deadline: a byte now and then makes it no later."""
 
@@ -265,7 +325,7 @@ class _Timed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        _keep_to_the_deadline(self._sock, self._deadline)
+        _keep_to_the_deadline(self._sock, min(self._deadline, _clock.end))
         count: int | None = self._inner.readinto(buffer)
         _clock.heard = _clock.heard or bool(count)
         return count
@@ -314,6 +374,20 @@ class _Line(HTTPConnection):
     response_class = _Response
     wire: socket.socket | None = None
     lines: _Lines
+
+    def _new_conn(self) -> socket.socket:
+        """Connect as ``urllib3`` does, but so that a slow look-up of the name, or many addresses that do not answer,
+        keep to the deadline."""
+        if _clock.deadline is None or not isinstance(self.timeout, int | float):
+            return super()._new_conn()
+        try:
+            return _connected(self.host, self.port, self.timeout, _clock.deadline, self.socket_options or ())
+        except socket.gaierror as error:
+            raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise urllib3.exceptions.ConnectTimeoutError(self, "the time for connecting is over") from error
+        except OSError as error:
+            raise urllib3.exceptions.NewConnectionError(self, f"no connection: {error}") from error
 
     def connect(self) -> None:
         super().connect()
