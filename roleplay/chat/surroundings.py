@@ -23,6 +23,7 @@ from roleplay.settings import environment, is_loopback
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """The variables that name certificates to trust in place of those of ``certifi``; the first that is set counts."""
 
+_PORTS = {"http": 80, "https": 443}
 _BLANKS = re.compile(r"[\s,]+")
 _IN_A_FOLDER = re.compile(r"[0-9a-f]{8}\.\d+")
 _A_BUNDLE = "name a file of certificates in PEM, or unset it"
@@ -45,7 +46,8 @@ def proxy_for(url: str) -> str | None:
     for name in (f"{parts.scheme}_proxy", "all_proxy"):
         said, address = _variable(environ, name)
         if address:
-            return None if _is_bypassed(environ, host, parts.port) else _usable(said, address)
+            port = parts.port or _PORTS.get(parts.scheme)
+            return None if _is_bypassed(environ, host, port) else _usable(said, address)
     return _of_the_system(parts.scheme, host)
 
 

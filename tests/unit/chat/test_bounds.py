@@ -224,8 +224,11 @@ def open_only(shell: str, endpoint: Endpoint) -> None:
     if shell == "sync":
         RequestsTransport().open(endpoint, asked(endpoint))
         return
-    loop = asyncio.new_event_loop()  # it is not closed, since that waits for its threads
-    loop.run_until_complete(HttpxTransport().open(endpoint, asked(endpoint)))
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(HttpxTransport().open(endpoint, asked(endpoint)))
+    finally:
+        loop.close()  # ``asyncio.run`` would wait for the thread that looks the name up
 
 
 @pytest.mark.parametrize("shell", SHELLS)
