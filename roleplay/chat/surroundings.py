@@ -54,11 +54,19 @@ def proxy_for(url: str) -> str | None:
 def trusted() -> ssl.SSLContext:
     """Give what is trusted to tell who a server is: the certificates that the environment names, else ``certifi``'s.
 
-    Raises ``SettingsError`` where what it names is not there or holds no certificate.
+    Raises ``SettingsError`` where what it names is not there or holds no certificate, also for a file whose variable
+    does not count: other programs, and other versions of this one, read it.
     """
     environ = environment()
-    name, named = next(((name, value) for name in CERTIFICATES if (value := environ.get(name))), ("", ""))
-    path = named or certifi.where()
+    named = [(name, value) for name in CERTIFICATES if (value := environ.get(name))] or [("", certifi.where())]
+    context = _trusting(environ, *named[0])
+    for name, path in named[1:]:
+        if name != "SSL_CERT_DIR" and path != named[0][1]:
+            _trusting(environ, name, path)
+    return context
+
+
+def _trusting(environ: Mapping[str, str], name: str, path: str) -> ssl.SSLContext:
     try:
         if name == "SSL_CERT_DIR" or Path(path).is_dir():
             if not any(map(_holds_certificates, path.split(os.pathsep))):

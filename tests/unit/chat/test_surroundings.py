@@ -230,8 +230,17 @@ def test_certificates_that_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv(name, str(tmp_path))
     assert not trusted().get_ca_certs()  # a folder is looked into when a server shows its certificate
     for other in CERTIFICATES[CERTIFICATES.index(name) + 1 :]:
-        monkeypatch.setenv(other, GONE)
-    trusted()
+        monkeypatch.setenv(other, str(tmp_path / "ca.pem"))
+    assert not trusted().get_ca_certs()
+
+
+@pytest.mark.parametrize("name", ["CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_a_file_that_is_gone_is_told_beside_one_that_is_there(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As on a machine that sets several of the variables for all."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
+    monkeypatch.setenv(name, GONE)
+    with pytest.raises(SettingsError, match=name):
+        trusted()
 
 
 def test_importing_loads_no_http() -> None:
