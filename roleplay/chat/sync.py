@@ -27,7 +27,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from roleplay.chat.overload import shortage
 from roleplay.chat.queries import caused, hide
 from roleplay.chat.response_head import HEAD_LIMIT, cleaned, is_interim
-from roleplay.chat.surroundings import proxy_for, trusted
+from roleplay.chat.surroundings import is_untrusted, needs_trust, proxy_for, trusted, who_is_untrusted
 from roleplay.domain.endpoint import Endpoint
 from roleplay.errors import ChatError, ChatUnavailableError, SettingsError, without_frames
 from roleplay.wire.codings import Unpacker
@@ -73,10 +73,8 @@ class RequestsTransport:
 
     def check(self, endpoint: Endpoint) -> None:
         """See that ``endpoint`` can be reached as the environment says. Raises ``SettingsError``."""
-        if self._own is not None:
-            proxy_for(endpoint.url)
-            if endpoint.url.startswith("https:"):
-                self._own.trust()
+        if self._own is not None and needs_trust(endpoint.url, proxy_for(endpoint.url)):
+            self._own.trust()
 
     def open(
         self, endpoint: Endpoint, request: WireRequest, sent: Callable[[], object] | None = None
@@ -325,8 +323,12 @@ class _Timed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        _keep_to_the_deadline(self._sock, min(self._deadline, _clock.end))
-        count: int | None = self._inner.readinto(buffer)
+        before, _clock.end = _clock.end, min(self._deadline, _clock.end)
+        try:
+            _keep_to_the_deadline(self._sock, _clock.end)
+            count: int | None = self._inner.readinto(buffer)
+        finally:
+            _clock.end = before
         _clock.heard = _clock.heard or bool(count)
         return count
 
@@ -391,7 +393,7 @@ class _Line(HTTPConnection):
 
     def connect(self) -> None:
         super().connect()
-        self.wire = self.sock
+        self.wire = getattr(self.sock, "socket", self.sock)  # the latter: of TLS within TLS
         self.lines.add(self)
 
     def send(self, data: Any) -> None:
@@ -409,6 +411,21 @@ class _Line(HTTPConnection):
 
 class _SafeLine(_Line, HTTPSConnection):
     """The same with TLS."""
+
+    def _connect_tls_proxy(self, hostname: str, sock: socket.socket) -> ssl.SSLSocket:
+        """Have TLS within TLS keep to the deadline, which it would begin anew with each piece that it waits for."""
+        outer: Any = super()._connect_tls_proxy(hostname, sock)
+
+        def receive(*args: Any) -> bytes:
+            _keep_to_the_deadline(outer, min(_clock.deadline or math.inf, _clock.end))
+            return ssl.SSLSocket.recv(outer, *args)
+
+        def send(*args: Any) -> None:
+            _keep_to_the_deadline(outer, _clock.deadline)
+            ssl.SSLSocket.sendall(outer, *args)
+
+        outer.recv, outer.sendall = receive, send
+        return outer  # type: ignore[no-any-return]
 
 
 def _hang_up(wire: socket.socket | None) -> None:
@@ -441,12 +458,15 @@ class _Adapter(HTTPAdapter):
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> Any:
         host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {**pool, "ssl_context": self.trust()} if host["scheme"] == "https" else pool
+        trust = self.trust() if host["scheme"] == "https" else self._trusted  # the latter: for a proxy
+        return host, pool if trust is None else {**pool, "ssl_context": trust}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave to a connection what the pool was made with."""
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        if needs_trust("", proxy):
+            proxy_kwargs["proxy_ssl_context"] = self.trust()
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         manager.pool_classes_by_scheme = self._pools
         return manager
@@ -467,7 +487,8 @@ def _failed(endpoint: Endpoint, error: Exception, deadline: float) -> ChatUnavai
         return ChatUnavailableError(f"{endpoint.host} cannot be reached: {error}")
     if lacks := shortage(error):
         return ChatUnavailableError(f"{lacks}: no connection to {endpoint.host} could be opened")
-    return ChatUnavailableError(f"{endpoint.host} {_what_failed(endpoint, error, deadline)}")
+    what = who_is_untrusted(endpoint.url) if is_untrusted(error) else _what_failed(endpoint, error, deadline)
+    return ChatUnavailableError(f"{endpoint.host} {what}")
 
 
 def _what_failed(endpoint: Endpoint, error: Exception, deadline: float) -> str:

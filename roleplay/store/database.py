@@ -297,11 +297,12 @@ class OurErrors:
 
 def _without_tracebacks(error: BaseException | None) -> None:
     """Let go of the frames in which a connection was made, and of the driver's record of it: the password stands in
-    them, for whoever shows a traceback with the values of its variables, or what an error holds. The errors behind stay, since their kind is asked."""
+    them, for whoever shows a traceback with the values of its variables, or what an error holds. The errors behind
+    stay, since their kind is asked."""
     while error is not None and error.__traceback__ is not None:
         error.__traceback__ = None
         if hasattr(error, "_pgconn"):  # psycopg's record of how it connected
-            error._pgconn = None
+            error._pgconn = None  # noqa: SLF001
         if isinstance(error, DBAPIError):
             _without_tracebacks(error.orig)
         _without_tracebacks(error.__context__)

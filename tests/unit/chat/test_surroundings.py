@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import certifi
@@ -23,6 +23,7 @@ from roleplay.chat.surroundings import CERTIFICATES, proxy_for, trusted
 from roleplay.chat.sync import RequestsTransport
 from roleplay.testing import Simulator
 from tests.support.http import HEAD, Raw, asked, at
+from tests.support.tls import AUTHORITY, TlsServer, answering, proxying
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 FAR = "https://api.example.com"
@@ -110,7 +111,8 @@ def test_which_proxy(monkeypatch: pytest.MonkeyPatch, named: dict[str, str], url
 UNUSABLE = [
     ({"ALL_PROXY": "socks5://127.0.0.1:1089"}, "ALL_PROXY"),
     ({"all_proxy": "socks://127.0.0.1:1089/"}, "all_proxy"),
-    ({"HTTPS_PROXY": "https://secure:8443"}, "HTTPS_PROXY"),
+    ({"HTTPS_PROXY": "https://secure:port"}, "HTTPS_PROXY"),
+    ({"HTTPS_PROXY": "socks5h://me:hush@secure:8443"}, "HTTPS_PROXY"),
     ({"HTTPS_PROXY": "ftp://a"}, "HTTPS_PROXY"),
     ({"HTTPS_PROXY": "http://a:port"}, "HTTPS_PROXY"),
     ({"HTTPS_PROXY": "http://a:99999"}, "HTTPS_PROXY"),
@@ -213,6 +215,94 @@ def test_a_tunnel_that_drips_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(ChatUnavailableError, match=r"within 0\.5 s"):
             ask(shell, at(FAR, timeout_s=0.5))
+
+
+@pytest.fixture
+def tls() -> Iterator[Callable[[Callable[[ssl.SSLSocket], None]], TlsServer]]:
+    """Makes servers of TLS."""
+    made: list[TlsServer] = []
+
+    def make(talk: Callable[[ssl.SSLSocket], None]) -> TlsServer:
+        made.append(TlsServer(talk))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+Tls = Callable[[Callable[[ssl.SSLSocket], None]], TlsServer]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_proxy_of_tls_is_gone_through(tls: Tls, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    """To a server of TLS, and to one without, with a password; its certificate is checked."""
+    heard: list[bytes] = []
+    proxy = tls(proxying(tls(answering(b'{"far": 1}')).port, heard))
+    monkeypatch.setenv("ALL_PROXY", f"https://me:hush@127.0.0.1:{proxy.port}")
+    for url in (FAR, "http://api.example.com"):
+        with pytest.raises(ChatUnavailableError, match="or the proxy before it has no certificate"):
+            ask(shell, at(url))
+    monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
+    assert ask(shell, at(FAR)) == b'{"far": 1}'
+    assert heard[0].startswith(b"CONNECT api.example.com:443 HTTP/1.")
+    assert ask(shell, at("http://api.example.com")) == b"{}"
+    assert heard[1].startswith(b"POST http://api.example.com/v1/chat/completions HTTP/1.1\r\n")
+    assert all(b"proxy-authorization: basic" in one.lower() for one in heard)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_server_behind_a_proxy_of_tls_that_drips(tls: Tls, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    """What comes in bits within one piece of TLS makes the deadline no later."""
+
+    def drip(one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            other.sendall(one.recv(65536))  # the beginning of TLS
+            other.sendall(one.recv(65536))
+            while piece := one.recv(100_000):
+                for at_byte in range(len(piece)):
+                    other.sendall(piece[at_byte : at_byte + 1])
+                    time.sleep(0.02)
+
+    proxy = tls(proxying(tls(answering(b"{}" * 5000)).port, [], drip))
+    monkeypatch.setenv("HTTPS_PROXY", f"https://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
+    began = time.monotonic()
+    with pytest.raises(ChatUnavailableError):
+        ask(shell, at(FAR, timeout_s=0.7))
+    assert time.monotonic() - began < 1.7
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_way_through_a_proxy_of_tls_is_used_again_and_cut(
+    tls: Tls, monkeypatch: pytest.MonkeyPatch, shell: str
+) -> None:
+    """As any connection is."""
+    proxy = tls(proxying(tls(answering(b"{}")).port, []))
+    monkeypatch.setenv("HTTPS_PROXY", f"https://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
+    endpoint = at(FAR)
+    if shell == "sync":
+        blocking = RequestsTransport()
+        for _ in range(3):
+            answer = blocking.open(endpoint, asked(endpoint))
+            assert answer.read() == b"{}"
+            answer.release()
+        blocking.open(endpoint, asked(endpoint)).close()
+        blocking.close()
+    else:
+
+        async def go() -> None:
+            transport = HttpxTransport()
+            for _ in range(3):
+                answer = await transport.open(endpoint, asked(endpoint))
+                assert await answer.read() == b"{}"
+                await answer.release()
+            await (await transport.open(endpoint, asked(endpoint))).close()
+            await transport.close()
+
+        asyncio.run(go())
+    assert proxy.accepted == 1
 
 
 @pytest.mark.parametrize("name", CERTIFICATES)
