@@ -13,7 +13,7 @@ from typing import Any
 
 from roleplay.chat.overload import shortage
 from roleplay.chat.queries import caused, hide
-from roleplay.chat.surroundings import proxy_for, trusted
+from roleplay.chat.surroundings import is_untrusted, needs_trust, proxy_for, trusted, who_is_untrusted
 from roleplay.domain.endpoint import Endpoint
 from roleplay.errors import ChatError, ChatUnavailableError, SettingsError, without_frames
 from roleplay.wire.codings import Unpacker
@@ -24,7 +24,7 @@ from roleplay.wire.secrets import secrets_of
 try:
     import httpx
 
-    from roleplay.chat.network import tolerate
+    from roleplay.chat.network import has_leftover, tolerate
 except ModuleNotFoundError:
     raise SettingsError("asyncio needs an extra: pip install 'roleplay-engine[async]'") from None
 
@@ -52,8 +52,7 @@ class HttpxTransport:
     def check(self, endpoint: Endpoint) -> None:
         """See that ``endpoint`` can be reached as the environment says. Raises ``SettingsError``."""
         if self._given is None:
-            proxy_for(endpoint.url)
-            self._trust(endpoint)
+            self._trust(endpoint, proxy_for(endpoint.url))
 
     async def open(
         self, endpoint: Endpoint, request: WireRequest, sent: Callable[[], object] | None = None
@@ -112,9 +111,12 @@ class HttpxTransport:
         idle = self._idle.get(endpoint.base_url)
         if idle:
             return idle.pop()
+        proxy = proxy_for(endpoint.url)
+        trust = self._trust(endpoint, proxy)
+        safe = proxy is not None and needs_trust("", proxy)
         http = httpx.AsyncClient(
-            verify=self._trust(endpoint),
-            proxy=proxy_for(endpoint.url),
+            verify=trust,
+            proxy=httpx.Proxy(proxy, ssl_context=trust) if proxy is not None and safe else proxy,
             trust_env=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
@@ -122,9 +124,9 @@ class HttpxTransport:
         self._clients.add(http)
         return http
 
-    def _trust(self, endpoint: Endpoint) -> ssl.SSLContext:
+    def _trust(self, endpoint: Endpoint, proxy: str | None) -> ssl.SSLContext:
         """Give what connections to ``endpoint`` trust, loaded when the first needs it. Raises ``SettingsError``."""
-        if not endpoint.url.startswith("https:"):
+        if not needs_trust(endpoint.url, proxy):
             return _NOBODY
         self._trusted = self._trusted or trusted()
         return self._trusted
@@ -134,7 +136,7 @@ class HttpxTransport:
         if http is self._given:
             return
         idle = self._idle.setdefault(host, [])
-        if http in self._clients and len(idle) < _KEPT:
+        if http in self._clients and len(idle) < _KEPT and not has_leftover(http):
             idle.append(http)
         else:
             self._clients.discard(http)
@@ -252,8 +254,8 @@ def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:
         return ChatUnavailableError(f"{lacks}: no connection to {endpoint.host} could be opened")
     if isinstance(error, SettingsError):  # of the environment, for an endpoint that nobody named when the engine opened
         return ChatUnavailableError(f"{endpoint.host} cannot be reached: {error}")
-    if _is_untrusted(error):
-        return ChatUnavailableError(f"{endpoint.host} has no certificate that this machine trusts")
+    if is_untrusted(error):
+        return ChatUnavailableError(f"{endpoint.host} {who_is_untrusted(endpoint.url)}")
     for kinds, what in (
         (httpx.ConnectTimeout, f"did not accept a connection within {endpoint.connect_timeout_s:g} s"),
         (httpx.TimeoutException, f"sent nothing for {min(endpoint.read_timeout_s, endpoint.timeout_s):g} s"),
@@ -266,9 +268,3 @@ def _unavailable(endpoint: Endpoint, error: Exception) -> ChatUnavailableError:
         if isinstance(error, kinds):
             return ChatUnavailableError(f"{endpoint.host} {what}")
     return ChatUnavailableError(f"{endpoint.host} failed ({type(error).__name__})")
-
-
-def _is_untrusted(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
-        error = error.__cause__ or error.__context__
-    return error is not None

@@ -28,6 +28,21 @@ def tolerate(http: httpx.AsyncClient) -> None:
             pool._network_backend = _Network(pool._network_backend)  # noqa: SLF001
 
 
+def has_leftover(http: httpx.AsyncClient) -> bool:
+    """Whether a connection of ``http`` has read more than the answer that it was asked for.
+
+    ``h11`` would take it for the answer to the next request. Private names again, as in ``tolerate``.
+    """
+    for transport in (http._transport, *http._mounts.values()):  # noqa: SLF001
+        for line in getattr(getattr(transport, "_pool", None), "connections", ()):
+            while (inner := getattr(line, "_connection", None)) is not None:
+                line = inner  # noqa: PLW2901 - a connection through a proxy holds another
+            state = getattr(line, "_h11_state", None)
+            if state is not None and state.trailing_data[0]:
+                return True
+    return False
+
+
 class _Network(httpcore.AsyncNetworkBackend):
     """Makes connections by ``inner`` and wraps them."""
 

@@ -11,6 +11,9 @@ import re
 HEAD_LIMIT = 64 * 1024
 """The bytes that a head and all 1xx answers before it may have together."""
 
+_MOST_LINES = 90
+"""The headers that are kept of a head; ``http.client`` refuses more than 100, ``h11`` none."""
+
 _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
 _FINE = re.compile(rb"HTTP/1\.[01] [2-9]\d\d(?: %b)?\r?\n(?:%b:%b\r?\n)*\r?\n" % (_TEXT, _NAME, _TEXT))
@@ -38,14 +41,14 @@ def is_interim(head: bytes) -> bool:
 def _is_fine(head: bytes) -> bool:
     framing = _FRAMING.findall(head)
     plain = not framing or (len(framing) == 1 and _PLAIN_FRAMING.search(head) is not None)
-    return plain and _FINE.fullmatch(head) is not None
+    return plain and head.count(b"\n") <= _MOST_LINES and _FINE.fullmatch(head) is not None
 
 
 def cleaned(head: bytes) -> bytes:
     """Give a head that every library reads in the same way.
 
-    Lines that are no header are left out. Of several ``Content-Length`` the first number counts; several
-    ``Transfer-Encoding`` become one.
+    Lines that are no header are left out, and those after the first 90. Of several ``Content-Length`` the first number
+    counts; several ``Transfer-Encoding`` become one.
     """
     if _is_fine(head):
         return head
@@ -66,6 +69,7 @@ def cleaned(head: bytes) -> bytes:
             length = length or (value if value.isdigit() else b"")
         else:
             kept.append(found[1] + b": " + value)
+    del kept[_MOST_LINES:]
     others = [one for one in dict.fromkeys(codings) if one not in {b"", b"identity"}]
     if others:
         kept.append(b"Transfer-Encoding: " + b", ".join(others))

@@ -23,6 +23,7 @@ from roleplay.settings import environment, is_loopback
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """The variables that name certificates to trust in place of those of ``certifi``; the first that is set counts."""
 
+_PORTS = {"http": 80, "https": 443}
 _BLANKS = re.compile(r"[\s,]+")
 _IN_A_FOLDER = re.compile(r"[0-9a-f]{8}\.\d+")
 _A_BUNDLE = "name a file of certificates in PEM, or unset it"
@@ -30,7 +31,8 @@ _A_PROXY = "write an address such as http://127.0.0.1:8080, or unset it; NO_PROX
 
 
 def proxy_for(url: str) -> str | None:
-    """Give the proxy, ``http://host:port``, through which ``url`` is reached, or ``None`` where none is needed.
+    """Give the proxy through which ``url`` is reached, ``http://host:port`` or ``https://host:port``, or ``None`` where
+    none is needed.
 
     The variable of the URL's scheme counts, such as ``HTTPS_PROXY``, then ``ALL_PROXY``, each first in lower case.
     ``NO_PROXY`` names hosts that are reached without one. This machine is never reached through a proxy.
@@ -45,18 +47,49 @@ def proxy_for(url: str) -> str | None:
     for name in (f"{parts.scheme}_proxy", "all_proxy"):
         said, address = _variable(environ, name)
         if address:
-            return None if _is_bypassed(environ, host, parts.port) else _usable(said, address)
+            port = parts.port or _PORTS.get(parts.scheme)
+            return None if _is_bypassed(environ, host, port) else _usable(said, address)
     return _of_the_system(parts.scheme, host)
+
+
+def needs_trust(url: str, proxy: str | None) -> bool:
+    """Whether TLS is spoken on the way to ``url``: with its server, or with the proxy."""
+    return any(one.lower().startswith("https:") for one in (url, proxy or ""))
+
+
+def is_untrusted(error: BaseException | None) -> bool:
+    """Whether an error came from a certificate that is not trusted."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        inner = [one for one in (*error.args, getattr(error, "reason", None)) if isinstance(one, BaseException)]
+        error = inner[0] if inner else error.__cause__ or error.__context__
+    return error is not None
+
+
+def who_is_untrusted(url: str) -> str:
+    """Say what is not trusted on the way to ``url``, as the end of a sentence that begins with its host."""
+    try:
+        whose = "or the proxy before it " if needs_trust("", proxy_for(url)) else ""
+    except SettingsError:  # then the way was somebody else's choice
+        whose = ""
+    return f"{whose}has no certificate that this machine trusts"
 
 
 def trusted() -> ssl.SSLContext:
     """Give what is trusted to tell who a server is: the certificates that the environment names, else ``certifi``'s.
 
-    Raises ``SettingsError`` where what it names is not there or holds no certificate.
+    Raises ``SettingsError`` where what it names is not there or holds no certificate, also for a file whose variable
+    does not count: other programs, and other versions of this one, read it.
     """
     environ = environment()
-    name, named = next(((name, value) for name in CERTIFICATES if (value := environ.get(name))), ("", ""))
-    path = named or certifi.where()
+    named = [(name, value) for name in CERTIFICATES if (value := environ.get(name))] or [("", certifi.where())]
+    context = _trusting(environ, *named[0])
+    for name, path in named[1:]:
+        if name != "SSL_CERT_DIR" and path != named[0][1]:
+            _trusting(environ, name, path)
+    return context
+
+
+def _trusting(environ: Mapping[str, str], name: str, path: str) -> ssl.SSLContext:
     try:
         if name == "SSL_CERT_DIR" or Path(path).is_dir():
             if not any(map(_holds_certificates, path.split(os.pathsep))):
@@ -97,9 +130,9 @@ def _usable(name: str, value: str) -> str:
         (host or "").encode("idna")
     except ValueError:  # also what no name of a host can be
         raise SettingsError(f"{name} is no address of a proxy; {_A_PROXY}") from None
-    if parts.scheme != "http":
+    if parts.scheme not in _PORTS:
         raise SettingsError(
-            f"{name} names a proxy of the kind {parts.scheme}://, and only http:// is spoken; {_A_PROXY}"
+            f"{name} names a proxy of the kind {parts.scheme}://, and only http:// and https:// are spoken; {_A_PROXY}"
         )
     if not host or port == 0 or re.search(r"[\s\\\x00-\x1f\x7f]", value):
         raise SettingsError(f"{name} is no address of a proxy; {_A_PROXY}")

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import math
+import queue
 import socket
 import ssl
 import threading
@@ -25,7 +26,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from roleplay.chat.overload import shortage
 from roleplay.chat.queries import caused, hide
 from roleplay.chat.response_head import HEAD_LIMIT, cleaned, is_interim
-from roleplay.chat.surroundings import proxy_for, trusted
+from roleplay.chat.surroundings import is_untrusted, needs_trust, proxy_for, trusted, who_is_untrusted
 from roleplay.domain.endpoint import Endpoint
 from roleplay.errors import ChatError, ChatUnavailableError, SettingsError, without_frames
 from roleplay.wire.codings import Unpacker
@@ -40,10 +41,14 @@ _LATE = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 
 
 class _Clock(threading.local):
-    """Of the exchange that a thread begins: its deadline, as ``time.monotonic()`` tells it, and whether a byte came."""
+    """Of the exchange that a thread begins: its deadline, as ``time.monotonic()`` tells it, and whether a byte came.
+
+    ``end`` is until when the thread waits for the end of an answer that it has read.
+    """
 
     deadline: float | None = None
     heard = False
+    end = math.inf
 
 
 _clock = _Clock()
@@ -71,10 +76,8 @@ class RequestsTransport:
 
     def check(self, endpoint: Endpoint) -> None:
         """See that ``endpoint`` can be reached as the environment says. Raises ``SettingsError``."""
-        if isinstance(self._http, _Adapter):
-            proxy_for(endpoint.url)
-            if endpoint.url.startswith("https:"):
-                self._http.trust()
+        if isinstance(self._http, _Adapter) and needs_trust(endpoint.url, proxy_for(endpoint.url)):
+            self._http.trust()
 
     def open(
         self, endpoint: Endpoint, request: WireRequest, sent: Callable[[], object] | None = None
@@ -199,9 +202,12 @@ class RequestsAnswer:
         try:
             if (sock := self._socket()) is not None:
                 sock.settimeout(_END_S)
+                _clock.end = time.monotonic() + _END_S
                 self._response.raw.read1(_PIECE_BYTES, decode_content=False)
         except Exception:  # noqa: BLE001, S110
             pass  # it does not end here, or is broken: closing is what is left
+        finally:
+            _clock.end = math.inf
         self._response.close()
 
     def close(self) -> None:
@@ -259,6 +265,58 @@ def _keep_to_the_deadline(sock: socket.socket, deadline: float | None) -> None:
         sock.settimeout(left)
 
 
+def _connected(host: str, port: int, timeout_s: float, deadline: float, options: Any) -> socket.socket:
+    """Connect to the first address of ``host`` that accepts, each within ``timeout_s``, all before ``deadline``."""
+    failure: OSError = OSError("the name has no address")
+    for family, kind, protocol, _, address in _addresses(host, port, min(time.monotonic() + timeout_s, deadline)):
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # a kind of address that this machine does not have
+            failure = error
+            continue
+        try:
+            for option in options:
+                sock.setsockopt(*option)
+            sock.settimeout(timeout_s)
+            _keep_to_the_deadline(sock, deadline)
+            sock.connect(address)
+            _keep_to_the_deadline(sock, deadline)  # what is left is for TLS
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise failure
+
+
+def _addresses(host: str, port: int, give_up: float) -> list[Any]:
+    """Look up a name, in a thread of its own, since nothing else bounds it. Raises ``TimeoutError`` after ``give_up``,
+    as ``time.monotonic()`` tells it."""
+    host = host.strip("[]")
+
+    def look_up() -> list[Any]:
+        return socket.getaddrinfo(host, port, urllib3.util.connection.allowed_gai_family(), socket.SOCK_STREAM)
+
+    if ":" in host or host.replace(".", "").isdigit():
+        return look_up()
+    found: queue.SimpleQueue[list[Any] | BaseException] = queue.SimpleQueue()
+
+    def tell() -> None:
+        try:
+            found.put(look_up())
+        except BaseException as error:  # noqa: BLE001 - raised by who waits
+            found.put(error)
+
+    threading.Thread(target=tell, name="roleplay-name", daemon=True).start()
+    try:
+        told = found.get(timeout=max(give_up - time.monotonic(), 0.001))
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(told, BaseException):
+        raise told
+    return told
+
+
 class _Timed(io.RawIOBase):
     """What comes over a connection, until the deadline: a byte now and then makes it no later."""
 
@@ -271,8 +329,12 @@ class _Timed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        _keep_to_the_deadline(self._sock, self._deadline)
-        count: int | None = self._inner.readinto(buffer)
+        before, _clock.end = _clock.end, min(self._deadline, _clock.end)
+        try:
+            _keep_to_the_deadline(self._sock, _clock.end)
+            count: int | None = self._inner.readinto(buffer)
+        finally:
+            _clock.end = before
         _clock.heard = _clock.heard or bool(count)
         return count
 
@@ -321,9 +383,23 @@ class _Line(HTTPConnection):
     wire: socket.socket | None = None
     lines: _Lines
 
+    def _new_conn(self) -> socket.socket:
+        """Connect as ``urllib3`` does, but so that a slow look-up of the name, or many addresses that do not answer,
+        keep to the deadline."""
+        if _clock.deadline is None or not isinstance(self.timeout, int | float):
+            return super()._new_conn()
+        try:
+            return _connected(self.host, self.port, self.timeout, _clock.deadline, self.socket_options or ())
+        except socket.gaierror as error:
+            raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise urllib3.exceptions.ConnectTimeoutError(self, "the time for connecting is over") from error
+        except OSError as error:
+            raise urllib3.exceptions.NewConnectionError(self, f"no connection: {error}") from error
+
     def connect(self) -> None:
         super().connect()
-        self.wire = self.sock
+        self.wire = getattr(self.sock, "socket", self.sock)  # the latter: of TLS within TLS
         self.lines.add(self)
 
     def send(self, data: Any) -> None:
@@ -341,6 +417,21 @@ class _Line(HTTPConnection):
 
 class _SafeLine(_Line, HTTPSConnection):
     """The same with TLS."""
+
+    def _connect_tls_proxy(self, hostname: str, sock: socket.socket) -> ssl.SSLSocket:
+        """Have TLS within TLS keep to the deadline, which it would begin anew with each piece that it waits for."""
+        outer: Any = super()._connect_tls_proxy(hostname, sock)
+
+        def receive(*args: Any) -> bytes:
+            _keep_to_the_deadline(outer, min(_clock.deadline or math.inf, _clock.end))
+            return ssl.SSLSocket.recv(outer, *args)
+
+        def send(*args: Any) -> None:
+            _keep_to_the_deadline(outer, _clock.deadline)
+            ssl.SSLSocket.sendall(outer, *args)
+
+        outer.recv, outer.sendall = receive, send
+        return outer  # type: ignore[no-any-return]
 
 
 def _hang_up(wire: socket.socket | None) -> None:
@@ -374,7 +465,8 @@ class _Adapter(HTTPAdapter):
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> Any:
         host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {**pool, "ssl_context": self.trust()} if host["scheme"] == "https" else pool
+        trust = self.trust() if host["scheme"] == "https" else self._trusted  # the latter: for a proxy
+        return host, pool if trust is None else {**pool, "ssl_context": trust}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave to a connection what the pool was made with."""
@@ -393,6 +485,8 @@ class _Adapter(HTTPAdapter):
         return found
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        if needs_trust("", proxy):
+            proxy_kwargs["proxy_ssl_context"] = self.trust()
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         manager.pool_classes_by_scheme = self._pools
         return manager
@@ -413,7 +507,8 @@ def _failed(endpoint: Endpoint, error: Exception, deadline: float) -> ChatUnavai
         return ChatUnavailableError(f"{endpoint.host} cannot be reached: {error}")
     if lacks := shortage(error):
         return ChatUnavailableError(f"{lacks}: no connection to {endpoint.host} could be opened")
-    return ChatUnavailableError(f"{endpoint.host} {_what_failed(endpoint, error, deadline)}")
+    what = who_is_untrusted(endpoint.url) if is_untrusted(error) else _what_failed(endpoint, error, deadline)
+    return ChatUnavailableError(f"{endpoint.host} {what}")
 
 
 def _what_failed(endpoint: Endpoint, error: Exception, deadline: float) -> str:

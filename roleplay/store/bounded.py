@@ -15,6 +15,7 @@ import psycopg
 
 T = TypeVar("T")
 _CANCEL_S = 2.0
+_DATES = "SET datestyle TO ISO"  # the one setting of a session, which poolers keep for each client
 
 
 class _SilenceError(Exception):
@@ -96,6 +97,9 @@ def connect(limit_s: float, /, *args: Any, **options: Any) -> BoundedConnection:
     """Connect, as ``psycopg.connect``."""
     connection = BoundedConnection.connect(*args, **options)
     connection.limit_s = limit_s
+    if not _writes_dates_as_iso(connection):
+        connection.execute(_DATES)
+        connection.commit()
     return connection
 
 
@@ -103,4 +107,12 @@ async def connect_async(limit_s: float, /, *args: Any, **options: Any) -> AsyncB
     """Connect, as ``psycopg.AsyncConnection.connect``."""
     connection = await AsyncBoundedConnection.connect(*args, **options)
     connection.limit_s = limit_s
+    if not _writes_dates_as_iso(connection):
+        await connection.execute(_DATES)
+        await connection.commit()
     return connection
+
+
+def _writes_dates_as_iso(connection: BoundedConnection | AsyncBoundedConnection) -> bool:
+    """Whether the server writes dates as psycopg reads them, which a database or a role may have set otherwise."""
+    return (connection.pgconn.parameter_status(b"DateStyle") or b"ISO").startswith(b"ISO")

@@ -104,9 +104,10 @@ class Database:
 
         On SQLite the write lock is taken before ``work`` starts, and waited for at most ``LOCK_PATIENCE_S`` seconds, so
         that ``work`` runs once. Where PostgreSQL undid the transaction for the sake of another, ``work`` is done again
-        for ``SERVER_PATIENCE_S`` seconds. ``patient``: also where it went away, and when all connections are in use,
-        they are waited for longer. A lost transaction may have been committed, which nobody can know who was not told;
-        so that is only for work that finds its own traces and changes nothing then. Raises ``StoreError``.
+        for ``SERVER_PATIENCE_S`` seconds. ``patient``: also where it went away or refused a statement for now, and when
+        all connections are in use, they are waited for longer. A lost transaction may have been committed, which nobody
+        can know who was not told; so that is only for work that finds its own traces and changes nothing then. Raises
+        ``StoreError``.
         """
         return self._again(work, "BEGIN IMMEDIATE", patient=patient)
 
@@ -182,7 +183,8 @@ def too_many() -> StoreError:
 
 
 class Patience:
-    """How long a database is waited for: one that undid a transaction, with ``lost_too`` also one that went away."""
+    """How long a database is waited for: one that undid a transaction, with ``lost_too`` also one that went away or
+    refused a statement for now."""
 
     def __init__(self, *, lost_too: bool) -> None:
         self._lost_too = lost_too
@@ -206,7 +208,9 @@ class Patience:
     def _may_pass(self, cause: BaseException | None) -> bool:
         if postgres.was_undone(cause):
             return True
-        return self._lost_too and (postgres.went_away(cause) or isinstance(cause, PoolTimeoutError))
+        return self._lost_too and (
+            postgres.went_away(cause) or postgres.refused_for_now(cause) or isinstance(cause, PoolTimeoutError)
+        )
 
 
 def places_of(pool: Pool) -> int:
@@ -264,6 +268,10 @@ class _NothingError(Exception):
     """Undoes a transaction that was to write nothing."""
 
 
+#: Beside the drivers' own errors; the last is psycopg's for values that it cannot read.
+_TRANSLATED = (SQLAlchemyError, FileLostError, UnicodeEncodeError, NotImplementedError)
+
+
 class OurErrors:
     """Around what uses a database: translates what it raises, and what reading its rows raises, where they hold what
     was never written.
@@ -280,17 +288,22 @@ class OurErrors:
             return
         if isinstance(error, DBAPIError) and error.statement is None:
             _without_tracebacks(error)
-        if isinstance(error, (SQLAlchemyError, FileLostError, UnicodeEncodeError, *driver_errors())):
+        if isinstance(
+            error, (SQLAlchemyError, FileLostError, UnicodeEncodeError, NotImplementedError, *driver_errors())
+        ):
             raise as_ours(error) from error
         if isinstance(error, ValueError):
             raise unreadable("a row", error) from None
 
 
 def _without_tracebacks(error: BaseException | None) -> None:
-    """Let go of the frames in which a connection was made: the password stands in them, for whoever shows a traceback
-    with the values of its variables. The errors behind stay, since their kind is asked."""
+    """Let go of the frames in which a connection was made, and of the driver's record of it: the password stands in
+    them, for whoever shows a traceback with the values of its variables, or what an error holds. The errors behind
+    stay, since their kind is asked."""
     while error is not None and error.__traceback__ is not None:
         error.__traceback__ = None
+        if hasattr(error, "_pgconn"):  # psycopg's record of how it connected
+            error._pgconn = None  # noqa: SLF001
         if isinstance(error, DBAPIError):
             _without_tracebacks(error.orig)
         _without_tracebacks(error.__context__)

@@ -35,6 +35,8 @@ OPTIONS: dict[str, Any] = {
     "max_overflow": 24,
     "isolation_level": "READ COMMITTED",
 }
+#: Time-outs for idle and for long transactions, after which the server ends the connection.
+_ENDED_FOR_WAITING = frozenset({"25P03", "25P04"})
 #: What an engine that spreads tables over servers says, as an internal error, when one of them died in a COMMIT.
 _LOST_A_SHARD = ("could not commit transaction for shard", "failure on connection marked as essential")
 
@@ -90,12 +92,19 @@ def went_away(error: BaseException | None) -> bool:
     if state is None:  # the connection was not made or broke
         return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
     lost_a_shard = state == "XX000" and any(words in str(error.orig) for words in _LOST_A_SHARD)
-    return lost_a_shard or state.startswith(("08", "57P"))
+    return lost_a_shard or state.startswith(("08", "57P")) or state in _ENDED_FOR_WAITING
 
 
 def was_undone(error: BaseException | None) -> bool:
     """Whether a server undid a transaction for the sake of another, so that it can be done again."""
     return isinstance(error, DBAPIError) and _sqlstate(error) in {"40001", "40P01"}
+
+
+def refused_for_now(error: BaseException | None) -> bool:
+    """Whether a server refused a statement that it may take a moment later: a time-out of its own for locks or
+    statements was over, or it lacked room or connections. Nothing of the transaction stays."""
+    state = _sqlstate(error) if isinstance(error, DBAPIError) else None
+    return state is not None and (state in {"55P03", "57014"} or state.startswith("53"))
 
 
 def takes_no_writes(error: BaseException) -> bool:
@@ -144,6 +153,10 @@ def _bounded_psycopg2(driver: Any, limit_s: float) -> Any:
         def execute(self, *args: Any) -> Any:
             with _cut_off_after(self.connection, limit_s, driver):
                 return super().execute(*args)
+
+        def executemany(self, *args: Any) -> Any:
+            with _cut_off_after(self.connection, limit_s, driver):
+                return super().executemany(*args)
 
     class BoundConnection(driver.extensions.connection):  # type: ignore[misc]
         def commit(self) -> None:

@@ -24,6 +24,7 @@ Creator = Callable[[], Any]
 """Makes a connection of ``sqlite3``, or of a driver with the same interface."""
 _HELD = "roleplay_files"
 _OPENED = "roleplay_opened"
+_LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _CIPHERS = ("sqlcipher3.dbapi2", "pysqlcipher3.dbapi2")
 LOST = (
     "the database file {} was replaced or deleted while it was open; what was written last may not be in the file that "
@@ -251,11 +252,26 @@ def _state(path: Path) -> tuple[object, ...]:
 
 
 def _inode(path: str) -> tuple[int, int] | None:
+    found = _stat(path)
+    return found and (found.st_dev, found.st_ino)
+
+
+def _stat(path: str) -> os.stat_result | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - twice in every transaction, and three times as fast
+        return os.stat(path)  # noqa: PTH116 - twice in every transaction, and three times as fast
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+
+
+def _begins_as_a_log(path: str) -> bool:
+    try:
+        log = os.open(path, os.O_RDONLY)
+    except OSError:  # it may be written and not read
+        return True
+    try:
+        return os.read(log, 4) in {b"", *_LOG_MAGIC}
+    finally:
+        os.close(log)
 
 
 class _Held:
@@ -271,6 +287,8 @@ class _Held:
             raise FileLostError(GONE.format(self.path))
         self.frozen = opened.frozen if opened else None
         self.log: tuple[int, int] | None = None
+        self._log_size = 0
+        self._has_pages = False
         self._note_log(driver)
 
     def _note_log(self, driver: Any) -> None:
@@ -286,13 +304,26 @@ class _Held:
             return True
         if self.frozen is not None:
             return _state(Path(self.path)) == self.frozen
-        if _inode(self.path) != self.db:
+        found = _stat(self.path)
+        if found is None or (found.st_dev, found.st_ino) != self.db or (self._has_pages and not found.st_size):
             return False
+        self._has_pages = found.st_size > 0
         if self.log is None:
             if driver is not None:
                 self._note_log(driver)
             return True
-        return _inode(self.log_path) == self.log
+        return self._has_log()
+
+    def _has_log(self) -> bool:
+        """Whether the log is the one that was noted. One that was cut to nothing has no beginning when it grows again;
+        SQLite itself empties it too, and then begins it anew."""
+        found = _stat(self.log_path)
+        if found is None or (found.st_dev, found.st_ino) != self.log:
+            return False
+        if found.st_size == self._log_size:
+            return True
+        self._log_size = found.st_size
+        return _begins_as_a_log(self.log_path)
 
     def agrees(self, other: _Held) -> bool:
         """Whether two connections of one engine have the same files open."""
@@ -393,7 +424,8 @@ class _Watched:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self._connection.invalidated:  # its driver is closed, and what it did has failed
             return
-        if not self._held.is_there(self._connection.connection.driver_connection):
+        held = self._held
+        if not held.is_there(self._connection.connection.driver_connection if held.log is None else None):
             raise self._files.lose(self._connection, self._held) from error
 
 

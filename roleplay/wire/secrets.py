@@ -6,11 +6,12 @@ says is stored, shown and logged, so each secret is replaced by ``***`` before a
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
@@ -29,6 +30,8 @@ _LONG = 8
 # The beginning of a secret that a stream may show before it is known to be one. It tells nothing, and to hold back each
 # single letter would delay what is said.
 _SHOWN = 3
+_LETTERED = 128
+_SHORT, _KNOWN = 80, 256
 _DEPTH = 12
 _ITEMS = 20
 _FIELDS = 200
@@ -36,6 +39,8 @@ _FIELDS = 200
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:-[a-z]+)?")
 _PLAIN = re.compile(rf"[A-Za-z]+(?: [A-Za-z]+)*|{_DATE.pattern}")
 _PARTS = re.compile(r"[^\s;,=\"]+")
+_ESCAPES = re.compile(r"[\\%&]")
+_NAMES = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization"})
 
 
@@ -44,7 +49,8 @@ class Secrets:
 
     ``keys`` are secrets whatever they look like. ``others``, the values of headers and queries, are replaced in errors
     and facts alike; in what the model says, a value that is nothing but words or a date is left, since a story may hold
-    it. Each value is also found as a URL, a JSON text or an HTML page writes it.
+    it. Each value is also found as a URL, a JSON text or an HTML page writes it, and in errors and facts also where
+    single letters are written so, more than once, or where the value is part of a Base64 or hexadecimal text.
 
     ``ways``: all that is looked for in errors, ``spoken``: all that is looked for in what the model says.
 
@@ -56,28 +62,53 @@ class Secrets:
         keys, others = set(keys), set(others)
         self.ways = _written(keys | others, _LEAST)
         self._words = _pattern(self.ways, re.IGNORECASE)
+        self._known: dict[str, str] = {}
+        self._packed = [way for one in keys | others if len(one) >= _LONG for way in _packed(one)]
+        self._values = tuple(one for one in keys | others if len(one) >= _LEAST)
         self.spoken = _written(keys | {one for one in others if not _PLAIN.fullmatch(one)}, _LONG)
         self._speech = _pattern(self.spoken)
         self._longest = max(map(len, self.spoken), default=0)
         firsts = "".join(sorted({re.escape(one[0]) for one in self.spoken}))
         self._first = re.compile(f"[{firsts}]") if firsts else None
 
+    @cached_property
+    def _letters(self) -> re.Pattern[str] | None:
+        return _pattern(self._values, re.IGNORECASE, _lettered)
+
     def in_words(self, text: str) -> str:
         """Give the first ``TEXT_LIMIT`` characters of an error, a fact or a header without the secrets.
 
         The beginning of a secret at the end is hidden too: the text may have been cut there.
         """
+        if self._words is None:
+            return text[:TEXT_LIMIT]
+        if len(text) > _SHORT:
+            return self._without_words(text)
+        found = self._known.get(text)  # of a server, most are the same each time: the model, why it ended
+        if found is None:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            found = self._known[text] = self._without_words(text)
+        return found
+
+    def _without_words(self, text: str) -> str:
+        assert self._words is not None
         was_cut = len(text) > TEXT_LIMIT
         text = text[:TEXT_LIMIT]
-        if self._words is None:
-            return text
-        return self._without_end(self._words.sub(MASK, text), 1 if was_cut else _LONG)
+        text = self._words.sub(MASK, text)
+        for one in self._packed:
+            text = text.replace(one, MASK)
+        if _ESCAPES.search(text) and self._letters is not None:
+            text = self._letters.sub(MASK, text)
+        return self._without_end(text, 1 if was_cut else _LONG)
 
     def in_speech(self, text: str) -> str:
         """Give what the model said without the secrets, also without the long beginning of one at the end."""
         if self._speech is None:
             return text
-        return self._without_end("".join(self.parted(text)), _LONG)
+        if any(one in text for one in self.spoken):
+            text = "".join(self.parted(text))
+        return self._without_end(text, _LONG)
 
     def in_json(self, value: Any, depth: int = _DEPTH) -> Any:
         """Give the JSON of a refusal without the secrets. What is deeper or longer than a refusal is left out."""
@@ -185,6 +216,37 @@ def _written(values: set[str], least: int) -> tuple[str, ...]:
     return tuple(sorted(ways, key=len, reverse=True))
 
 
+def _packed(value: str) -> Iterator[str]:
+    """Give what a Base64 or hexadecimal text shows of a value, wherever in what was packed it stands."""
+    data = value.encode()
+    yield from (data.hex(), data.hex().upper())
+    for before in range(3):
+        held = before + len(data)
+        text = base64.b64encode(bytes(before) + data).decode()
+        core = text[(0, 2, 3)[before] : held * 8 // 6]  # without the letters that others share
+        yield from {core, core.replace("+", "-").replace("/", "_")}
+
+
+def _lettered(value: str) -> str:
+    """Give a pattern for a value whose letters are written in any way that a text or a page can write them.
+
+    Of a long value the first letters tell, and all that follows without a blank is taken for the rest.
+    """
+    rest = r"\S*" if len(value) > _LETTERED else ""
+    first, *others = map(_letter, value[:_LETTERED])
+    return "".join(
+        [f"(?:{first})", *(rf"\\{{0,8}}(?:{one})" for one in others), rest]
+    )  # quotes may be escaped, and again
+
+
+def _letter(one: str) -> str:
+    code = f"{ord(one):02x}"
+    in_url = "".join(f"%(?:25)*{byte:02x}" for byte in one.encode())
+    name = _NAMES.get(one)
+    ways = [re.escape(one), in_url, rf"\\(?:u00|x){code}", f"&(?:amp;)*#(?:0*{ord(one)}|x0*{code});"]
+    return "|".join([*ways, f"&(?:amp;)*{name};"] if name else ways)
+
+
 def _ways(value: str) -> Iterator[str]:
     escaped = json.dumps(value)[1:-1]
     yield value
@@ -195,11 +257,13 @@ def _ways(value: str) -> Iterator[str]:
     yield from (html.escape(value), html.escape(value, quote=False), html.escape(value).replace("&#x27;", "&#39;"))
 
 
-def _pattern(values: tuple[str, ...], flags: int = 0) -> re.Pattern[str] | None:
+def _pattern(
+    values: tuple[str, ...], flags: int = 0, as_pattern: Callable[[str], str] = re.escape
+) -> re.Pattern[str] | None:
     if not values:
         return None
-    short = [re.escape(one) for one in values if len(one) < _LONG]
-    ways = [re.escape(one) for one in values if len(one) >= _LONG]
+    short = [as_pattern(one) for one in values if len(one) < _LONG]
+    ways = [as_pattern(one) for one in values if len(one) >= _LONG]
     if short:
         ways.append(rf"(?<![^\W_])(?:{'|'.join(short)})(?![^\W_])")
     return re.compile("|".join(ways), flags)

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,41 @@ def test_a_database_that_takes_no_writes(postgres: PostgresServer, postgres_url:
         pytest.raises(StoreError, match="takes no writes"),
     ):
         rp.personas.put(Persona("Huang"))
+
+
+@pytest.mark.parametrize("style", ["SQL, DMY", "German", "Postgres, MDY"])
+def test_dates_are_read_however_a_database_writes_them(
+    postgres: PostgresServer, postgres_url: str, scripted: Scripted, shell: str, style: str
+) -> None:
+    alter(postgres, postgres_url, f"datestyle = '{style}'")
+    with Roleplay.open(postgres_url, model=MODEL, chat=scripted("Hello.")) as rp:
+        session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
+        assert session.send("Hi.").created_at.utcoffset() == timedelta(0)
+        assert shell
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("bound", ["lock_timeout", "statement_timeout"])
+def test_a_finish_outlasts_the_servers_own_bounds(
+    postgres: PostgresServer, postgres_url: str, scripted: Scripted, shell: str, bound: str, driver: str
+) -> None:
+    """A lock that is held for longer than the server lets a statement wait costs no reply."""
+    if (shell, driver) == ("asyncio", "psycopg2"):
+        return  # which asyncio does not know
+    alter(postgres, postgres_url, f"{bound} = '200ms'")
+    name = make_url(postgres_url).database
+    lock = psycopg.connect(host=str(postgres.run_dir), port=5432, user="postgres", dbname=name)
+
+    def hold(_messages: object) -> str:
+        lock.execute("SET LOCAL statement_timeout = 0")
+        lock.execute("SELECT FROM roleplay_turns FOR UPDATE")
+        threading.Timer(0.8, lock.rollback).start()
+        return "Hello."
+
+    with Roleplay.open(postgres_url.replace("+psycopg:", f"+{driver}:"), model=MODEL, chat=scripted(hold)) as rp:
+        session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
+        assert session.send("Hi.").status is TurnStatus.COMPLETED
+    lock.close()
 
 
 def test_psycopg2_goes_on_working(postgres_url: str, scripted: Scripted) -> None:

@@ -89,6 +89,18 @@ def switch_link(path: Path) -> None:
     path.symlink_to(other)
 
 
+def empty(path: Path) -> None:
+    """Cut the file to nothing, after what was in its log went into it."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint")
+    os.truncate(path, 0)
+
+
+def empty_log(path: Path) -> None:
+    """Cut the log to nothing."""
+    os.truncate(f"{path}-wal", 0)
+
+
 LOSSES = (delete_log, delete_all, delete_file, move_away, restore, switch_link)
 
 
@@ -113,6 +125,32 @@ def test_no_acknowledgement_is_lost(shell: str, tmp_path: Path, lose: Callable[[
             given.add(f"after {number}")
     assert given <= on_disk(path)
     assert (given != set()) == (lose in {delete_log, restore, switch_link})
+
+
+@pytest.mark.parametrize("lose", [empty, empty_log], ids=lambda one: one.__name__)
+def test_what_was_cut_to_nothing(shell: str, tmp_path: Path, lose: Callable[[Path], None]) -> None:  # noqa: ARG001
+    """Nothing is given back that such a file does not hold."""
+    path = tmp_path / "chats.db"
+    with opened(f"sqlite:///{path}") as rp:
+        session = begun(rp)
+        lose(path)
+        with pytest.raises(StoreError, match="was replaced or deleted while it was open"):
+            session.send("first after")
+        for number in range(3):
+            with pytest.raises(StoreError):
+                session.send(f"after {number}")
+
+
+def test_a_log_that_another_process_empties_is_no_loss(tmp_path: Path) -> None:
+    """As its erasures do."""
+    path = tmp_path / "chats.db"
+    with opened(f"sqlite:///{path}") as rp, opened(f"sqlite:///{path}") as other:
+        session = begun(rp)
+        for number in range(3):
+            assert other.erase(session=begun(other).id).files == "wiped"
+            session.send(f"after {number}")
+            session.turns()
+    assert {f"after {number}" for number in range(3)} <= on_disk(path)
 
 
 @pytest.mark.parametrize("door", ["list", "turns", "put", "erase", "stream"])

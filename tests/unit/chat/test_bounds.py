@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import socket
@@ -148,3 +149,120 @@ def test_a_packed_body_has_a_bound(raw: Servers, shell: str) -> None:
     packed = gzip.compress(bytes(20 * 2**20))
     with pytest.raises(BadReplyError, match="longer than"):
         read_all(shell, at(raw(answer(b"gzip", packed)).url))
+
+
+def chunked(body: bytes) -> bytes:
+    return OK + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(body), body)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("more", [OK + b"Content-Length: 4\r\n\r\nEVIL", b"\r\n", b"HTTP/1.1 500 No\r\n"])
+def test_bytes_behind_an_answer_answer_nothing(raw: Servers, shell: str, more: bytes) -> None:
+    """What a server sends unasked is not taken for the answer to the next request."""
+
+    def talk(there: socket.socket, _request: bytes) -> None:
+        body = b"%d" % len(server.heard)
+        there.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body + more)
+
+    server = raw(talk)
+    assert read_often(shell, at(server.url), 3) == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_an_end_that_drips_is_not_waited_for(raw: Servers, shell: str) -> None:
+    """A reply that is whole is given, however long the server takes for the end of its answer."""
+
+    def talk(there: socket.socket, _request: bytes) -> None:
+        there.sendall(chunked(b"{}") + b"X-Pad: ")
+        while True:
+            there.sendall(b"a")
+            time.sleep(0.02)
+
+    server = raw(talk)
+    began = time.monotonic()
+    assert read_often(shell, at(server.url, timeout_s=20), 2) == [b"{}", b"{}"]
+    assert time.monotonic() - began < 2
+    assert server.accepted == 2
+
+
+def read_often(shell: str, endpoint: Endpoint, number: int) -> list[bytes]:
+    """Read the first piece of several answers in turn, with one transport, and release each."""
+    if shell == "sync":
+        blocking = RequestsTransport()
+        given = []
+        for _ in range(number):
+            answer = blocking.open(endpoint, asked(endpoint))
+            given.append(answer.read())
+            answer.release()
+        blocking.close()
+        return given
+
+    async def go() -> list[bytes]:
+        transport, given = HttpxTransport(), []
+        for _ in range(number):
+            answer = await transport.open(endpoint, asked(endpoint))
+            given.append(await answer.read())
+            await answer.release()
+        await transport.close()
+        return given
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_name_that_is_looked_up_slowly(monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    """The system's own patience for names makes the deadline no later."""
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: time.sleep(3))
+    endpoint = at("http://slow.invalid", timeout_s=0.5, connect_timeout_s=0.4)
+    began = time.monotonic()
+    with pytest.raises(ChatUnavailableError, match=r"did not accept a connection within 0\.4 s"):
+        open_only(shell, endpoint)
+    assert time.monotonic() - began < 2
+
+
+def open_only(shell: str, endpoint: Endpoint) -> None:
+    if shell == "sync":
+        RequestsTransport().open(endpoint, asked(endpoint))
+        return
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(HttpxTransport().open(endpoint, asked(endpoint)))
+    finally:
+        loop.close()  # ``asyncio.run`` would wait for the thread that looks the name up
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_name_of_many_addresses_that_do_not_answer(monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    """All of them share one deadline; one that answers is found behind one that refuses."""
+    deaf = [f"127.0.0.{number}" for number in range(11, 17)]
+    with contextlib.ExitStack() as held:
+        port = 0
+        for address in deaf:
+            server = held.enter_context(socket.create_server((address, port), backlog=0))
+            port = server.getsockname()[1]
+            for _ in range(3):  # what fills its queue
+                waiting = held.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex((address, port))
+        places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in deaf]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: places)
+        endpoint = at(f"http://many.invalid:{port}", timeout_s=1.0, connect_timeout_s=0.8)
+        began = time.monotonic()
+        with pytest.raises(ChatUnavailableError):
+            read_all(shell, endpoint)
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_an_address_that_answers_behind_one_that_does_not(
+    raw: Servers, monkeypatch: pytest.MonkeyPatch, shell: str
+) -> None:
+    """As a machine without a way to the first kind of address has it."""
+    port = int(raw(lambda there, _: there.sendall(OK + b"Content-Length: 2\r\n\r\n{}")).url.rpartition(":")[2])
+    places = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("100::1", port, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.99", port)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: places)
+    assert b"".join(read_all(shell, at(f"http://some.invalid:{port}", connect_timeout_s=1.0))) == b"{}"

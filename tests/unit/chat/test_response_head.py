@@ -69,6 +69,8 @@ HEADS = {
     "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK + JSON + CHUNKED,
     "processing, twice": b"HTTP/1.1 102 Processing\r\n\r\n" * 2 + OK + JSON + CHUNKED,
     "continue and more": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 199 X\r\nWeird\r\n\r\n" + OK + JSON + CHUNKED,
+    "more headers than one library takes": OK + JSON + CHUNKED + b"X-More: y\r\n" * 4000,
+    "more headers before what counts": OK + JSON + b"X-More: y\r\n" * 400 + CHUNKED,
     "switching": b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK + JSON + CHUNKED,
 }
 

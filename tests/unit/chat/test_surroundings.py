@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import certifi
@@ -23,6 +23,7 @@ from roleplay.chat.surroundings import CERTIFICATES, proxy_for, trusted
 from roleplay.chat.sync import RequestsTransport
 from roleplay.testing import Simulator
 from tests.support.http import HEAD, Raw, asked, at
+from tests.support.tls import AUTHORITY, TlsServer, answering, proxying
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 FAR = "https://api.example.com"
@@ -78,6 +79,9 @@ def ask(shell: str, endpoint: Endpoint) -> bytes:
         ({"HTTPS_PROXY": "http://me:hush@a:1"}, FAR, "http://me:hush@a:1"),
         ({"HTTPS_PROXY": "http://[::1]:3128"}, FAR, "http://[::1]:3128"),
         ({"HTTP_PROXY": "http://a:1"}, FAR, None),
+        ({"HTTPS_PROXY": "http://a:1", "NO_PROXY": "api.example.com:443"}, FAR, None),
+        ({"HTTPS_PROXY": "http://a:1", "NO_PROXY": "api.example.com:80"}, FAR, "http://a:1"),
+        ({"HTTPS_PROXY": "http://a:1", "NO_PROXY": "198.51.100.7:443"}, "https://198.51.100.7", None),
         ({"HTTP_PROXY": "http://a:1"}, "http://far.example", "http://a:1"),
         ({"HTTP_PROXY": "http://a:1", "REQUEST_METHOD": "GET"}, "http://far.example", None),
         ({"ALL_PROXY": "http://a:1"}, FAR, "http://a:1"),
@@ -107,7 +111,8 @@ def test_which_proxy(monkeypatch: pytest.MonkeyPatch, named: dict[str, str], url
 UNUSABLE = [
     ({"ALL_PROXY": "socks5://127.0.0.1:1089"}, "ALL_PROXY"),
     ({"all_proxy": "socks://127.0.0.1:1089/"}, "all_proxy"),
-    ({"HTTPS_PROXY": "https://secure:8443"}, "HTTPS_PROXY"),
+    ({"HTTPS_PROXY": "https://secure:port"}, "HTTPS_PROXY"),
+    ({"HTTPS_PROXY": "socks5h://me:hush@secure:8443"}, "HTTPS_PROXY"),
     ({"HTTPS_PROXY": "ftp://a"}, "HTTPS_PROXY"),
     ({"HTTPS_PROXY": "http://a:port"}, "HTTPS_PROXY"),
     ({"HTTPS_PROXY": "http://a:99999"}, "HTTPS_PROXY"),
@@ -212,6 +217,94 @@ def test_a_tunnel_that_drips_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatc
             ask(shell, at(FAR, timeout_s=0.5))
 
 
+@pytest.fixture
+def tls() -> Iterator[Callable[[Callable[[ssl.SSLSocket], None]], TlsServer]]:
+    """Makes servers of TLS."""
+    made: list[TlsServer] = []
+
+    def make(talk: Callable[[ssl.SSLSocket], None]) -> TlsServer:
+        made.append(TlsServer(talk))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+Tls = Callable[[Callable[[ssl.SSLSocket], None]], TlsServer]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_proxy_of_tls_is_gone_through(tls: Tls, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    """To a server of TLS, and to one without, with a password; its certificate is checked."""
+    heard: list[bytes] = []
+    proxy = tls(proxying(tls(answering(b'{"far": 1}')).port, heard))
+    monkeypatch.setenv("ALL_PROXY", f"https://me:hush@127.0.0.1:{proxy.port}")
+    for url in (FAR, "http://api.example.com"):
+        with pytest.raises(ChatUnavailableError, match="or the proxy before it has no certificate"):
+            ask(shell, at(url))
+    monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
+    assert ask(shell, at(FAR)) == b'{"far": 1}'
+    assert heard[0].startswith(b"CONNECT api.example.com:443 HTTP/1.")
+    assert ask(shell, at("http://api.example.com")) == b"{}"
+    assert heard[1].startswith(b"POST http://api.example.com/v1/chat/completions HTTP/1.1\r\n")
+    assert all(b"proxy-authorization: basic" in one.lower() for one in heard)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_server_behind_a_proxy_of_tls_that_drips(tls: Tls, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    """What comes in bits within one piece of TLS makes the deadline no later."""
+
+    def drip(one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            other.sendall(one.recv(65536))  # the beginning of TLS
+            other.sendall(one.recv(65536))
+            while piece := one.recv(100_000):
+                for at_byte in range(len(piece)):
+                    other.sendall(piece[at_byte : at_byte + 1])
+                    time.sleep(0.02)
+
+    proxy = tls(proxying(tls(answering(b"{}" * 5000)).port, [], drip))
+    monkeypatch.setenv("HTTPS_PROXY", f"https://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
+    began = time.monotonic()
+    with pytest.raises(ChatUnavailableError):
+        ask(shell, at(FAR, timeout_s=0.7))
+    assert time.monotonic() - began < 1.7
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_way_through_a_proxy_of_tls_is_used_again_and_cut(
+    tls: Tls, monkeypatch: pytest.MonkeyPatch, shell: str
+) -> None:
+    """As any connection is."""
+    proxy = tls(proxying(tls(answering(b"{}")).port, []))
+    monkeypatch.setenv("HTTPS_PROXY", f"https://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
+    endpoint = at(FAR)
+    if shell == "sync":
+        blocking = RequestsTransport()
+        for _ in range(3):
+            answer = blocking.open(endpoint, asked(endpoint))
+            assert answer.read() == b"{}"
+            answer.release()
+        blocking.open(endpoint, asked(endpoint)).close()
+        blocking.close()
+    else:
+
+        async def go() -> None:
+            transport = HttpxTransport()
+            for _ in range(3):
+                answer = await transport.open(endpoint, asked(endpoint))
+                assert await answer.read() == b"{}"
+                await answer.release()
+            await (await transport.open(endpoint, asked(endpoint))).close()
+            await transport.close()
+
+        asyncio.run(go())
+    assert proxy.accepted == 1
+
+
 @pytest.mark.parametrize("name", CERTIFICATES)
 def test_certificates_that_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     """A file, or a folder of files under their hashes, takes the place of what Python brings; the first that is set
@@ -227,8 +320,17 @@ def test_certificates_that_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv(name, str(tmp_path))
     assert not trusted().get_ca_certs()  # a folder is looked into when a server shows its certificate
     for other in CERTIFICATES[CERTIFICATES.index(name) + 1 :]:
-        monkeypatch.setenv(other, GONE)
-    trusted()
+        monkeypatch.setenv(other, str(tmp_path / "ca.pem"))
+    assert not trusted().get_ca_certs()
+
+
+@pytest.mark.parametrize("name", ["CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_a_file_that_is_gone_is_told_beside_one_that_is_there(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As on a machine that sets several of the variables for all."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
+    monkeypatch.setenv(name, GONE)
+    with pytest.raises(SettingsError, match=name):
+        trusted()
 
 
 def test_importing_loads_no_http() -> None:

@@ -47,7 +47,7 @@ def shown(error: BaseException) -> Iterator[str]:
             continue
         seen.add(id(one))
         todo += [one.__cause__, one.__context__, getattr(one, "orig", None)]
-        yield from (str(one), repr(one))
+        yield from (str(one), repr(one), repr(vars(one)))
         for frame, _line in traceback.walk_tb(one.__traceback__):
             if frame.f_code.co_filename != __file__:
                 yield from (f"{frame.f_code.co_qualname}: {value!r}" for value in frame.f_locals.values())
@@ -78,6 +78,7 @@ def test_no_part_of_a_password_is_shown(name: str, driver: str) -> None:
     "url",
     [
         "postgresql://127.0.0.1:1/db?user=ann&password=S3cretWord",
+        "postgresql://ann@127.0.0.1:1/db?sslpassword=S3cretWord",
         "postgresql+asyncpg://ann:S3cretWord@127.0.0.1:1/db",
         "mysql://ann:S3cretWord@127.0.0.1:1/db",
         "postgresql://ann:S3cretWord@127.0.0.1:tWord/db",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import html
 import json
+import time
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -40,6 +44,47 @@ def test_a_secret_is_found_however_it_is_written(written: str) -> None:
     """As it is, and as URLs, JSON and pages write it."""
     assert SECRETS.in_words(f"Bad key {written}.") == "Bad key ***."
     assert service_words(f"Bad key {written}.", secrets=SECRETS) == "Bad key ***."
+
+
+@pytest.mark.parametrize("key", [KEY, "sk-abcDEF0123456789/+=xyz", "sk-very\\secret'<0123456789>"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda key: "".join(f"\\u{ord(one):04x}" for one in key),
+        lambda key: "".join(f"\\u{ord(one):04X}" if one in "+&\"'/<>" else one for one in key.replace("\\", "\\\\")),
+        lambda key: "".join(f"\\\\x{ord(one):02x}" for one in key),
+        lambda key: json.dumps(json.dumps(json.dumps(key)[1:-1])[1:-1])[1:-1],
+        lambda key: "".join(f"%{ord(one):02X}" for one in key),
+        lambda key: f"%{ord(key[0]):02x}{quote(key[1:])}",
+        lambda key: quote(quote(quote(key, safe=""), safe=""), safe=""),
+        lambda key: quote(key, safe="+&"),
+        lambda key: "".join(f"&#{ord(one)};" for one in key),
+        lambda key: "".join(f"&#x{ord(one):X};" for one in key),
+        lambda key: html.escape(html.escape(html.escape(key))),
+    ],
+)
+def test_a_secret_is_found_whichever_of_its_letters_are_escaped(write: Callable[[str], str], key: str) -> None:
+    """As a text that is no JSON, or was escaped more than once, may show it."""
+    assert Secrets([key]).in_words(f"Bad key {write(key)} here.").replace("\\", "") == "Bad key *** here."
+
+
+@pytest.mark.parametrize("before", [b"", b"u", b"us", b"user:", b"Bearer "])
+@pytest.mark.parametrize("pack", [base64.b64encode, base64.urlsafe_b64encode, binascii.hexlify])
+def test_a_secret_is_found_where_it_was_packed(pack: Callable[[bytes], bytes], before: bytes) -> None:
+    """Wherever it stands in what was packed; the letters that it shares with what is around it stay."""
+    packed = pack(before + KEY.encode() + b"?>?>")
+    said = SECRETS.in_words(f"Bad {packed.decode()} here.")
+    left = "".join(said.removeprefix("Bad ").removesuffix(" here.").split("***"))
+    assert "***" in said
+    assert len(left) <= len(pack(before + b"?>?>")) + 4
+
+
+def test_looking_for_secrets_takes_no_long_time() -> None:
+    """Whatever a server repeats."""
+    for text in ("\\", "\\u0068", "&#104;", "%68", "%25", "&amp;", "hunter2", "h", "&#0", '\\"'):
+        began = time.perf_counter()
+        SECRETS.in_words((text * TEXT_LIMIT)[:TEXT_LIMIT])
+        assert time.perf_counter() - began < 1, text
 
 
 def test_a_cut_leaves_no_part_of_a_secret() -> None:
