@@ -22,6 +22,10 @@ from roleplay.context.pricing import Rates
 
 # How far the first rates may be off, as standard deviations: shares of a count, tokens of a message and of a request.
 _DOUBT = (0.35, 0.35, 4.0, 150.0)
+_TRUST = tuple(1 / doubt**2 for doubt in _DOUBT)
+# Where the upper half of a 4 × 4 matrix, row by row, has each of its places.
+_AT = ((0, 1, 2, 3), (1, 4, 5, 6), (2, 5, 7, 8), (3, 6, 8, 9))
+_TINY = 1e-12
 # What a report may be off by when the rates are right, as a share of the prompt.
 _NOISE = 0.01
 # What is left of a report's weight when the next one comes: about the latest 60 speak.
@@ -148,30 +152,30 @@ def rates_of(fit: Fit, start: Rates) -> Rates:
 @lru_cache(maxsize=256)
 def _fitted(squares: tuple[float, ...], products: tuple[float, ...], start: Rates) -> Rates:
     """Give the rates that fit best within their bounds: what is beyond one stays there, and the others fit the rest."""
-    trust = [1 / doubt**2 for doubt in _DOUBT]
-    least = [_LEAST * one for one in start]
-    most = [*(_MOST * one for one in start[:3]), max(_MOST * start.fixed, _MOST_FIXED)]
     bounded: dict[int, float] = {}
     while True:
-        matrix = [[0.0] * 4 for _ in range(4)]
-        sums = iter(squares)
-        for i in range(4):
-            for j in range(i, 4):
-                matrix[i][j] = matrix[j][i] = next(sums)
-        for i in range(4):
-            matrix[i][i] += trust[i]
-        vector = [products[i] + trust[i] * start[i] for i in range(4)]
+        half, vector = list(squares), list(products)
+        for i, trust in enumerate(_TRUST):
+            half[_AT[i][i]] += trust
+            vector[i] += trust * start[i]
         for place, value in bounded.items():
             for i in range(4):
-                vector[i] -= matrix[i][place] * value
-                matrix[i][place] = matrix[place][i] = 0.0
-            matrix[place][place], vector[place] = 1.0, value
-        solved = _solve(matrix, vector)
-        beyond = {i: min(max(solved[i], least[i]), most[i]) for i in range(4) if i not in bounded}
-        beyond = {i: value for i, value in beyond.items() if value != solved[i]}
+                vector[i] -= half[_AT[i][place]] * value
+                half[_AT[i][place]] = 0.0
+            half[_AT[place][place]], vector[place] = 1.0, value
+        solved = _solve(half, vector)
+        beyond = {
+            i: bound
+            for i, one in enumerate(solved)
+            if i not in bounded and (bound := min(max(one, _LEAST * start[i]), _most(i, start[i]))) != one
+        }
         if not beyond:
-            return Rates(*(bounded.get(i, solved[i]) for i in range(4)))
+            return Rates(*(bounded.get(i, one) for i, one in enumerate(solved)))
         bounded |= beyond
+
+
+def _most(place: int, first: float) -> float:
+    return _MOST * first if place < 3 else max(_MOST * first, _MOST_FIXED)
 
 
 def learn(fit: Fit, start: Rates, observed: Iterable[Observation]) -> Fit:
@@ -325,19 +329,23 @@ def finding_of(fit: Fit) -> str | None:
     return None
 
 
-def _solve(matrix: list[list[float]], vector: list[float]) -> list[float]:
-    """Solve a small positive definite system by elimination, in its place; columns of other sizes do it no harm."""
-    size = len(vector)
-    for i, row in enumerate(matrix):
-        pivot = row[i] = max(row[i], 1e-12)
-        for j in range(i + 1, size):
-            factor = matrix[j][i] / pivot
-            vector[j] -= factor * vector[i]
-            for k in range(i + 1, size):
-                matrix[j][k] -= factor * row[k]
-    for i in range(size - 1, -1, -1):
-        rest = vector[i]
-        for k in range(i + 1, size):
-            rest -= matrix[i][k] * vector[k]
-        vector[i] = rest / matrix[i][i]
-    return vector
+def _solve(half: Sequence[float], vector: Sequence[float]) -> tuple[float, float, float, float]:
+    """Solve a symmetric positive definite system of four by elimination, of which ``half`` is the upper half; columns
+    of other sizes do it no harm. Written out, since it is solved in every turn."""
+    a, b, c, d, e, f, g, h, i, j = half
+    p, q, r, s = vector
+    first = max(a, _TINY)
+    of_b, of_c, of_d = b / first, c / first, d / first
+    e, f, g = e - of_b * b, f - of_b * c, g - of_b * d
+    h, i, j = h - of_c * c, i - of_c * d, j - of_d * d
+    q, r, s = q - of_b * p, r - of_c * p, s - of_d * p
+    second = max(e, _TINY)
+    of_f, of_g = f / second, g / second
+    h, i, j = h - of_f * f, i - of_f * g, j - of_g * g
+    r, s = r - of_f * q, s - of_g * q
+    third = max(h, _TINY)
+    of_i = i / third
+    w = (s - of_i * r) / max(j - of_i * i, _TINY)
+    z = (r - i * w) / third
+    y = (q - f * z - g * w) / second
+    return (p - b * y - c * z - d * w) / first, y, z, w

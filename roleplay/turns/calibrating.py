@@ -35,11 +35,15 @@ WAITING_LIMIT = 1_000
 
 @dataclass(slots=True)
 class Learned:
-    """What is known of the tokens of one model at one host, and what was observed since it was last merged."""
+    """What is known of the tokens of one model at one host, and what was observed since it was last merged.
+
+    ``merged_fit``: what was in the database then, which ``fit`` goes on from.
+    """
 
     counter: Counter
     needs: DialectDemands
     fit: Fit
+    merged_fit: Fit = field(init=False)
     prices: Prices = field(init=False)
     waiting: deque[Observation] = field(default_factory=lambda: deque(maxlen=WAITING_LIMIT))
     put_off: int = 0
@@ -47,6 +51,7 @@ class Learned:
     warned: bool = False
 
     def __post_init__(self) -> None:
+        self.merged_fit = self.fit
         self.take(self.fit)
 
     def take(self, fit: Fit) -> None:
@@ -73,9 +78,17 @@ class Learned:
     def merged(self, fit: Fit) -> None:
         """Let what was merged be in force with what others merged, unless more is known here by now."""
         self.put_off = 0
-        fit = learn(fit, prior(self.needs), list(self.waiting))
-        if fit.observations >= self.fit.observations:
-            self.take(fit)
+        known = learn(fit, prior(self.needs), list(self.waiting))
+        if known.observations >= self.fit.observations:
+            self.merged_fit = fit
+            self.take(known)
+
+    def with_batch(self, batch: Sequence[Observation]) -> Callable[[Fit], Fit]:
+        """Give what learns a batch that was taken, beyond the fit that is stored: where nobody else has merged anything
+        and nothing was observed meanwhile, that is what is known here already."""
+        start, before, fit = prior(self.needs), self.merged_fit, self.fit
+        is_known = fit.observations - before.observations == len(batch)
+        return lambda stored: fit if is_known and stored == before else learn(stored, start, batch)
 
     def observe(self, load: Load, reported: int | None, session_id: str) -> None:
         """Learn from a report (``None``: the request was refused as too long). Threads may do so at once: then one may
@@ -157,7 +170,8 @@ def merges_left(memory: Memory, now: Callable[[], datetime]) -> list[Callable[[C
 
 
 def _merging(of: Subject, known: Learned, batch: list[Observation], at: datetime) -> Callable[[Connection], Fit]:
-    return lambda db: calibrations.merge(db, of, lambda fit: learn(fit, prior(known.needs), batch), at=at)
+    learned = known.with_batch(batch)
+    return lambda db: calibrations.merge(db, of, learned, at=at)
 
 
 def told(of: Subject, fit: Fit) -> Calibration:
