@@ -19,6 +19,7 @@ from roleplay.context.placed import (
     PlacedText,
     Request,
     Source,
+    Spoken,
     at_depth,
     of_request,
     of_revision,
@@ -32,6 +33,7 @@ from roleplay.store import recipes
 from roleplay.store.reports import read_report, report_text
 from roleplay.wire.dialects import demands
 from roleplay.wire.recipes import RECIPE_VERSION
+from tests.support.pages import ROOT
 
 COUNTER = EstimatingCounter()
 NEEDS = demands(Dialect.MINIMAX)
@@ -254,3 +256,17 @@ def test_a_revisions_texts_are_made_once() -> None:
     assert all(mine is other for mine, other in zip(sheet.made, hinted.made, strict=True) if mine)
     priorities = [hinted.texts[number].priority for numbers in hinted.order for number in numbers]
     assert priorities == sorted(priorities, reverse=True)
+
+
+def test_the_page_that_lists_the_sources_is_right() -> None:
+    """The table in the documentation has each source, in order, with the priority that its texts have."""
+    page = (ROOT / "docs/how-a-context-is-built.md").read_text()
+    rows = [row.strip("| ").split(" | ") for row in page.splitlines() if row.startswith("| ") and row.count("|") == 5]
+    listed = {row[0]: row[2] for row in rows[1:] if row[0] != "---"}
+    assert list(listed) == [source.section for source in SOURCES if not isinstance(source, Spoken)]
+    words, now = LANGUAGES["en"], datetime(2026, 5, 1)  # noqa: DTZ001 - never asked for its zone
+    casting = CASTING._replace(user_persona=NOVA)
+    request = Request(casting, COUNTER, words, lambda: now, (), (Fact("Rain."),), {}, "So", "Whisper.", user_first=True)
+    for text in render(casting, COUNTER).for_request(request).texts:
+        said = "0 to 100" if text.section == Section.FACT else f"{text.priority:g}"
+        assert listed[text.section].startswith(said + (", required" if text.required else ""))
