@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -195,7 +195,7 @@ def build(
     if not kept or kept[0].seat != sheet.seat:
         ledger.give_back_what_needs_own_first()
     begin, end = (kept[0].seq, kept[-1].seq) if kept else (0, 0)
-    sent = _arranged(texts[number] for number in sorted(ledger.kept))
+    sent = _arranged([texts[number] for number in sorted(ledger.kept)])
     recipe = Recipe(
         front=tuple([one.piece for one in sent.front]),
         history=Span(begin, end, sheet.seat, runs=_runs(skipped[filled.first :])),
@@ -203,7 +203,7 @@ def build(
         tail=tuple([one.piece for one in sent.behind]),
     )
     ledger.tell_unshared(costs[filled.first :])
-    pieces = [*sent.front, *(one for _, one in sent.among), *sent.behind]
+    pieces = [*sent.front, *[one for _, one in sent.among], *sent.behind]
     known = {one.piece.digest: one.text for one in pieces}
     counter = prices.counter.name
     window_start = begin if filled.first > 0 else inherited.start
@@ -233,7 +233,7 @@ class _Arranged(NamedTuple):
     behind: list[Rendered]
 
 
-def _arranged(texts: Iterable[PlacedText]) -> _Arranged:
+def _arranged(texts: Sequence[PlacedText]) -> _Arranged:
     sent = _Arranged([], [], [])
     for text in texts:
         slot, depth = text.place
@@ -341,6 +341,7 @@ class _Rest(NamedTuple):
         return _Filled(first, choice, chosen=False)
 
 
+_new = tuple.__new__  # a named tuple's own costs three times as much
 _NO_HISTORY = Outcome(required=False, claimed=(0, 0), kept=(0, 0), reason="")
 
 
@@ -367,7 +368,7 @@ class _Ledger:
             tokens = self.costs[number]
             self.left -= tokens
             self.kept.add(number)
-            self._enter(number, Outcome(required=True, claimed=(tokens, 1), kept=(tokens, 1), reason="required"))
+            self._enter(number, _new(Outcome, (True, (tokens, 1), (tokens, 1), "required", 0, ())))
 
     def require_newest(self, costs: Sequence[int]) -> None:
         if costs:
@@ -390,7 +391,7 @@ class _Ledger:
                 self.kept.add(number)
             else:
                 reason = f"needs {tokens} tokens, {self.left} are left"
-            self._enter(number, Outcome(required=False, claimed=(tokens, 1), kept=kept, reason=reason))
+            self._enter(number, _new(Outcome, (False, (tokens, 1), kept, reason, 0, ())))
 
     def take_chosen(self, numbers: Sequence[int], kept: Sequence[int], reason: str, why: tuple[str, ...]) -> None:
         costs = [self.costs[number] for number in numbers]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -151,14 +151,14 @@ class OfRevision(NamedTuple):
     """A source whose texts stay the same until the session's cast or scene changes: they are made once per revision."""
 
     section: str
-    make: Callable[[Casting, Counter], Iterable[PlacedText]]
+    make: Callable[[Casting, Counter], Sequence[PlacedText]]
 
 
 class OfRequest(NamedTuple):
     """A source that makes its texts anew for each request."""
 
     section: str
-    make: Callable[[Request], Iterable[PlacedText]]
+    make: Callable[[Request], Sequence[PlacedText]]
 
 
 class Spoken(NamedTuple):
@@ -170,13 +170,11 @@ class Spoken(NamedTuple):
 Source = OfRevision | OfRequest | Spoken
 
 
-def of_revision(
-    section: str,
-) -> Callable[[Callable[[Casting, Counter], Iterable[PlacedText]]], OfRevision]:
+def of_revision(section: str) -> Callable[[Callable[[Casting, Counter], Sequence[PlacedText]]], OfRevision]:
     """Make a source of a function that needs no more than who plays."""
     return lambda make: OfRevision(section, make)
 
 
-def of_request(section: str) -> Callable[[Callable[[Request], Iterable[PlacedText]]], OfRequest]:
+def of_request(section: str) -> Callable[[Callable[[Request], Sequence[PlacedText]]], OfRequest]:
     """Make a source of a function that needs to know the request."""
     return lambda make: OfRequest(section, make)

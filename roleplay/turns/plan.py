@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cache, partial
+from functools import partial
 
 from roleplay.context.builder import Draft, Rules, build
 from roleplay.context.calibration import predicted
@@ -108,7 +108,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     lines = past.lines
     marks = Marks(force.high_water or MARKS.high, force.low_water or MARKS.low)
     rule = Rule(force.examples or "keep", str(scene.session_id if force.seed is None else force.seed))
-    now = cache(partial(moment, scene, force.time_zone))  # asked once, so that every draft says the same time
+    now = partial(moment, scene, force.time_zone, scene.ports.now())  # so that every draft says the same time
 
     def draw(budget_tokens: int, prices: Prices) -> Draft:
         request = Request(
@@ -197,7 +197,7 @@ def check(scene: Scene, settings: SessionSettings) -> None:
     if settings.language is not None:
         words_of(scene, settings.language)
     if settings.time_zone is not None:
-        moment(scene, settings.time_zone)
+        moment(scene, settings.time_zone, scene.ports.now())
     if settings.model is not None:
         scene.asked_of(settings.model)
 
@@ -210,12 +210,12 @@ def words_of(scene: Scene, language: str) -> Words:
     return words
 
 
-def moment(scene: Scene, time_zone: str | None) -> datetime:
-    """Give the time of day in a time zone. Raises ``InvalidInputError``."""
+def moment(scene: Scene, time_zone: str | None, time: datetime) -> datetime:
+    """Give a time as it is told in a time zone. Raises ``InvalidInputError``."""
     zone = scene.ports.zone(time_zone or UTC_NAME)
     if zone is None:
         raise InvalidInputError("time_zone", f"is {time_zone!r}", allowed="an IANA name such as Asia/Shanghai")
-    return scene.ports.now().astimezone(zone)
+    return time.astimezone(zone)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -21,19 +21,22 @@ Scripted = Callable[..., ScriptedModel]
 
 
 @of_revision("reminder")
-def reminder(casting: Casting, counter: Counter) -> Iterator[PlacedText]:
+def reminder(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
     """The same sentence in every request."""
     said = rendered("reminder", Role.SYSTEM, casting.char, "The river is high.", counter)
-    yield PlacedText((said,), at_depth(2), 60)
+    return [PlacedText((said,), at_depth(2), 60)]
 
 
 @of_request("recall")
-def recall(request: Request) -> Iterator[PlacedText]:
+def recall(request: Request) -> Sequence[PlacedText]:
     """Another text in each request, of which there are several."""
-    for name in ("first", "last"):
-        words = f"{name}: {request.lines[0 if name == 'first' else -1].text}"
-        said = rendered("recall", Role.USER, name, words, request.counter)
-        yield PlacedText((said,), BEHIND, 30, name=name, changes=True)
+    return [text_of(request, name, place) for name, place in (("first", 0), ("last", -1))]
+
+
+def text_of(request: Request, name: str, place: int) -> PlacedText:
+    """A text that says what one of the lines was."""
+    said = rendered("recall", Role.USER, name, f"{name}: {request.lines[place].text}", request.counter)
+    return PlacedText((said,), BEHIND, 30, name=name, changes=True)
 
 
 @pytest.mark.parametrize("dialect", ["minimax", "openai", "strict"])

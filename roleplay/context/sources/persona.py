@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from roleplay.context.counting import Counter
 from roleplay.context.macros import expand
@@ -24,55 +24,56 @@ _NO_TITLE = "…"
 
 
 @of_revision(Section.SYSTEM)
-def system(casting: Casting, counter: Counter) -> Iterator[PlacedText]:
+def system(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
     """The speaker's persona. One of whom only the name is known is described by that name."""
     persona = casting.persona
     sheet = (persona.system_prompt, persona.description, persona.personality, persona.scenario)
-    who = _joined(*sheet) or persona.name
-    for said in _said(Section.SYSTEM, Role.SYSTEM, casting.char, who, casting, counter):
-        yield PlacedText((said,), FRONT, SHEET_PRIORITY, origin="persona")
+    said = _said(Section.SYSTEM, Role.SYSTEM, casting.char, _joined(*sheet) or persona.name, casting, counter)
+    return [PlacedText((one,), FRONT, SHEET_PRIORITY, origin="persona") for one in said]
 
 
 @of_revision(Section.USER_PERSONA)
-def user_persona(casting: Casting, counter: Counter) -> Iterator[PlacedText]:
+def user_persona(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
     """The persona of the human who is spoken to."""
     human = casting.user_persona
     about = _joined(human.description, human.personality) if human else ""
-    for said in _said(Section.USER_PERSONA, Role.USER_SYSTEM, casting.user, about, casting, counter):
-        yield PlacedText((said,), FRONT, SHEET_PRIORITY, origin="persona")
+    said = _said(Section.USER_PERSONA, Role.USER_SYSTEM, casting.user, about, casting, counter)
+    return [PlacedText((one,), FRONT, SHEET_PRIORITY, origin="persona") for one in said]
 
 
 @of_revision(Section.SCENE)
-def scene(casting: Casting, counter: Counter) -> Iterator[PlacedText]:
+def scene(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
     """The label of the conversation, named by its first words: its role needs a name, and a scene has no other."""
     title = _title(expand(casting.scene, char=casting.char, user=casting.user))
-    for said in _said(Section.SCENE, Role.GROUP, title, casting.scene, casting, counter):
-        yield PlacedText((said,), FRONT, SHEET_PRIORITY, origin="session")
+    said = _said(Section.SCENE, Role.GROUP, title, casting.scene, casting, counter)
+    return [PlacedText((one,), FRONT, SHEET_PRIORITY, origin="session") for one in said]
 
 
 @of_revision(Section.EXAMPLES)
-def examples(casting: Casting, counter: Counter) -> Iterator[PlacedText]:
+def examples(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
     """The example dialogues that teach the persona's voice, each whole."""
+    dialogues = []
     for dialogue in casting.persona.examples:
-        lines: list[Rendered] = []
+        said: list[Rendered] = []
         for line in dialogue.lines:
-            lines += _said(Section.EXAMPLES, *_voice(line.speaker, casting), line.text, casting, counter)
-        if lines:
-            yield PlacedText(tuple(lines), FRONT, EXAMPLES_PRIORITY, origin="persona", chosen=True)
+            said += _said(Section.EXAMPLES, *_voice(line.speaker, casting), line.text, casting, counter)
+        if said:
+            dialogues.append(PlacedText(tuple(said), FRONT, EXAMPLES_PRIORITY, origin="persona", chosen=True))
+    return dialogues
 
 
 @of_revision(Section.NOTE)
-def note(casting: Casting, counter: Counter) -> Iterator[PlacedText]:
+def note(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
     """The persona's reminder before the newest line."""
-    for said in _said(Section.NOTE, Role.SYSTEM, casting.char, casting.persona.note, casting, counter):
-        yield PlacedText((said,), at_depth(NOTE_DEPTH), NOTE_PRIORITY, origin="persona")
+    said = _said(Section.NOTE, Role.SYSTEM, casting.char, casting.persona.note, casting, counter)
+    return [PlacedText((one,), at_depth(NOTE_DEPTH), NOTE_PRIORITY, origin="persona") for one in said]
 
 
 @of_revision(Section.POST_HISTORY)
-def post_history(casting: Casting, counter: Counter) -> Iterator[PlacedText]:
+def post_history(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
     """The persona's last instruction, behind the newest line."""
-    for said in _said(Section.POST_HISTORY, Role.SYSTEM, casting.char, casting.persona.post_history, casting, counter):
-        yield PlacedText((said,), BEHIND, POST_HISTORY_PRIORITY, origin="persona")
+    said = _said(Section.POST_HISTORY, Role.SYSTEM, casting.char, casting.persona.post_history, casting, counter)
+    return [PlacedText((one,), BEHIND, POST_HISTORY_PRIORITY, origin="persona") for one in said]
 
 
 def _said(section: str, role: Role, name: str, text: str, casting: Casting, counter: Counter) -> tuple[Rendered, ...]:

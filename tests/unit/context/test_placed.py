@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import datetime
 
 import pytest
@@ -16,6 +16,7 @@ from roleplay.context.placed import (
     BEHIND,
     FRONT,
     Casting,
+    Place,
     PlacedText,
     Request,
     Source,
@@ -48,27 +49,30 @@ FACTS = (Fact("Rain.", name="rain", priority=60), Fact("Rust.", name="rust", pri
 
 
 @of_revision("lore")
-def lore(casting: Casting, counter: Counter) -> Iterator[PlacedText]:
+def lore(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
     """Several texts of one section, each somewhere else."""
-    for name, role, place, priority, changes in (
-        ("ceres", Role.GROUP, FRONT, 70, False),
-        ("tide", Role.USER_SYSTEM, FRONT, 5, True),
-        ("pin", Role.ASSISTANT, at_depth(2), 61, False),
-        ("law", Role.SYSTEM, BEHIND, 100.5, False),
-    ):
+
+    def text(name: str, role: Role, place: Place, priority: float) -> PlacedText:
         said = rendered("lore", role, casting.char, f"Of {name}.", counter)
-        yield PlacedText((said,), place, priority, name=name, changes=changes)
+        return PlacedText((said,), place, priority, name=name, changes=name == "tide")
+
+    return [
+        text("ceres", Role.GROUP, FRONT, 70),
+        text("tide", Role.USER_SYSTEM, FRONT, 5),
+        text("pin", Role.ASSISTANT, at_depth(2), 61),
+        text("law", Role.SYSTEM, BEHIND, 100.5),
+    ]
 
 
 @of_request("recall")
-def recall(request: Request) -> Iterator[PlacedText]:
+def recall(request: Request) -> Sequence[PlacedText]:
     """Messages that go in together, made from the lines of the request."""
     asked = request.lines[-1].text
     pair = [
         rendered("recall", role, "Echo", f"{word} {asked}", request.counter)
         for role, word in ((Role.USER, "Heard"), (Role.ASSISTANT, "Said"))
     ]
-    yield PlacedText(tuple(pair), at_depth(1), 40)
+    return [PlacedText(tuple(pair), at_depth(1), 40)]
 
 
 WITH_BOTH = (*SOURCES, lore, recall)
@@ -211,9 +215,10 @@ def test_texts_of_one_section_and_name_are_one_row() -> None:
     """Their tokens and items add up, and the reason is that of what was left out."""
 
     @of_revision("pins")
-    def pins(casting: Casting, counter: Counter) -> Iterator[PlacedText]:
-        for words in ("Short.", "Long. " * 400, "Shorter."):
-            yield PlacedText((rendered("pins", Role.SYSTEM, casting.char, words, counter),), at_depth(1), 60)
+    def pins(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
+        texts = ("Short.", "Long. " * 400, "Shorter.")
+        said = [rendered("pins", Role.SYSTEM, casting.char, words, counter) for words in texts]
+        return [PlacedText((one,), at_depth(1), 60) for one in said]
 
     row = told(made((*SOURCES, pins), budget=400))["pins"]
     assert (row.claimed_items, row.kept_items, row.required) == (3, 2, False)
