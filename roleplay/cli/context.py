@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping
+from string import ascii_letters
 
 from rich.text import Text
 
@@ -13,7 +15,7 @@ from roleplay.domain.context import ContextReport, SectionReport
 
 _BAR_CHARS = 78
 _FREE = "·"
-# Each section by a letter, so that the bar says the same without colours.
+# Each section by a letter, so that the bar says the same without colours; any other gets one of its name.
 _MARKS = {
     "overhead": ("o", "dim"),
     "system": ("s", "cyan"),
@@ -29,6 +31,7 @@ _MARKS = {
     "hint": ("i", "magenta"),
     "post_history": ("p", "red"),
 }
+_OTHER_STYLE = "white"
 _COLUMNS = ("", "section", "claimed", "kept", "dropped", "items", "not shared", "why")
 
 
@@ -46,8 +49,10 @@ def show_context(name: str, db: str | None, *, turn: str | None, line: str | Non
 def draw(report: ContextReport) -> None:
     """Draw a report: how full the request is, of what, and what was left out and why."""
     show.say(head(report))
-    _say_bar(report)
-    show.table(_COLUMNS, [_overhead(report), *(_row(one) for one in report.sections)])
+    marks = marks_of(report)
+    _say_bar(report, marks)
+    rows = [(marks[_kind(one)][0], *_row(one)) for one in report.sections]
+    show.table(_COLUMNS, [(marks["overhead"][0], *_overhead(report)), *rows])
     for section in report.sections:
         for number, why in enumerate(section.details, start=1):
             show.say(f"{section.section} {number}: {why}", style=show.DIM)
@@ -73,15 +78,31 @@ def head(report: ContextReport) -> str:
     return " · ".join(parts)
 
 
-def _say_bar(report: ContextReport) -> None:
+def marks_of(report: ContextReport) -> dict[str, tuple[str, str]]:
+    """Give the letter and the style of each section: where it has none yet, the first of its name that is free."""
+    marks = dict(_MARKS)
+    for one in report.sections:
+        name = _kind(one)
+        if name not in marks:
+            taken = {mark for mark, _ in marks.values()}
+            letters = filter(str.isalnum, (*name, *name.upper(), *ascii_letters))
+            marks[name] = next((letter for letter in letters if letter not in taken), "?"), _OTHER_STYLE
+    return marks
+
+
+def _kind(one: SectionReport) -> str:
+    return one.section.partition(" ")[0]
+
+
+def _say_bar(report: ContextReport, marks: Mapping[str, tuple[str, str]]) -> None:
     width = min(_BAR_CHARS, shutil.get_terminal_size().columns - 2)
     parts = [("overhead", report.overhead_tokens)]
-    parts += [(one.section.partition(" ")[0], one.kept_tokens) for one in report.sections]
+    parts += [(_kind(one), one.kept_tokens) for one in report.sections]
     bar, sum_tokens, drawn = Text("["), 0, 0
     for name, tokens in parts:
         sum_tokens += tokens
         end = round(width * sum_tokens / max(report.budget_tokens, 1))
-        mark, style = _MARKS.get(name, ("?", ""))
+        mark, style = marks[name]
         bar.append(mark * (end - drawn), style=style)
         drawn = max(drawn, end)
     bar.append(_FREE * (width - drawn) + "]")
@@ -93,12 +114,11 @@ def _say_bar(report: ContextReport) -> None:
 
 def _overhead(report: ContextReport) -> tuple[str, ...]:
     spent = str(report.overhead_tokens)
-    return "o", "overhead", spent, spent, "0", "", "", "what a request costs beside its messages"
+    return "overhead", spent, spent, "0", "", "", "what a request costs beside its messages"
 
 
 def _row(one: SectionReport) -> tuple[str, ...]:
-    mark, _ = _MARKS.get(one.section.partition(" ")[0], ("?", ""))
     items = f"{one.kept_items} of {one.claimed_items}"
     unshared = str(one.unshared_tokens) if one.unshared_tokens else ""
     tokens = (str(one.claimed_tokens), str(one.kept_tokens), str(one.dropped_tokens))
-    return (mark, one.section, *tokens, items, unshared, one.reason)
+    return (one.section, *tokens, items, unshared, one.reason)

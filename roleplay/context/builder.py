@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from roleplay.context.emit import emit
 from roleplay.context.examples import Choice, Rule, choose, read_choice
+from roleplay.context.placed import ClaimOrder, PlacedText, Rendered
 from roleplay.context.pricing import Prices
-from roleplay.context.sheet import Rendered, Sheet
+from roleplay.context.sheet import Sheet
+from roleplay.context.sources import order_of
 from roleplay.context.window import Marks, first_kept, turn_start
 from roleplay.domain.context import (
     ContextMessage,
@@ -17,31 +20,19 @@ from roleplay.domain.context import (
     Insertion,
     Line,
     Recipe,
+    Role,
     Section,
     SectionReport,
     Span,
 )
-from roleplay.domain.settings import REQUIRED
 from roleplay.errors import BudgetError
 
-NOTE_DEPTH = 1
-EXAMPLES_SHARE = 0.5
-EXAMPLES_PRIORITY = 50
+CHOSEN_SHARE = 0.5
 
-
-Label = tuple[Section, str]
-"""What claims: a section, and of facts which one."""
-ORDER = {section: place for place, section in enumerate(Section)}
-
-
-class PlacedFact(NamedTuple):
-    """A fact as it will be sent, with its place and its rank; ``changes``: it says the time."""
-
-    rendered: Rendered
-    name: str
-    depth: int | None
-    priority: int
-    changes: bool = False
+Label = tuple[str, str]
+"""What claims: a section, and which of its texts, where they have names."""
+_HISTORY: Label = (Section.HISTORY, "")
+_NEWEST: Label = (Section.NEWEST, "")
 
 
 class Rules(NamedTuple):
@@ -66,8 +57,8 @@ class Inherited(NamedTuple):
 FIRST = Inherited()
 
 
-class Claimed(NamedTuple):
-    """What became of a section's claim. Tokens and items."""
+class Outcome(NamedTuple):
+    """What became of a claim. Tokens and items."""
 
     required: bool
     claimed: tuple[int, int]
@@ -75,6 +66,17 @@ class Claimed(NamedTuple):
     reason: str
     unshared: int = 0
     details: tuple[str, ...] = ()
+
+    def and_then(self, other: Outcome) -> Outcome:
+        """Give the outcome of two claims under one label."""
+        reasons = dict.fromkeys(one.reason for one in (self, other) if one.kept[1] < one.claimed[1])
+        return Outcome(
+            required=self.required and other.required,
+            claimed=(self.claimed[0] + other.claimed[0], self.claimed[1] + other.claimed[1]),
+            kept=(self.kept[0] + other.kept[0], self.kept[1] + other.kept[1]),
+            reason="; ".join(reasons) or other.reason,
+            details=self.details + other.details,
+        )
 
 
 class Load(NamedTuple):
@@ -98,7 +100,7 @@ class Draft:
     messages: list[ContextMessage]
     recipe: Recipe
     texts: dict[str, str]
-    claims: dict[Label, Claimed]
+    claims: dict[Label, Outcome]
     budget_tokens: int
     prompt_tokens: int
     load: Load
@@ -129,16 +131,16 @@ class Draft:
 
 
 def _in_order(label: Label) -> int:
-    return ORDER[label[0]]
+    return order_of(label[0])
 
 
 def section_name(label: Label) -> str:
     """Give a section's name as reports and errors write it."""
     section, name = label
-    return f"{section.value} {name}" if name else section.value
+    return f"{section} {name}" if name else str(section)
 
 
-def _told(label: Label, claim: Claimed) -> SectionReport:
+def _told(label: Label, claim: Outcome) -> SectionReport:
     return SectionReport(
         section=section_name(label),
         required=claim.required,
@@ -159,8 +161,6 @@ def build(
     *,
     skipped: Sequence[int] = (),
     passed_over: int = 0,
-    facts: Sequence[PlacedFact] = (),
-    opening: Rendered | None = None,
     rules: Rules,
     inherited: Inherited = FIRST,
     prices: Prices,
@@ -168,66 +168,50 @@ def build(
     """Build the context whose newest line is the last of ``lines`` (oldest first, back to where the inherited window
     starts or to where they exceed the budget); there may be none. ``skipped`` says of each how many hidden messages lie
     between it and the path's end (empty: none); after ``passed_over`` of them, if any, nothing older was read.
-    ``opening`` goes in where the first line that is kept is the speaker's own.
 
-    Claim order: the request's fixed cost, system, user persona, scene, opening, newest line and required facts; then
-    the post-history instruction, the note, other facts and example dialogues by priority, the latter whole and in at
-    most half of what is left; then history, newest first, contiguous, whole turns.
+    Claim order: the request's fixed cost; what is required, by priority, with the newest line in its place; the other
+    texts by priority, those among which a policy chooses whole and in at most half of what is left; then history,
+    newest first, contiguous, whole turns.
 
-    Which dialogues are in is decided when an epoch begins: with the first context, when the window moves, when those
-    that were in do not fit any more, or when the persona has others.
+    What is chosen is chosen when an epoch begins: with the first context, when the window moves, when what was in does
+    not fit any more, or when there is something else to choose from.
 
     Raises ``BudgetError`` when what is required does not fit.
     """
-    ledger = _Ledger(rules.budget_tokens, prices)
     # The newest line, or all of the turn that was said last, where nobody asks for the next: turns are kept whole.
     cut = turn_start(lines, len(lines) - 1) if lines else 0
     past, newest = lines[:cut], lines[cut:]
     costs, sizes = prices.lines(lines)
-    for piece in sheet.front:
-        ledger.require((piece.section, ""), ledger.cost(piece))
-    if opening is not None:  # whether it goes in or not, so that the window does not depend on it
-        ledger.require((Section.OPENING, ""), ledger.cost(opening))
-    for cost in costs[cut:]:
-        ledger.require((Section.NEWEST, ""), cost)
-    for piece in sheet.wish:
-        ledger.require((piece.section, ""), ledger.cost(piece))
-    for fact in facts:
-        if fact.priority == REQUIRED:
-            ledger.require((Section.FACT, fact.name), ledger.cost(fact.rendered))
+    texts, order = sheet.texts, sheet.order
+    ledger = _Ledger(rules.budget_tokens, prices, texts)
+    ledger.require(order.before_newest)
+    ledger.require_newest(costs[cut:])
+    ledger.require(order.required)
     ledger.check_required()
-    post = ledger.take((Section.POST_HISTORY, ""), sheet.post_history)
-    note = ledger.take((Section.NOTE, ""), sheet.note)
-    ranked = sorted(facts, key=lambda fact: -fact.priority)
-    told = {fact.name for fact in ranked if fact.priority > EXAMPLES_PRIORITY and ledger.take_fact(fact)}
-    rest = _Rest(sheet, past, costs[:cut], newest, ranked, rules, inherited, passed_over)
+    ledger.take(order.before_chosen)
+    rest = _Rest(sheet, order, past, costs[:cut], newest, rules, inherited, passed_over)
     ledger, filled = rest.fill(ledger)
-    told |= filled.told
-    kept_facts = [fact for fact in facts if fact.name in told]
-    leading = [fact.rendered for fact in kept_facts if fact.depth is None]
-    among = [(fact.depth, fact.rendered) for fact in kept_facts if fact.depth is not None]
-    among += [(NOTE_DEPTH, one) for one in note]
     kept = [*past[filled.first :], *newest]
-    opened = ledger.settle_opening(opening, needed=bool(kept) and kept[0].seat == sheet.seat)
-    front = [*sheet.front[:1], *leading, *sheet.front[1:], *filled.examples, *opened]
+    if not kept or kept[0].seat != sheet.seat:
+        ledger.give_back_what_needs_own_first()
     begin, end = (kept[0].seq, kept[-1].seq) if kept else (0, 0)
+    sent = _arranged([texts[number] for number in sorted(ledger.kept)])
     recipe = Recipe(
-        front=tuple(one.piece for one in front),
+        front=tuple([one.piece for one in sent.front]),
         history=Span(begin, end, sheet.seat, runs=_runs(skipped[filled.first :])),
-        insertions=tuple(Insertion(depth, one.piece) for depth, one in among),
-        tail=tuple(one.piece for one in (*sheet.wish, *post)),
+        insertions=tuple([Insertion(depth, one.piece) for depth, one in sent.among]),
+        tail=tuple([one.piece for one in sent.behind]),
     )
-    pieces = [*front, *(one for _, one in among), *sheet.wish, *post]
-    if among or leading:
-        ledger.tell_unshared(kept_facts, note, costs[filled.first :], front[1:])
-    texts = {one.piece.digest: one.text for one in pieces}
+    ledger.tell_unshared(costs[filled.first :])
+    pieces = [*sent.front, *[one for _, one in sent.among], *sent.behind]
+    known = {one.piece.digest: one.text for one in pieces}
     counter = prices.counter.name
     window_start = begin if filled.first > 0 else inherited.start
     is_short = window_start > 0 or any(one.kept[0] < one.claimed[0] for one in ledger.claims.values())
     return Draft(
-        messages=emit(recipe, texts, kept),
+        messages=emit(recipe, known, kept),
         recipe=recipe,
-        texts=texts,
+        texts=known,
         claims=ledger.claims,
         budget_tokens=rules.budget_tokens,
         prompt_tokens=rules.budget_tokens - ledger.left,
@@ -239,6 +223,25 @@ def build(
         foreign=tuple([line for line in kept if line.counter != counter]),
         room=rules.room if is_short else 0,
     )
+
+
+class _Arranged(NamedTuple):
+    """Messages by where they are sent, those among the history with their depth."""
+
+    front: list[Rendered]
+    among: list[tuple[int, Rendered]]
+    behind: list[Rendered]
+
+
+def _arranged(texts: Sequence[PlacedText]) -> _Arranged:
+    sent = _Arranged([], [], [])
+    for text in texts:
+        slot, depth = text.place
+        if slot == "among":
+            sent.among.extend([(depth, one) for one in text.messages])
+        else:
+            (sent.front if slot == "front" else sent.behind).extend(text.messages)
+    return sent
 
 
 def _runs(skipped: Sequence[int]) -> tuple[int, ...]:
@@ -265,160 +268,145 @@ def _load(pieces: Sequence[Rendered], sizes: Sequence[tuple[float, float]], pric
 
 
 class _Filled(NamedTuple):
-    """What went in behind the sections of higher priority; ``chosen``: dialogues were chosen anew in a conversation
-    that had others."""
+    """What went in behind the texts of higher priority: where history starts, and what was chosen; ``chosen``: anew,
+    in a conversation that had other texts."""
 
-    examples: list[Rendered]
-    told: set[str]
     first: int
     choice: Choice | None
     chosen: bool
 
 
 class _Rest(NamedTuple):
-    """Everything that may have what the sections of higher priority left."""
+    """Everything that may have what the texts of higher priority left."""
 
     sheet: Sheet
+    order: ClaimOrder
     past: Sequence[Line]
     costs: Sequence[int]
     newest: Sequence[Line]
-    ranked: Sequence[PlacedFact]
     rules: Rules
     inherited: Inherited
     passed_over: int
 
     def fill(self, ledger: _Ledger) -> tuple[_Ledger, _Filled]:
-        """Claim for dialogues, facts of lower priority and history; gives the ledger with their claims."""
-        prices = [sum(map(ledger.cost, dialogue)) for dialogue in self.sheet.examples]
+        """Claim for the texts that are chosen, those of lower priority and history; gives the ledger with their
+        claims."""
+        prices = [ledger.costs[number] for number in self.order.chosen]
         if not prices:
-            return ledger, self._with(ledger, _NOTHING, prices, ("", ()))
+            return ledger, self._with(ledger, None, ("", ()))
         before = read_choice(self.inherited.examples, len(prices))
         if before is None or before.digest != self._digest:
             return ledger, self._anew(ledger, prices, 0, moves=before is not None)
         if sum(prices[place] for place in before.kept) > ledger.left:
             return ledger, self._anew(ledger, prices, before.step, moves=True)
         spare = ledger.copy()
-        filled = self._with(ledger, before, prices, self._stayed(before))
+        filled = self._with(ledger, before, self._stayed(before))
         if filled.first == 0:
             return ledger, filled
         return spare, self._anew(spare, prices, before.step + 1, moves=True)
 
     @property
     def _digest(self) -> str:
-        return f"{self.rules.examples.policy}-{self.sheet.examples_digest}"
+        return f"{self.rules.examples.policy}-{self.sheet.choice_digest}"
 
     def _anew(self, ledger: _Ledger, costs: Sequence[int], step: int, *, moves: bool) -> _Filled:
+        texts = [ledger.texts[number] for number in self.order.chosen]
         kept, why = choose(
             self.rules.examples,
             costs,
-            share := int(ledger.left * EXAMPLES_SHARE),
+            share := int(ledger.left * CHOSEN_SHARE),
             step=step,
             epoch=self.newest[-1].seq if self.newest else 0,
-            texts=["\n".join(line.text for line in dialogue) for dialogue in self.sheet.examples],
+            texts=["\n".join(one.text for one in text.messages) for text in texts],
             newest=self.newest[-1].text if self.newest else "",
         )
         reason = f"{self.rules.examples.policy}: dialogues go in whole; together they may have {share} tokens"
         choice = Choice(kept, step, self._digest)
-        return self._with(ledger, choice, costs, (reason, why), moves=moves)._replace(chosen=self.inherited.begun)
+        return self._with(ledger, choice, (reason, why), moves=moves)._replace(chosen=self.inherited.begun)
 
     def _stayed(self, choice: Choice) -> tuple[str, tuple[str, ...]]:
-        why = (f"{'in' if place in choice.kept else 'out'} since the window moved" for place in self._places)
+        places = range(len(self.order.chosen))
+        why = (f"{'in' if place in choice.kept else 'out'} since the window moved" for place in places)
         return f"{self.rules.examples.policy}: dialogues stay until the window moves", tuple(why)
 
-    @property
-    def _places(self) -> range:
-        return range(len(self.sheet.examples))
-
     def _with(
-        self,
-        ledger: _Ledger,
-        choice: Choice,
-        costs: Sequence[int],
-        why: tuple[str, tuple[str, ...]],
-        *,
-        moves: bool = False,
+        self, ledger: _Ledger, choice: Choice | None, why: tuple[str, tuple[str, ...]], *, moves: bool = False
     ) -> _Filled:
-        if costs:
-            ledger.take_dialogues(choice.kept, costs, *why)
-        low = (fact for fact in self.ranked if fact.priority <= EXAMPLES_PRIORITY)
-        told = {fact.name for fact in low if ledger.take_fact(fact)}
+        if choice is not None:
+            ledger.take_chosen(self.order.chosen, choice.kept, *why)
+        ledger.take(self.order.last)
         first = ledger.take_history(self.past, self.costs, self.rules.marks, moves=moves)
         if self.passed_over:
             ledger.tell_passed_over(self.passed_over)
-        examples = [line for place in choice.kept for line in self.sheet.examples[place]]
-        return _Filled(examples, told, first, choice if costs else None, chosen=False)
+        return _Filled(first, choice, chosen=False)
 
 
-_NOTHING = Choice((), 0, "")
-_NO_HISTORY = Claimed(required=False, claimed=(0, 0), kept=(0, 0), reason="")
+_new = tuple.__new__  # a named tuple's own costs three times as much
+_NO_HISTORY = Outcome(required=False, claimed=(0, 0), kept=(0, 0), reason="")
 
 
 class _Ledger:
-    """The budget while it is being claimed, and what became of each claim."""
+    """The budget while it is being claimed, what became of each claim, and which of the texts are in. Texts are meant
+    by their number in the list of them."""
 
-    def __init__(self, budget_tokens: int, prices: Prices) -> None:
+    def __init__(self, budget_tokens: int, prices: Prices, texts: Sequence[PlacedText]) -> None:
         self.budget = budget_tokens
         self.prices = prices
         self.left = budget_tokens - prices.fixed
-        self.claims: dict[Label, Claimed] = {}
+        self.texts = texts
+        self.costs = [sum([prices.message(one.size, one.piece.name) for one in text.messages]) for text in texts]
+        self.kept: set[int] = set()
+        self.claims: dict[Label, Outcome] = {}
 
     def copy(self) -> _Ledger:
-        other = _Ledger(self.budget, self.prices)
-        other.left, other.claims = self.left, dict(self.claims)
+        other = copy(self)
+        other.kept, other.claims = set(self.kept), dict(self.claims)
         return other
 
-    def cost(self, piece: Rendered) -> int:
-        return self.prices.message(piece.size, piece.piece.name)
+    def require(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            tokens = self.costs[number]
+            self.left -= tokens
+            self.kept.add(number)
+            self._enter(number, _new(Outcome, (True, (tokens, 1), (tokens, 1), "required", 0, ())))
 
-    def require(self, label: Label, tokens: int) -> None:
-        self.left -= tokens
-        before = self.claims.get(label)
-        whole = (tokens, 1) if before is None else (before.claimed[0] + tokens, before.claimed[1] + 1)
-        self.claims[label] = Claimed(required=True, claimed=whole, kept=whole, reason="required")
-
-    def settle_opening(self, opening: Rendered | None, *, needed: bool) -> tuple[Rendered, ...]:
-        """Give the opening where it is needed, and what was claimed for it back where not."""
-        if opening is None or needed:
-            return () if opening is None else (opening,)
-        label = (Section.OPENING, "")
-        claim = self.claims[label]
-        self.left += claim.kept[0]
-        reason = "not needed: the first message is a user's"
-        self.claims[label] = claim._replace(required=False, kept=(0, 0), reason=reason)
-        return ()
+    def require_newest(self, costs: Sequence[int]) -> None:
+        if costs:
+            whole = (sum(costs), len(costs))
+            self.left -= whole[0]
+            self.claims[_NEWEST] = Outcome(required=True, claimed=whole, kept=whole, reason="required")
 
     def check_required(self) -> None:
         if self.left < 0:
             needed = {section_name(label): one.claimed[0] for label, one in self.claims.items()}
             raise BudgetError({"overhead": self.prices.fixed} | needed, self.budget)
 
-    def take(self, label: Label, piece: Rendered | None) -> tuple[Rendered, ...]:
-        if piece is None:
-            return ()
-        tokens = self.cost(piece)
-        fits = tokens <= self.left
-        kept = tokens if fits else 0
-        self.left -= kept
-        reason = "fits" if fits else f"needs {tokens} tokens, {self.left} are left"
-        self.claims[label] = Claimed(required=False, claimed=(tokens, 1), kept=(kept, int(fits)), reason=reason)
-        return (piece,) if fits else ()
+    def take(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            tokens = self.costs[number]
+            kept, reason = (0, 0), "fits"
+            if tokens <= self.left:
+                kept = tokens, 1
+                self.left -= tokens
+                self.kept.add(number)
+            else:
+                reason = f"needs {tokens} tokens, {self.left} are left"
+            self._enter(number, _new(Outcome, (False, (tokens, 1), kept, reason, 0, ())))
 
-    def take_fact(self, fact: PlacedFact) -> bool:
-        """Whether a fact is in; a required one was claimed before."""
-        required = fact.priority == REQUIRED
-        return required or bool(self.take((Section.FACT, fact.name), fact.rendered))
-
-    def take_dialogues(self, places: Sequence[int], costs: Sequence[int], reason: str, why: tuple[str, ...]) -> None:
-        spent = sum(costs[place] for place in places)
+    def take_chosen(self, numbers: Sequence[int], kept: Sequence[int], reason: str, why: tuple[str, ...]) -> None:
+        costs = [self.costs[number] for number in numbers]
+        spent = sum(costs[place] for place in kept)
         self.left -= spent
-        everything = len(places) == len(costs)
-        self.claims[Section.EXAMPLES, ""] = Claimed(
+        self.kept.update(numbers[place] for place in kept)
+        everything = len(kept) == len(numbers)
+        outcome = Outcome(
             required=False,
             claimed=(sum(costs), len(costs)),
-            kept=(spent, len(places)),
+            kept=(spent, len(kept)),
             reason="fits" if everything else reason,
             details=() if everything else why,
         )
+        self._enter(numbers[0], outcome)
 
     def take_history(self, past: Sequence[Line], costs: Sequence[int], marks: Marks, *, moves: bool) -> int:
         if not past:
@@ -427,30 +415,60 @@ class _Ledger:
         kept = sum(costs[first:])
         reason = "fits" if first == 0 else f"{self.left} tokens were left; older turns make room in chunks"
         self.left -= kept
-        self.claims[Section.HISTORY, ""] = Claimed(
+        self.claims[_HISTORY] = Outcome(
             required=False, claimed=(sum(costs), len(past)), kept=(kept, len(past) - first), reason=reason
         )
         return first
 
     def tell_passed_over(self, messages: int) -> None:
         """Note that there is history behind hidden messages which was not read."""
-        known = self.claims.get((Section.HISTORY, ""), _NO_HISTORY)
+        known = self.claims.get(_HISTORY, _NO_HISTORY)
         why = f"{messages:,} hidden messages were passed over, what is older was not read"
         reason = f"{known.reason}; {why}" if known.reason else why
-        self.claims[Section.HISTORY, ""] = known._replace(reason=reason)
+        self.claims[_HISTORY] = known._replace(reason=reason)
 
-    def tell_unshared(
-        self, facts: Sequence[PlacedFact], note: Sequence[Rendered], costs: Sequence[int], front: Sequence[Rendered]
-    ) -> None:
-        """Note what it costs in a prompt cache that a text stands among the newest lines, or says the time in front."""
-        for label, depth, tokens in [
-            *(((Section.FACT, fact.name), fact.depth, self.cost(fact.rendered)) for fact in facts),
-            *(((Section.NOTE, ""), NOTE_DEPTH, self.cost(one)) for one in note),
-        ]:
-            if depth is not None:
-                behind = sum(costs[max(len(costs) - depth, 0) :])
-                self.claims[label] = self.claims[label]._replace(unshared=tokens + behind)
-        for fact in facts:
-            if fact.depth is None and fact.changes:
-                behind = sum(map(self.cost, front)) + sum(costs)
-                self.claims[Section.FACT, fact.name] = self.claims[Section.FACT, fact.name]._replace(unshared=behind)
+    def give_back_what_needs_own_first(self) -> None:
+        """Leave out the texts that are for a history which begins with the speaker's own line."""
+        for number in [number for number in self.kept if self.texts[number].if_own_first]:
+            self.kept.remove(number)
+            self.left += self.costs[number]
+            label = self._label(number)
+            tokens, items = self.claims[label].kept
+            self.claims[label] = self.claims[label]._replace(
+                required=False,
+                kept=(tokens - self.costs[number], items - 1),
+                reason="not needed: the first message is a user's",
+            )
+
+    def tell_unshared(self, costs: Sequence[int]) -> None:
+        """Note what it costs in a prompt cache that a text stands among the newest lines, or changes in front."""
+        for number in self.kept:
+            text = self.texts[number]
+            slot, depth = text.place
+            if slot == "among":
+                behind = self.costs[number] + sum(costs[max(len(costs) - depth, 0) :])
+            elif slot == "front" and text.changes:
+                behind = self._front_from(number) + sum(costs)
+            else:
+                continue
+            label = self._label(number)
+            told = self.claims[label]
+            self.claims[label] = told._replace(unshared=max(told.unshared, behind))
+
+    def _front_from(self, changed: int) -> int:
+        """Count what the front has from a text on, as it is sent: all that is ``system`` is one message, of which
+        only the first text counts as shared."""
+        front = [number for number in sorted(self.kept) if self.texts[number].place.slot == "front"]
+        systems = [number for number in front if self.texts[number].messages[0].piece.role == Role.SYSTEM]
+        sent = [*systems, *(number for number in front if number not in systems)]
+        start = sent.index(changed)
+        return sum(self.costs[number] for number in sent[min(start, 1) if changed in systems else start :])
+
+    def _enter(self, number: int, outcome: Outcome) -> None:
+        label = self._label(number)
+        before = self.claims.get(label)
+        self.claims[label] = outcome if before is None else before.and_then(outcome)
+
+    def _label(self, number: int) -> Label:
+        text = self.texts[number]
+        return text.messages[0].section, text.name

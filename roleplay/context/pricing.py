@@ -84,7 +84,8 @@ class Prices:
 
     def message(self, size: Size, name: str) -> int:
         """Give what a message costs, to the nearest token."""
-        return int(self.rates.narrow * size.narrow + self.rates.wide * size.wide + self.beside(name)[0] + 0.5)
+        beside, _ = self._beside.get(name) or self.beside(name)
+        return int(self.rates.narrow * size.narrow + self.rates.wide * size.wide + beside + 0.5)
 
     def lines(self, lines: Sequence[Line]) -> tuple[list[int], list[tuple[float, float]]]:
         """Give what lines of history cost, each, and their sizes with the names that they are said under, as pairs."""

@@ -22,7 +22,7 @@ class Role(StrEnum):
 
 
 class Section(StrEnum):
-    """The named pieces of a context, in order of emission."""
+    """The sections that the engine has. A section is any name: a source may bring one of its own."""
 
     SYSTEM = "system"
     FACT = "fact"

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from roleplay.context.builder import ORDER, Draft, section_name
-from roleplay.domain.context import ContextReport, Section, SectionReport
+from roleplay.context.builder import Draft, section_name
+from roleplay.context.sources import order_of
+from roleplay.domain.context import ContextReport, SectionReport
 from roleplay.store.stored import reads
 
 
@@ -47,7 +48,7 @@ def read_report(stored: str) -> ContextReport:
 
 
 def _place(one: SectionReport) -> int:
-    return ORDER[Section(one.section.partition(" ")[0])]
+    return order_of(one.section.partition(" ")[0])
 
 
 def _section(row: Sequence[Any]) -> SectionReport:

@@ -8,17 +8,15 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
-from roleplay.context.builder import Draft, PlacedFact, Rules, build
+from roleplay.context.builder import Draft, Rules, build
 from roleplay.context.calibration import predicted
-from roleplay.context.counting import Counter
 from roleplay.context.examples import Rule
 from roleplay.context.languages import Words, language_of
-from roleplay.context.macros import expand, expand_moment
+from roleplay.context.placed import Request
 from roleplay.context.pricing import Prices, prior
-from roleplay.context.sheet import Rendered, Sheet, Wanted, rendered
 from roleplay.context.window import MARKS, Marks
-from roleplay.domain.context import Role, Section
 from roleplay.domain.conversation import TurnKind, TurnStatus
 from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
@@ -28,7 +26,7 @@ from roleplay.store.entries import Claim, NewCall, NewTurn
 from roleplay.turns.calibrating import Learned, learned, subject
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
-from roleplay.turns.layers import InForce, Told, in_force, of_turn
+from roleplay.turns.layers import Told, in_force, of_turn
 from roleplay.turns.limits import budget_of, cap_in_force, fitting, window_room
 from roleplay.turns.scene import Rehearsed, Scene
 from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
@@ -108,20 +106,28 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     if ground.line is not None:
         past = past.then(ground.line)
     lines = past.lines
-    unasked = not lines or lines[-1].seat == sheet.seat
     marks = Marks(force.high_water or MARKS.high, force.low_water or MARKS.low)
     rule = Rule(force.examples or "keep", str(scene.session_id if force.seed is None else force.seed))
-    asked_for = sheet.with_wish(Wanted(unasked, ground.so_far, wish.hint), words, counter)
-    facts = _placed(scene, force, sheet)
+    now = partial(moment, scene, force.time_zone, scene.ports.now())  # so that every draft says the same time
 
     def draw(budget_tokens: int, prices: Prices) -> Draft:
+        request = Request(
+            casting=sheet.casting,
+            counter=counter,
+            words=words,
+            now=now,
+            lines=lines,
+            facts=force.facts,
+            origins=force.origins,
+            so_far=ground.so_far,
+            hint=wish.hint,
+            user_first=prices.user_first,
+        )
         return build(
-            asked_for,
+            sheet.for_request(request),
             lines,
             skipped=past.skipped,
             passed_over=past.passed_over,
-            facts=facts,
-            opening=_opening(sheet, words, counter) if prices.user_first else None,
             rules=Rules(budget_tokens, marks, rule, limit.room if budget_tokens == budget else 0),
             inherited=inherited,
             prices=prices,
@@ -191,7 +197,7 @@ def check(scene: Scene, settings: SessionSettings) -> None:
     if settings.language is not None:
         words_of(scene, settings.language)
     if settings.time_zone is not None:
-        moment(scene, settings.time_zone)
+        moment(scene, settings.time_zone, scene.ports.now())
     if settings.model is not None:
         scene.asked_of(settings.model)
 
@@ -204,30 +210,12 @@ def words_of(scene: Scene, language: str) -> Words:
     return words
 
 
-def moment(scene: Scene, time_zone: str | None) -> datetime:
-    """Give the time of day in a time zone. Raises ``InvalidInputError``."""
+def moment(scene: Scene, time_zone: str | None, time: datetime) -> datetime:
+    """Give a time as it is told in a time zone. Raises ``InvalidInputError``."""
     zone = scene.ports.zone(time_zone or UTC_NAME)
     if zone is None:
         raise InvalidInputError("time_zone", f"is {time_zone!r}", allowed="an IANA name such as Asia/Shanghai")
-    return scene.ports.now().astimezone(zone)
-
-
-def _placed(scene: Scene, force: InForce, sheet: Sheet) -> list[PlacedFact]:
-    if not force.facts:
-        return []
-    now = moment(scene, force.time_zone)
-    placed = []
-    for fact in force.facts:
-        said = expand(fact.text, char=sheet.char, user=sheet.user)
-        text = expand_moment(said, now)
-        one = rendered(Section.FACT, Role.SYSTEM, fact.name, text.strip(), scene.counter)
-        placed.append(PlacedFact(one, fact.name, fact.depth, fact.priority, changes=text != said))
-    return placed
-
-
-def _opening(sheet: Sheet, words: Words, counter: Counter) -> Rendered:
-    """The user's line before a history that begins with the model's."""
-    return rendered(Section.OPENING, Role.USER, sheet.user, words.opening, counter)
+    return time.astimezone(zone)
 
 
 @dataclass(frozen=True, slots=True)

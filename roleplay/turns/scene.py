@@ -8,7 +8,8 @@ from typing import Any
 
 from roleplay.context.counting import Counter
 from roleplay.context.languages import Words, language_of
-from roleplay.context.sheet import Casting, Sheet, render
+from roleplay.context.placed import Casting
+from roleplay.context.sheet import Sheet, render
 from roleplay.domain.context import Line
 from roleplay.domain.endpoint import PROFILES, Endpoint, Form
 from roleplay.domain.guards import Guard

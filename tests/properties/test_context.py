@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -16,11 +17,13 @@ from roleplay.context.builder import Draft, Inherited, build
 from roleplay.context.calibration import predicted
 from roleplay.context.emit import emit
 from roleplay.context.examples import Rule
+from roleplay.context.languages import LANGUAGES
 from roleplay.context.macros import expand
+from roleplay.context.placed import Casting, Rendered, Request
 from roleplay.context.pricing import Prices, Rates
-from roleplay.context.sheet import Casting, Rendered, Sheet, render, rendered
+from roleplay.context.sheet import Sheet, render
 from roleplay.context.window import Marks
-from roleplay.domain.context import DialectDemands, Line, Section
+from roleplay.domain.context import DialectDemands, Line
 from roleplay.store import recipes
 from roleplay.store.reports import read_report, report_text
 from roleplay.testing.simulator.messages import MessageRules
@@ -29,6 +32,7 @@ from roleplay.testing.simulator.rules import Rules, read_json, read_request
 from roleplay.wire.dialects import demands
 from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
 from roleplay.wire.request import parameters
+from tests.support.sheets import parts
 
 SEAT = 1
 
@@ -115,16 +119,18 @@ def made(
     sheet: Sheet, lines: list[Line], budget: int, counter: Counter, needs: DialectDemands, start: int = 0
 ) -> Draft:
     """Build, where what is required fits; where it does not, the error says so and the example is given up."""
-    opening = opening_of(sheet, counter) if needs.user_first else None
+    words = LANGUAGES["en"]._replace(opening=OPENING)
+    asked = Request(sheet.casting, counter, words, datetime.now, lines, user_first=needs.user_first)
+    sheet = sheet.for_request(asked)
     required = (
         needs.fixed_tokens
-        + sum(piece_cost(piece, counter, needs) for piece in (*sheet.front, *([opening] if opening else [])))
+        + sum(piece_cost(piece, counter, needs) for piece in parts(sheet).front)
         + line_cost(lines[-1], counter, needs)
     )
 
     def draft() -> Draft:
         rules, prices = builder.Rules(budget), Prices(counter, needs)
-        return build(sheet, lines, opening=opening, rules=rules, inherited=Inherited(start), prices=prices)
+        return build(sheet, lines, rules=rules, inherited=Inherited(start), prices=prices)
 
     if required > budget:
         with pytest.raises(BudgetError) as failure:
@@ -132,11 +138,6 @@ def made(
         assert (failure.value.needed_tokens, failure.value.budget_tokens) == (required, budget)
     assume(required <= budget)
     return draft()
-
-
-def opening_of(sheet: Sheet, counter: Counter) -> Rendered:
-    """The line that a history which begins with the model's must follow."""
-    return rendered(Section.OPENING, Role.USER, sheet.user, OPENING, counter)
 
 
 BUDGETS = st.integers(1, 4000)
@@ -153,7 +154,7 @@ def test_budget_order_and_history(
     draft = made(sheet, lines, budget, counter, needs)
     spent = cost(draft.messages, counter, needs)
     assert spent == draft.report.prompt_tokens <= budget
-    front = [ContextMessage(Role(piece.piece.role), piece.piece.name, piece.text) for piece in sheet.front]
+    front = [ContextMessage(Role(piece.piece.role), piece.piece.name, piece.text) for piece in parts(sheet).front]
     assert draft.messages[: len(front)] == front
     history = [one for one in draft.messages if one.role in {Role.USER, Role.ASSISTANT} and one.text != OPENING]
     kept = lines[len(lines) - len(history) :]
@@ -170,7 +171,7 @@ def test_budget_order_and_history(
     assert all(one.kept_tokens == one.claimed_tokens for one in whole.values() if one.required)
     assert spent == needs.fixed_tokens + sum(one.kept_tokens for one in whole.values())
     examples = [one for one in draft.messages if one.role in {Role.SAMPLE_USER, Role.SAMPLE_AI}]
-    for dialogue in sheet.examples:  # each goes in whole, in its order, or not at all
+    for dialogue in parts(sheet).examples:  # each goes in whole, in its order, or not at all
         wanted = [ContextMessage(Role(piece.piece.role), piece.piece.name, piece.text) for piece in dialogue]
         if examples[: len(wanted)] == wanted:
             del examples[: len(wanted)]
@@ -236,7 +237,7 @@ def test_the_window_stays_and_then_jumps(casting: Casting, sizes: list[int], bud
         reply = Line(2 * turn, turn, SEAT, "Nova", "x" * size, size)
         start = draft.window_start
         path += [human, reply]
-        volatile = [one.text for one in (sheet.note, sheet.post_history) if one]
+        volatile = [one.text for one in parts(sheet)[2:] if one]
         last = [] if volatile else draft.messages
 
 

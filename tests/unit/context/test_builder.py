@@ -7,8 +7,9 @@ import pytest
 from roleplay import BudgetError, Dialect, EstimatingCounter, Persona, Role
 from roleplay.context.builder import Draft, Inherited, Rules, build
 from roleplay.context.emit import emit
+from roleplay.context.placed import Casting
 from roleplay.context.pricing import Prices
-from roleplay.context.sheet import Casting, Sheet, render
+from roleplay.context.sheet import Sheet, render
 from roleplay.domain.context import Insertion, Line, Piece, Recipe, Span, digest
 from roleplay.store import recipes
 from roleplay.wire.dialects import demands

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from roleplay import Dialect, EstimatingCounter, Persona, Role
+from roleplay import Counter, Dialect, EstimatingCounter, Persona, Role
+from roleplay.context import sheet as sheets
 from roleplay.context.macros import expand
+from roleplay.context.placed import Casting, Rendered
 from roleplay.context.pricing import Prices
-from roleplay.context.sheet import Casting, Rendered, render
 from roleplay.domain.context import Section
 from roleplay.wire.dialects import demands
+from tests.support.sheets import Parts, parts
 
 COUNTER = EstimatingCounter()
 NEEDS = demands(Dialect.MINIMAX)
@@ -18,6 +20,11 @@ NEEDS = demands(Dialect.MINIMAX)
 def cast(persona: Persona, *, user: Persona | None = None, called: str = "Traveler", scene: str = "") -> Casting:
     """A persona in seat 1, played to a human."""
     return Casting(seat=1, char=persona.called, persona=persona, user=called, user_persona=user, scene=scene)
+
+
+def render(casting: Casting, counter: Counter) -> Parts:
+    """A sheet by its parts."""
+    return parts(sheets.render(casting, counter))
 
 
 def told(pieces: tuple[Rendered, ...]) -> list[tuple[str, str, str]]:

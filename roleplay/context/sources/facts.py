@@ -1,0 +1,29 @@
+"""The caller's own texts: the facts of all layers of settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from roleplay.context.macros import expand, expand_moment
+from roleplay.context.placed import FRONT, PlacedText, Request, at_depth, of_request, rendered
+from roleplay.domain.context import Role, Section
+from roleplay.domain.settings import Fact
+
+
+@of_request(Section.FACT)
+def facts(request: Request) -> Sequence[PlacedText]:
+    """Each fact at its depth or in front, with the time of day where it asks for it."""
+    return [_placed(fact, request) for fact in request.facts]
+
+
+def _placed(fact: Fact, request: Request) -> PlacedText:
+    said = expand(fact.text, char=request.casting.char, user=request.casting.user)
+    text = expand_moment(said, request.now())
+    return PlacedText(
+        (rendered(Section.FACT, Role.SYSTEM, fact.name, text.strip(), request.counter),),
+        FRONT if fact.depth is None else at_depth(fact.depth),
+        fact.priority,
+        name=fact.name,
+        changes=text != said,
+        origin=request.origins.get(f"fact {fact.name}", ""),
+    )
