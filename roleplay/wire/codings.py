@@ -27,7 +27,9 @@ def coding_of(headers: Mapping[str, str]) -> str | None:
     Raises:
         BadReplyError: it is packed in another way, or more than once.
     """
-    said = headers.get("content-encoding", "")
+    said = headers.get("content-encoding")
+    if not said:
+        return None
     named = [name for part in said.lower().split(",") if (name := part.strip()) not in {"", "identity"}]
     if not named:
         return None

@@ -16,7 +16,7 @@ _WORD_LIMIT = 200
 _TOKENS_LIMIT = 10**9
 _FLAGS = ("input_sensitive", "output_sensitive")
 _CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
-_FLAG_NUMBERS = ("input_sensitive_type", "output_sensitive_type", "output_sensitive_int")
+_TOLD = (*_FLAGS, "input_sensitive_type", "output_sensitive_type", "output_sensitive_int")
 
 
 @dataclass(slots=True)
@@ -109,8 +109,10 @@ def _first(*values: object) -> int | None:
 
 def _flagged(known: Sensitivity, event: Mapping[str, Any]) -> Sensitivity:
     changes: dict[str, Any] = {}
-    for name in (*_FLAGS, *_FLAG_NUMBERS):
+    for name in _TOLD:
         value = event.get(name)
+        if value is None:
+            continue
         fits = isinstance(value, bool) if name in _FLAGS else count(value) is not None
         before = getattr(known, name)
         if fits and value != before and (value or before is None):
