@@ -148,7 +148,7 @@ def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
             ordinal=1,
             speaker=found.speaker,
             revision=stand.revision,
-            state_seq=found.left_seq,
+            states=found.left,
             status=TurnStatus.COMPLETED.value,
             human_seq=found.human_seq,
             reply_seq=message.seq,
