@@ -70,7 +70,7 @@ class NewVerdict(NamedTuple):
 
 class NewTurn(NamedTuple):
     """A turn to write; ``reply_seq`` is given out with it, its message comes when there is text. ``states``: which turn
-    wrote each seat's path state last."""
+    wrote each seat's path state last; ``draws``: what was drawn by chance."""
 
     seq: int
     id: str
@@ -91,6 +91,7 @@ class NewTurn(NamedTuple):
     metadata_json: str | None = None
     attempt: int = 1
     moves_head: bool = True
+    draws: str | None = None
 
     def ended(
         self,
@@ -135,10 +136,12 @@ class Uttered:
 
 
 class Handed(NamedTuple):
-    """What a turn hands on: which turn wrote each seat's path state last, and the rows that it writes itself."""
+    """What a turn hands on: which turn wrote each seat's path state last, the rows that it writes itself, and to its
+    variants what it drew by chance."""
 
     states: str | None
     rows: Mapping[int, str]
+    draws: str | None
 
 
 class NewCall(NamedTuple):

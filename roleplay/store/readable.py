@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Boolean, Column, Connection, Float, Integer, Table, bindparam, select, text
 
+from roleplay.context.draws import read_draws
 from roleplay.domain.context import digest
 from roleplay.domain.conversation import PlayedBy, TurnKind, TurnStatus
 from roleplay.domain.endpoint import Dialect
@@ -77,6 +78,7 @@ _MORE: dict[str, Callable[[str], Any]] = {
     "settings": lambda stored: SessionSettings(**_json(dict)(stored)),
     "state": read_state,
     "states": read_map,
+    "draws": read_draws,
     "fit": read_fit,
     "report": read_report,
     "kind": _one_of(TurnKind),

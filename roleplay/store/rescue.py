@@ -117,6 +117,7 @@ def _told(where: Any) -> Select[Any]:
             _own.c.state,
             _shared.c.state.label("shared"),
             _t.states.label("left"),
+            _t.draws,
             _tip.c.seq.label("tip_seq"),
             _tip.c.human_ordinal.label("tip_humans"),
             _tip.c.model_ordinal.label("tip_models"),
@@ -155,7 +156,7 @@ class Holder:
 class Told:
     """A stored turn as another variant or attempt needs it: its place, its human line, its reply, what its parent
     handed on (``states``, and of them its speaker's ``state`` and what is ``shared``), what it handed on itself
-    (``left``), and its parent's last message."""
+    (``left``), what it drew by chance, and its parent's last message."""
 
     id: str
     seq: int
@@ -183,6 +184,7 @@ class Told:
     state: str | None
     shared: str | None
     left: str | None
+    draws: str | None
     tip_seq: int | None
     tip_humans: int | None
     tip_models: int | None

@@ -67,7 +67,7 @@ for _name, _into in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert
     _PUT_STATE[_name] = _put.on_conflict_do_update(
         index_elements=["session_id", "seq", "seat"], set_={"state": _put.excluded.state}
     )
-_STAND_ON_STATES = update(table(TurnRow)).where(HELD).values(states=bindparam("new_states"))
+_HANDS_ON = update(table(TurnRow)).where(HELD).values(states=bindparam("new_states"), draws=bindparam("new_draws"))
 _INSERT_PIECES = {
     "sqlite": sqlite.insert(table(PieceRow)).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(table(PieceRow)).on_conflict_do_nothing(),
@@ -87,6 +87,7 @@ _AGAIN = {
         from_head=bindparam("new_head"),
         moves_head=bindparam("new_moves"),
         states=bindparam("new_states"),
+        draws=bindparam("new_draws"),
         revision=bindparam("new_revision"),
         lease_owner=bindparam("new_owner"),
         lease_until=until,
@@ -251,6 +252,7 @@ def _claim_again(connection: Connection, tenant: str, session_id: str, new: Clai
             "new_moves": turn.moves_head,
             "new_owner": turn.lease_owner,
             "new_states": turn.states,
+            "new_draws": turn.draws,
             "new_revision": turn.revision,
         }
         | _until(connection, now, new.lease),
@@ -301,8 +303,8 @@ def next_attempt(
     _add_pieces(connection, hold.tenant, hold.session_id, pieces)
     if handed is not None:
         _hand_on(connection, hold.tenant, hold.session_id, hold.turn_seq, handed.rows)
-        now_held = hold._replace(attempt=call.attempt).where()
-        connection.execute(_STAND_ON_STATES, now_held | {"new_states": handed.states})
+        new = {"new_states": handed.states, "new_draws": handed.draws}
+        connection.execute(_HANDS_ON, hold._replace(attempt=call.attempt).where() | new)
     add_call(connection, hold.tenant, hold.session_id, call, at)
     return True
 

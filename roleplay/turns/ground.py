@@ -32,7 +32,8 @@ class Ground:
     (``None``: it is stored already, or there is none), ``before`` the message before it. ``seat`` is the speaker's,
     ``state`` what the path hands on for it, ``shared`` for all, ``states`` which turn wrote each seat's state last.
     ``again`` is the stored turn that gets another attempt (``None``: the reply is a turn of its own),
-    ``so_far`` the text of its reply that this attempt goes on from (empty: the attempt begins anew).
+    ``so_far`` the text of its reply that this attempt goes on from (empty: the attempt begins anew). ``draws`` is what
+    was drawn by chance for a reply to the same line before, by this turn or by the variant that it stands beside.
     """
 
     stand: sessions.Stand
@@ -46,6 +47,7 @@ class Ground:
     shared: SeatState | None
     ordinals: tuple[int, int]
     revision: int
+    draws: str | None = None
     again: rescue.Told | None = None
     so_far: str = ""
     verdicts: tuple[entries.NewVerdict, ...] = ()
@@ -136,6 +138,7 @@ def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: st
         shared=read_state(told.shared),
         ordinals=told.ordinals,
         revision=stand.revision,
+        draws=told.draws,
         again=told if again else None,
         so_far=so_far,
     )

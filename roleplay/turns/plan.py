@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from roleplay.context.builder import Draft, PlacedFact, Rules, build
 from roleplay.context.calibration import predicted
 from roleplay.context.counting import Counter
+from roleplay.context.draws import Draws, read_draws
 from roleplay.context.examples import Rule
 from roleplay.context.languages import Words, language_of
 from roleplay.context.macros import expand, expand_moment
@@ -25,6 +26,7 @@ from roleplay.errors import BudgetError, InvalidInputError
 from roleplay.store import history, recipes, reports
 from roleplay.store.entries import Claim, NewCall, NewTurn
 from roleplay.store.path_states import SeatState, map_with
+from roleplay.store.stored import reads
 from roleplay.turns.calibrating import Learned, learned, subject
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
@@ -45,7 +47,7 @@ class Plan:
     force as JSON.
 
     ``others``: who is asked, in this order, when ``endpoint`` is unavailable. ``redraw`` builds the same context
-    within another budget, at other prices.
+    within another budget, at other prices. ``draws``: what all of these contexts drew by chance.
     """
 
     ground: Ground
@@ -61,6 +63,7 @@ class Plan:
     settings: Told
     budget_tokens: int
     redraw: Callable[[int, Prices], Draft]
+    draws: Draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,8 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     lines = past.lines
     unasked = not lines or lines[-1].seat == sheet.seat
     marks = Marks(force.high_water or MARKS.high, force.low_water or MARKS.low)
-    rule = Rule(force.examples or "keep", str(scene.session_id if force.seed is None else force.seed))
+    draws = _draws(scene, ground, force)
+    rule = Rule(force.examples or "keep", draws=draws, subject=str(sheet.seat))
     asked_for = sheet.with_wish(Wanted(unasked, ground.so_far, wish.hint), words, counter)
     facts = _placed(scene, force, sheet)
 
@@ -154,7 +158,14 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         settings,
         budget,
         draw,
+        draws,
     )
+
+
+@reads("what a turn drew by chance")
+def _draws(scene: Scene, ground: Ground, force: InForce) -> Draws:
+    seed = scene.session_id if force.seed is None else force.seed
+    return Draws(str(seed), read_draws(ground.draws))
 
 
 def _within(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens: Learned) -> Draft:
@@ -274,6 +285,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         metadata_json=terms.metadata_json,
         attempt=attempt,
         moves_head=terms.moves_head,
+        draws=made.draws.written(),
     )
     return Claim(
         version=stand.version,

@@ -354,7 +354,8 @@ class Reply:
 
     def _handed(self) -> Handed:
         rows = state_rows(self.plan)
-        return Handed(map_with(self.plan.ground.states, rows, self.claim.turn.seq), rows)
+        states = map_with(self.plan.ground.states, rows, self.claim.turn.seq)
+        return Handed(states, rows, self.plan.draws.written())
 
     def _hold_on(self, spare_s: float = 0.0, more_s: float = 0.0) -> Steps[None]:
         """Where so much time passed that the lease may not last for the call and ``spare_s`` seconds, begin it anew,

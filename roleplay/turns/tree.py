@@ -152,6 +152,7 @@ def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
             status=TurnStatus.COMPLETED.value,
             human_seq=found.human_seq,
             reply_seq=message.seq,
+            draws=found.draws,
         )
         sessions.give_out(*now.place, last_seq=message.seq, last_turn=turn.seq)
         store.add_turn(*now.place, turn, now.at)
