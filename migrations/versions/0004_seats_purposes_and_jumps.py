@@ -187,7 +187,9 @@ def _joined(texts: dict[int, str | None]) -> str:
             return str(text)  # the doctor tells of it, as before
         if told:
             state = [told.get(name, 0 if name == "window_start" else "") for name in _STATE]
-            joined[str(seat)] = state if state[-1] else state[:-1]
+            while not state[-1]:
+                state.pop()
+            joined[str(seat)] = state
     return _written(joined)
 
 
