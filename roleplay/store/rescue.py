@@ -14,8 +14,9 @@ from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store.entries import CallEnding, Hold, NewMessage
 from roleplay.store.path_states import SHARED, handed_on
+from roleplay.store.sessions import FIRST_MODEL
 from roleplay.store.stored import as_text, reads
-from roleplay.store.tables import MessageRow, ModelCallRow, PathStateRow, TurnRow, UtcDateTime, table
+from roleplay.store.tables import MessageRow, ModelCallRow, ParticipantRow, PathStateRow, TurnRow, UtcDateTime, table
 from roleplay.store.turns import END_TURN, HELD, LIVE, OURS, add_message, end_call
 
 _t = table(TurnRow).c
@@ -25,6 +26,9 @@ _parent = table(TurnRow).alias("parent")
 _tip = table(MessageRow).alias("tip")
 _own = table(PathStateRow).alias("own_state")
 _shared = table(PathStateRow).alias("shared_state")
+_speaker = table(ParticipantRow).alias("speaker")
+#: Who answers a turn's line: who spoke it, where that is the model's seat, as it is for a variant of a reply.
+_answering = func.coalesce(_speaker.c.seat, FIRST_MODEL)
 _human = table(MessageRow).alias("human")
 _reply = table(MessageRow).alias("reply")
 
@@ -99,6 +103,7 @@ def _told(where: Any) -> Select[Any]:
             _t.revision,
             _t.round,
             _t.speaker,
+            _answering.label("answering"),
             _t.parent_turn,
             _t.from_head,
             _t.human_seq,
@@ -126,7 +131,11 @@ def _told(where: Any) -> Select[Any]:
         .outerjoin(_reply, _beside(_reply) & (_reply.c.seq == _t.reply_seq))
         .outerjoin(_parent, _beside(_parent) & (_parent.c.seq == _t.parent_turn))
         .outerjoin(_tip, _beside(_tip) & (_tip.c.seq == func.coalesce(_parent.c.reply_seq, _parent.c.human_seq)))
-        .outerjoin(_own, handed_on(_own, _parent, _t.speaker))
+        .outerjoin(
+            _speaker,
+            _beside(_speaker) & (_speaker.c.seat == _t.speaker) & (_speaker.c.played_by == literal_column("'model'")),
+        )
+        .outerjoin(_own, handed_on(_own, _parent, _answering))
         .outerjoin(_shared, handed_on(_shared, _parent, literal_column(str(SHARED), Integer)))
         .where(_t.tenant == bindparam("tenant"), _t.session_id == bindparam("session"), where)
     )
@@ -154,9 +163,9 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A stored turn as another variant or attempt needs it: its place, its human line, its reply, what its parent
-    handed on (``states``, and of them its speaker's ``state`` and what is ``shared``), what it handed on itself
-    (``left``), what it drew by chance, and its parent's last message."""
+    """A stored turn as another variant or attempt needs it: its place, its human line, its reply, the seat that gives
+    another one (``answering``), what its parent handed on (``states``, and of them that seat's ``state`` and what is
+    ``shared``), what it handed on itself (``left``), what it drew by chance, and its parent's last message."""
 
     id: str
     seq: int
@@ -166,6 +175,7 @@ class Told:
     revision: int
     round: int
     speaker: int
+    answering: int
     parent_turn: int | None
     from_head: int | None
     human_seq: int | None

@@ -63,7 +63,7 @@ _INSERT_SEAT_REVISION = insert(table(ParticipantRevisionRow))
 
 _HERE = (_s.tenant == bindparam("tenant")) & (_s.id == bindparam("session"))
 #: Whose turn it is where nobody is named: the first seat that the model plays.
-_first_model = (
+FIRST_MODEL = (
     select(func.min(_p.seat))
     .where(
         _p.tenant == bindparam("tenant"),
@@ -95,7 +95,7 @@ _STAND = Prepared(
     .outerjoin(
         _speaker,
         (_speaker.c.session_id == _s.id)
-        & (_speaker.c.seat == func.coalesce(bindparam("seat", type_=Integer), _first_model))
+        & (_speaker.c.seat == func.coalesce(bindparam("seat", type_=Integer), FIRST_MODEL))
         & (_speaker.c.tenant == _s.tenant),
     )
     .outerjoin(_own, handed_on(_own, _turn, _speaker.c.seat))

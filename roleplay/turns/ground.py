@@ -132,7 +132,7 @@ def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: st
         human=None,
         before=before,
         parent_turn=told.parent_turn,
-        seat=told.speaker,
+        seat=told.answering,
         states=told.states,
         state=read_state(told.state),
         shared=read_state(told.shared),

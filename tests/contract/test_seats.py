@@ -189,6 +189,10 @@ def test_who_answered_answers_again(table: Table) -> None:
     assert [table.maps()[seq] for seq in (2, 3, 4)] == [{ANNA: 1, BERT: 2}, {ANNA: 1, BERT: 3}, {ANNA: 1, BERT: 2}]
     assert table.session.send("Who speaks where nobody is named?").reply.name == "Anna"  # type: ignore[union-attr]
     assert table.session.add("I say so.", speaker="model").reply.name == "Anna"  # type: ignore[union-attr]
+    asked = table.session.add("And a line of a human's?")
+    with table.session.regenerate(asked.id) as other:
+        list(other)
+    assert other.turn.reply.name == "Anna"  # type: ignore[union-attr]
     assert table.stand().seat == ANNA
 
 
