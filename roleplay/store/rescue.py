@@ -26,9 +26,20 @@ _parent = table(TurnRow).alias("parent")
 _tip = table(MessageRow).alias("tip")
 _own = table(PathStateRow).alias("own_state")
 _shared = table(PathStateRow).alias("shared_state")
-_speaker = table(ParticipantRow).alias("speaker")
+_p = table(ParticipantRow).c
 #: Who answers a turn's line: who spoke it, where that is the model's seat, as it is for a variant of a reply.
-_answering = func.coalesce(_speaker.c.seat, FIRST_MODEL)
+_answering = func.coalesce(
+    select(_p.seat)
+    .where(
+        _p.tenant == bindparam("tenant"),
+        _p.session_id == bindparam("session"),
+        _p.seat == _t.speaker,
+        _p.played_by == literal_column("'model'"),
+    )
+    .correlate(table(TurnRow))
+    .scalar_subquery(),
+    FIRST_MODEL,
+)
 _human = table(MessageRow).alias("human")
 _reply = table(MessageRow).alias("reply")
 
@@ -131,10 +142,6 @@ def _told(where: Any) -> Select[Any]:
         .outerjoin(_reply, _beside(_reply) & (_reply.c.seq == _t.reply_seq))
         .outerjoin(_parent, _beside(_parent) & (_parent.c.seq == _t.parent_turn))
         .outerjoin(_tip, _beside(_tip) & (_tip.c.seq == func.coalesce(_parent.c.reply_seq, _parent.c.human_seq)))
-        .outerjoin(
-            _speaker,
-            _beside(_speaker) & (_speaker.c.seat == _t.speaker) & (_speaker.c.played_by == literal_column("'model'")),
-        )
         .outerjoin(_own, handed_on(_own, _parent, _answering))
         .outerjoin(_shared, handed_on(_shared, _parent, literal_column(str(SHARED), Integer)))
         .where(_t.tenant == bindparam("tenant"), _t.session_id == bindparam("session"), where)

@@ -54,7 +54,6 @@ _m = table(MessageRow).c
 _own = table(PathStateRow).alias("own_state")
 _shared = table(PathStateRow).alias("shared_state")
 _p = table(ParticipantRow).c
-_speaker = table(ParticipantRow).alias("speaker")
 
 _INSERT = insert(table(SessionRow))
 _INSERT_REVISION = insert(table(SessionRevisionRow))
@@ -72,6 +71,8 @@ FIRST_MODEL = (
     )
     .scalar_subquery()
 )
+# No join, after which PostgreSQL might look for all states of the seat.
+_seat = func.coalesce(bindparam("seat", type_=Integer), FIRST_MODEL)
 _STAND = Prepared(
     select(
         _s.version,
@@ -83,7 +84,7 @@ _STAND = Prepared(
         _m.depth,
         _m.human_ordinal,
         _m.model_ordinal,
-        _speaker.c.seat,
+        _seat.label("seat_asked"),
         _turn.c.states,
         _own.c.state,
         _shared.c.state.label("shared"),
@@ -92,13 +93,7 @@ _STAND = Prepared(
     .select_from(table(SessionRow))
     .outerjoin(table(MessageRow), (_m.session_id == _s.id) & (_m.seq == _s.head_seq) & (_m.tenant == _s.tenant))
     .outerjoin(_turn, (_turn.c.session_id == _s.id) & (_turn.c.seq == _m.turn_seq) & (_turn.c.tenant == _s.tenant))
-    .outerjoin(
-        _speaker,
-        (_speaker.c.session_id == _s.id)
-        & (_speaker.c.seat == func.coalesce(bindparam("seat", type_=Integer), FIRST_MODEL))
-        & (_speaker.c.tenant == _s.tenant),
-    )
-    .outerjoin(_own, handed_on(_own, _turn, _speaker.c.seat))
+    .outerjoin(_own, handed_on(_own, _turn, _seat))
     .outerjoin(_shared, handed_on(_shared, _turn, literal_column(str(SHARED), Integer)))
     .outerjoin(
         _live,
