@@ -353,7 +353,7 @@ def _broken_links() -> int:
     if not _is_sqlite():
         return 0
     bind = op.get_bind()
-    if bind.exec_driver_sql("PRAGMA foreign_keys").scalar():
+    if int(bind.exec_driver_sql("PRAGMA foreign_keys").scalar_one()):  # a text where SQLCipher answers
         raise RuntimeError("this revision needs PRAGMA foreign_keys = OFF, set before its transaction begins")
     tables = ("path_states", "turns", "messages", "model_calls", "verdicts")
     return sum(len(bind.exec_driver_sql(f"PRAGMA foreign_key_check(roleplay_{one})").all()) for one in tables)

@@ -325,8 +325,11 @@ def state_rows(made: Plan) -> dict[int, str]:
     anyway."""
     draft = made.draft
     _, front_digest = recipes.front_of(draft.recipe.front)
-    state = SeatState(draft.window_start, front_digest, made.settings.digest, draft.examples).fitting()
-    return {} if state == made.ground.state else {made.speaker.seat: state.written()}
+    before = made.ground.state
+    state = SeatState(draft.window_start, front_digest, made.settings.digest, draft.examples)
+    if state == before or (state := state.fitting()) == before:
+        return {}
+    return {made.speaker.seat: state.written()}
 
 
 def shrunk(made: Plan, room: int | None = None) -> Plan:
