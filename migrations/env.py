@@ -48,7 +48,7 @@ def _run() -> None:
         raise SystemExit("say which database: alembic -x url=sqlite:///scratch.db ...")
     database = Database.open(url)
     try:
-        database.write(_migrate)
+        database.migrate(_migrate)
     finally:
         database.close()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter as Bag
 from collections.abc import Sequence
 from math import log
 from typing import NamedTuple
 
+from roleplay.context.draws import EXAMPLES, Draws
 from roleplay.domain.settings import ExamplePolicy
 
 FADE_STEPS = 4
@@ -17,10 +17,13 @@ _TERM = re.compile(f"{_EAST.pattern}|(?:(?!{_EAST.pattern})[^\\W\\d_]){{4,}}")
 
 
 class Rule(NamedTuple):
-    """How dialogues are chosen: the policy, and what its draws are made from."""
+    """How dialogues are chosen: the policy, and what its draws are made from: a seed, or the draws of a turn, which are
+    kept, for the dialogues of a ``subject``."""
 
     policy: ExamplePolicy = "keep"
     seed: str = ""
+    draws: Draws | None = None
+    subject: str = ""
 
 
 class Choice(NamedTuple):
@@ -61,8 +64,8 @@ def choose(
     each is in or out.
 
     ``keep`` takes them in the persona's order, ``relevant`` those first that share most words with ``newest``,
-    ``random`` in an order drawn from the seed and the epoch. ``fade`` is ``keep`` with a quarter less of the share at
-    each step.
+    ``random`` in an order that is drawn for the answer to the message ``epoch``. ``fade`` is ``keep`` with a quarter
+    less of the share at each step.
     """
     room = share * max(FADE_STEPS - step, 0) // FADE_STEPS if rule.policy == "fade" else share
     order, why = list(range(len(costs))), [""] * len(costs)
@@ -71,7 +74,7 @@ def choose(
         order.sort(key=lambda place: -scores[place])
         why = [f", relevance {score:.2f}" for score in scores]
     elif rule.policy == "random":
-        order.sort(key=lambda place: _drawn(rule.seed, epoch, place))
+        order = (rule.draws or Draws(rule.seed)).order(EXAMPLES, rule.subject, len(costs), answered=epoch)
         why = [f", drawn as number {order.index(place) + 1}" for place in range(len(costs))]
     elif step and rule.policy == "fade":
         why = [f", faded by {min(step, FADE_STEPS)} of {FADE_STEPS} steps"] * len(costs)
@@ -103,7 +106,3 @@ def _terms(text: str) -> Bag[str]:
     parts = [part.casefold() for part in _TERM.findall(text)]
     pairs = [a + b if _EAST.match(b) else a for a, b in zip(parts, [*parts[1:], ""], strict=False) if _EAST.match(a)]
     return Bag([part for part in parts if not _EAST.match(part)] + pairs)
-
-
-def _drawn(seed: str, epoch: int, place: int) -> bytes:
-    return hashlib.blake2b(f"{seed}\x1f{epoch}\x1f{place}".encode(), digest_size=8).digest()

@@ -172,15 +172,6 @@ CHECKS = (
         """),
     ),
     Check(
-        LOST_STATE,
-        "a turn whose path state is not there; its path begins one anew once it is mended",
-        text("""
-        SELECT t.session_id, t.seq, 1 = 1 FROM roleplay_turns t LEFT JOIN roleplay_path_states p
-        ON p.session_id = t.session_id AND p.seq = t.state_seq AND p.tenant = t.tenant
-        WHERE t.tenant = :tenant AND t.state_seq IS NOT NULL AND p.seq IS NULL
-        """),
-    ),
-    Check(
         LOST_REVISION,
         "a session whose revision is not there; it goes on from the last one that is",
         text("""

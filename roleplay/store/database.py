@@ -111,6 +111,11 @@ class Database:
         """
         return self._again(work, "BEGIN IMMEDIATE", patient=patient)
 
+    def migrate(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` as ``write`` does, while SQLite follows no foreign key: a table is rebuilt there by dropping it,
+        which would delete the rows that refer to it. ``work`` checks them before it ends. Raises ``StoreError``."""
+        return self._again(work, "BEGIN IMMEDIATE", patient=False, linked=False)
+
     def wipe(self) -> Files | None:
         """Leave no byte of deleted rows in SQLite's files, and say what became of them; elsewhere ``None``.
 
@@ -137,13 +142,13 @@ class Database:
             driver: Any = connection.connection.driver_connection
             _patiently(driver.execute, "PRAGMA journal_mode = WAL")
 
-    def _again(self, work: Callable[[Connection], T], begin: str, *, patient: bool) -> T:
+    def _again(self, work: Callable[[Connection], T], begin: str, *, patient: bool, linked: bool = True) -> T:
         patience = Patience(lost_too=patient)
         while True:
             if not self._places.enter(patience.for_connection_s):
                 raise too_many()
             try:
-                return self._run(work, begin)
+                return self._run(work, begin) if linked else self._run_unlinked(work, begin)
             except StoreError as error:
                 pause_s = patience.pause_after(error, time.monotonic())
             finally:
@@ -152,29 +157,44 @@ class Database:
 
     def _run(self, work: Callable[[Connection], T], begin: str) -> T:
         with OurErrors(), self.engine.connect() as connection, self._files.watched(connection):
+            return self._in_transaction(connection, work, begin)
+
+    def _run_unlinked(self, work: Callable[[Connection], T], begin: str) -> T:
+        with OurErrors(), self.engine.connect() as connection, self._files.watched(connection):
+            if self.dialect != "sqlite":
+                return self._in_transaction(connection, work, begin)
             driver: Any = connection.connection.driver_connection
-            if self.dialect != "sqlite" or prepared.is_watched(connection):
-                connection.begin()
+            driver.execute("PRAGMA foreign_keys = OFF")  # which a transaction would ignore
             try:
-                if self.dialect == "sqlite":
-                    _patiently(driver.execute, begin)
-                result = work(connection)
-            except BaseException:
-                if self.dialect == "sqlite":  # SQLAlchemy may know of no transaction, and a pool may leave it open
-                    try:
-                        driver.rollback()
-                    except driver_errors():  # after Ctrl-C in a statement SQLAlchemy has closed the connection
-                        connection.invalidate()
-                raise
-            try:
-                if connection.in_transaction():
-                    connection.commit()
-                else:  # nothing went through SQLAlchemy, which knows of no transaction then
-                    driver.commit()
-            except BaseException:
-                connection.invalidate()  # else it would go back to the pool with its transaction open
-                raise
-            return result
+                return self._in_transaction(connection, work, begin)
+            finally:
+                if not connection.invalidated:
+                    driver.execute("PRAGMA foreign_keys = ON")
+
+    def _in_transaction(self, connection: Connection, work: Callable[[Connection], T], begin: str) -> T:
+        driver: Any = connection.connection.driver_connection
+        if self.dialect != "sqlite" or prepared.is_watched(connection):
+            connection.begin()
+        try:
+            if self.dialect == "sqlite":
+                _patiently(driver.execute, begin)
+            result = work(connection)
+        except BaseException:
+            if self.dialect == "sqlite":  # SQLAlchemy may know of no transaction, and a pool may leave it open
+                try:
+                    driver.rollback()
+                except driver_errors():  # after Ctrl-C in a statement SQLAlchemy has closed the connection
+                    connection.invalidate()
+            raise
+        try:
+            if connection.in_transaction():
+                connection.commit()
+            else:  # nothing went through SQLAlchemy, which knows of no transaction then
+                driver.commit()
+        except BaseException:
+            connection.invalidate()  # else it would go back to the pool with its transaction open
+            raise
+        return result
 
 
 def too_many() -> StoreError:

@@ -35,7 +35,8 @@ from roleplay.store.checks import (
     Finding,
     no_session,
 )
-from roleplay.store.readable import epochs_of, states_of_lost_texts, unreadable
+from roleplay.store.path_states import SHARED, SeatState, read_map, read_state, write_map
+from roleplay.store.readable import lost_states, names_texts, unreadable
 from roleplay.store.tables import table
 
 #: With statistics of when a table was small, PostgreSQL may read all of it for each row of another.
@@ -78,19 +79,30 @@ SELECT coalesce(t.reply_seq, t.human_seq) FROM roleplay_turns t
 WHERE t.tenant = :tenant AND t.session_id = :session AND t.status = 'completed' ORDER BY t.seq DESC
 """)
 _TIP = text("""
-SELECT p.state FROM roleplay_messages m JOIN roleplay_turns t
-ON t.session_id = m.session_id AND t.seq = m.turn_seq AND t.tenant = m.tenant LEFT JOIN roleplay_path_states p
-ON p.session_id = t.session_id AND p.seq = t.state_seq AND p.tenant = t.tenant
+SELECT t.states FROM roleplay_messages m JOIN roleplay_turns t
+ON t.session_id = m.session_id AND t.seq = m.turn_seq AND t.tenant = m.tenant
 WHERE m.tenant = :tenant AND m.session_id = :session AND m.seq = :seq AND t.status = 'completed'
 """)
 _HEADS = text("""
 SELECT s.id, s.head_seq FROM roleplay_sessions s WHERE s.tenant = :tenant AND s.head_seq IS NOT NULL
 """)
-_NO_STATE = text("""
-UPDATE roleplay_turns SET state_seq = NULL WHERE tenant = :tenant AND session_id = :session AND seq = :seq
+_STATE_OF = text("""
+SELECT p.state FROM roleplay_path_states p
+WHERE p.tenant = :tenant AND p.session_id = :session AND p.seq = :seq AND p.seat = :seat
+""")
+_MAP_OF = text("""
+SELECT t.states FROM roleplay_turns t WHERE t.tenant = :tenant AND t.session_id = :session AND t.seq = :seq
+""")
+_NEW_MAP = text("""
+UPDATE roleplay_turns SET states = :states WHERE tenant = :tenant AND session_id = :session AND seq = :seq
+""")
+_STATES_AT = text("""
+SELECT p.seat, p.state FROM roleplay_path_states p
+WHERE p.tenant = :tenant AND p.session_id = :session AND p.seq = :seq
 """)
 _EMPTY_STATE = text("""
-UPDATE roleplay_path_states SET state = '{}' WHERE tenant = :tenant AND session_id = :session AND seq = :seq
+UPDATE roleplay_path_states SET state = '{}'
+WHERE tenant = :tenant AND session_id = :session AND seq = :seq AND seat = :seat
 """)
 _LAST_REVISION = text("""
 UPDATE roleplay_sessions SET version = version + 1, revision = (SELECT max(r.revision)
@@ -150,7 +162,7 @@ def examine(connection: Connection, tenant: str, *, at: datetime, is_lost: IsLos
         for row in connection.execute(check.statement, {"tenant": tenant})
     ]
     found += unreadable(connection, tenant)
-    found += states_of_lost_texts(connection, tenant)
+    found += lost_states(connection, tenant)
     found += _dead_ends(connection, tenant, found)
     lost = [one for one in rescue.holders(connection, tenant, at) if is_lost(one)]
     says = "a turn in flight whose lease has run out, or whose process is gone"
@@ -190,11 +202,15 @@ def _can_stand(connection: Connection, tenant: str, session_id: str, seq: int) -
     row = connection.execute(_TIP, {"tenant": tenant, "session": session_id, "seq": seq}).first()
     if row is None:
         return False
-    try:
-        epochs = epochs_of(row.state) if row.state else {}
-    except StoreError:
-        epochs = {}  # mended, it begins anew
-    start = min((start for start, _ in epochs.values()), default=0)
+    starts = [
+        state.window_start if state else 0
+        for state in (
+            _state(connection, {"tenant": tenant, "session": session_id, "seat": seat, "seq": turn})
+            for seat, turn in _map(row.states).items()
+            if seat != SHARED
+        )
+    ]
+    start = min(starts, default=0)
     try:
         history.path_back(
             connection,
@@ -209,6 +225,20 @@ def _can_stand(connection: Connection, tenant: str, session_id: str, seq: int) -
     except StoreError:
         return False
     return True
+
+
+def _map(stored: Any) -> dict[int, int]:
+    try:
+        return read_map(stored)
+    except StoreError:
+        return {}  # mended, it begins anew
+
+
+def _state(connection: Connection, where: dict[str, Any]) -> SeatState | None:
+    try:
+        return read_state(connection.execute(_STATE_OF, where).scalar())
+    except StoreError:
+        return None  # likewise
 
 
 def _place(one: Finding) -> tuple[str, str, int | None, str]:
@@ -229,6 +259,36 @@ def _reply_again(connection: Connection, tenant: str, wrong: Sequence[Finding]) 
             connection.execute(_NO_REPLY, where)
         else:
             connection.execute(_LET_RETRY, where)
+
+
+def _without_lost_states(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> None:
+    """Leave out of a turn's map the path states that are not there."""
+    for one in wrong:
+        where = _row(tenant, one)
+        found = _map(connection.execute(_MAP_OF, where).scalar())
+        there = {
+            seat: seq
+            for seat, seq in found.items()
+            if connection.execute(_STATE_OF, where | {"seat": seat, "seq": seq}).first() is not None
+        }
+        connection.execute(_NEW_MAP, where | {"states": write_map(there) if there else None})
+
+
+def _readable_states(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> None:
+    """Empty the path states of a turn that cannot be read or name texts that are not there, and a map like that."""
+    for one in wrong:
+        where = _row(tenant, one)
+        for seat, state in connection.execute(_STATES_AT, where).all():
+            try:
+                is_whole = names_texts(connection, tenant, one.session_id, state)
+            except StoreError:
+                is_whole = False
+            if not is_whole:
+                connection.execute(_EMPTY_STATE, where | {"seat": seat})
+        try:
+            read_map(connection.execute(_MAP_OF, where).scalar())
+        except StoreError:
+            connection.execute(_NEW_MAP, where | {"states": None})
 
 
 def _each(*statements: TextClause) -> Mend:
@@ -314,8 +374,8 @@ _MENDS: dict[str, Mend] = {
     ORPHAN: _delete_orphans,
     LOST_PERSONA: _each(_PERSONA_AGAIN, _LAST_VERSION),
     LOST_REVISION: _each(_LAST_REVISION),
-    LOST_STATE: _each(_NO_STATE),
-    UNREADABLE_STATE: _each(_EMPTY_STATE),
+    LOST_STATE: _without_lost_states,
+    UNREADABLE_STATE: _readable_states,
     MISSING_REPLY: _reply_again,
     DRIFT: _count_on,
     LOST_HEAD: _stand_again,

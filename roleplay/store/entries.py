@@ -69,7 +69,8 @@ class NewVerdict(NamedTuple):
 
 
 class NewTurn(NamedTuple):
-    """A turn to write; ``reply_seq`` is given out with it, its message comes when there is text."""
+    """A turn to write; ``reply_seq`` is given out with it, its message comes when there is text. ``states``: which turn
+    wrote each seat's path state last; ``draws``: what was drawn by chance."""
 
     seq: int
     id: str
@@ -80,7 +81,7 @@ class NewTurn(NamedTuple):
     ordinal: int
     speaker: int
     revision: int
-    state_seq: int | None
+    states: str | None
     status: str
     human_seq: int | None
     reply_seq: int | None
@@ -90,6 +91,7 @@ class NewTurn(NamedTuple):
     metadata_json: str | None = None
     attempt: int = 1
     moves_head: bool = True
+    draws: str | None = None
 
     def ended(
         self,
@@ -131,6 +133,15 @@ class Uttered:
     turn: NewTurn
     message: NewMessage
     verdicts: tuple[NewVerdict, ...] = ()
+
+
+class Handed(NamedTuple):
+    """What a turn hands on: which turn wrote each seat's path state last, the rows that it writes itself, and to its
+    variants what it drew by chance."""
+
+    states: str | None
+    rows: Mapping[int, str]
+    draws: str | None
 
 
 class NewCall(NamedTuple):
@@ -188,7 +199,8 @@ class Claim:
     """Everything that one claim writes. ``version`` is what the caller saw, the counters are what they become.
 
     ``again``: ``turn`` is stored already and gets another attempt, with a new ``reply_seq``. ``earlier`` is the message
-    with the text that it has from an attempt before: the reply again, should this attempt give none.
+    with the text that it has from an attempt before: the reply again, should this attempt give none. ``state_rows``
+    are the path states that the turn writes itself, by seat.
     """
 
     version: int
@@ -200,7 +212,7 @@ class Claim:
     lease: timedelta
     again: bool = False
     earlier: int | None = None
-    state: str | None = None
+    state_rows: Mapping[int, str] = field(default_factory=dict)
     pieces: dict[str, str] = field(default_factory=dict)
     verdicts: tuple[NewVerdict, ...] = ()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Boolean, Column, Connection, Float, Integer, Table, bindparam, select, text
 
+from roleplay.context.draws import read_draws
 from roleplay.domain.context import digest
 from roleplay.domain.conversation import PlayedBy, TurnKind, TurnStatus
 from roleplay.domain.endpoint import Dialect
@@ -16,15 +18,17 @@ from roleplay.domain.settings import SessionSettings
 from roleplay.errors import StoreError
 from roleplay.store import recipes
 from roleplay.store.calibrations import read_fit
-from roleplay.store.checks import UNREADABLE, UNREADABLE_STATE, Finding
+from roleplay.store.checks import LOST_STATE, UNREADABLE, UNREADABLE_STATE, Finding
+from roleplay.store.path_states import read_map, read_state
 from roleplay.store.reports import read_report
-from roleplay.store.stored import as_text, reads
-from roleplay.store.tables import CAUSES, Base, ModelCallRow, PathStateRow, PieceRow, UtcDateTime, table
+from roleplay.store.stored import as_text
+from roleplay.store.tables import CAUSES, Base, ModelCallRow, PathStateRow, PieceRow, TurnRow, UtcDateTime, table
 
 _AT_ONCE = 500
 _KEYS = ("session_id", "persona_id", "id", "model")
 _NUMBERS = ("seq", "turn_seq", "version", "revision", "seat")
-_STATES = table(PathStateRow).name
+#: What a path hands on, by column: where it cannot be read, the path begins anew.
+_OF_PATHS = ("state", "states")
 _c = table(ModelCallRow).c
 _p = table(PieceRow).c
 _THERE = select(_p.digest).where(
@@ -32,6 +36,10 @@ _THERE = select(_p.digest).where(
     _p.session_id == bindparam("session"),
     _p.digest.in_(bindparam("digests", expanding=True)),
 )
+_s = table(PathStateRow).c
+_t = table(TurnRow).c
+_STATES = select(_s.session_id, _s.seat, _s.seq, _s.state).where(_s.tenant == bindparam("tenant"))
+_MAPS = select(_t.session_id, _t.seq, _t.states).where(_t.tenant == bindparam("tenant"), _t.states.is_not(None))
 
 
 def _json(kind: type) -> Callable[[str], Any]:
@@ -47,17 +55,6 @@ def _json(kind: type) -> Callable[[str], Any]:
 def _texts(stored: str) -> None:
     for one in _json(list)(stored):
         as_text(one)
-
-
-@reads("what a path hands on")
-def epochs_of(stored: str) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """Read what turns inherit: by seat, where the window starts, and the digests of front and settings, the latter
-    since revision 0002."""
-    found = {}
-    for seat, (start, *digests) in _json(dict)(stored).items():
-        front, *others = map(as_text, digests)  # the fourth says which dialogues are in
-        found[seat] = int(start), (front, *others[:1])
-    return found
 
 
 def _one_of(words: Any) -> Callable[[str], None]:
@@ -79,7 +76,9 @@ _MORE: dict[str, Callable[[str], Any]] = {
     "greetings": _texts,
     "tags": _texts,
     "settings": lambda stored: SessionSettings(**_json(dict)(stored)),
-    "state": epochs_of,
+    "state": read_state,
+    "states": read_map,
+    "draws": read_draws,
     "fit": read_fit,
     "report": read_report,
     "kind": _one_of(TurnKind),
@@ -111,7 +110,7 @@ def _in_table(connection: Connection, tenant: str, of: Table) -> Iterator[Findin
             try:
                 _check(column, values)
             except (StoreError, ValueError, TypeError, LookupError, AttributeError):
-                is_state = of.name == _STATES and column.name == "state"
+                is_state = column.name in _OF_PATHS
                 yield Finding(
                     kind=UNREADABLE_STATE if is_state else UNREADABLE,
                     session_id=str(next(values[name] for name in _KEYS if name in values)),
@@ -140,15 +139,25 @@ def _check(column: Column[Any], values: dict[str, Any]) -> None:
             raise ValueError("another text than the one that was stored")
 
 
-def states_of_lost_texts(connection: Connection, tenant: str) -> Iterator[Finding]:
-    """Give the path states that name a text of the session's which is not there, so that no request could begin."""
-    statement = text(f"SELECT session_id, seq, state FROM {_STATES} WHERE tenant = :tenant")  # noqa: S608 - as above
-    for session_id, seq, state in connection.execute(statement, {"tenant": tenant}).all():
-        try:
-            named = {one for _, digests in epochs_of(state).values() for one in digests}
-        except StoreError:
-            continue  # told as unreadable
-        where = {"tenant": tenant, "session": session_id, "digests": sorted(named)}
-        if named - set(connection.execute(_THERE, where).scalars()):
-            says = "a path state that names texts which are not there; its path begins one anew once it is mended"
-            yield Finding(kind=UNREADABLE_STATE, session_id=session_id, seq=seq, says=says, mendable=True)
+def lost_states(connection: Connection, tenant: str) -> Iterator[Finding]:
+    """Give the turns whose map names a path state that is not there, and the path states that name a text of the
+    session's which is not there, so that no request could begin."""
+    there = {(row.session_id, row.seat, row.seq): row.state for row in connection.execute(_STATES, {"tenant": tenant})}
+    for session_id, seq, states in connection.execute(_MAPS, {"tenant": tenant}).all():
+        with suppress(StoreError):  # told as unreadable
+            if any((session_id, *place) not in there for place in read_map(states).items()):
+                says = "a turn whose path state is not there; its path begins one anew once it is mended"
+                yield Finding(kind=LOST_STATE, session_id=session_id, seq=seq, says=says, mendable=True)
+    for (session_id, _, seq), state in there.items():
+        with suppress(StoreError):
+            if not names_texts(connection, tenant, session_id, state):
+                says = "a path state that names texts which are not there; its path begins one anew once it is mended"
+                yield Finding(kind=UNREADABLE_STATE, session_id=session_id, seq=seq, says=says, mendable=True)
+
+
+def names_texts(connection: Connection, tenant: str, session_id: str, stored: str) -> bool:
+    """Whether all texts that a path state names are there. Raises ``StoreError`` for one that cannot be read."""
+    state = read_state(stored)
+    named = state.digests if state else frozenset()
+    where = {"tenant": tenant, "session": session_id, "digests": sorted(named)}
+    return not named or not named - set(connection.execute(_THERE, where).scalars())

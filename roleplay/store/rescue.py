@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, literal, literal_column, select, update
+from sqlalchemy import Connection, Integer, Row, Select, bindparam, func, literal, literal_column, select, update
 
 from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store.entries import CallEnding, Hold, NewMessage
+from roleplay.store.path_states import SHARED, handed_on
+from roleplay.store.sessions import FIRST_MODEL
 from roleplay.store.stored import as_text, reads
-from roleplay.store.tables import MessageRow, ModelCallRow, PathStateRow, TurnRow, UtcDateTime, table
+from roleplay.store.tables import MessageRow, ModelCallRow, ParticipantRow, PathStateRow, TurnRow, UtcDateTime, table
 from roleplay.store.turns import END_TURN, HELD, LIVE, OURS, add_message, end_call
 
 _t = table(TurnRow).c
@@ -22,7 +24,22 @@ _c = table(ModelCallRow).c
 _m = table(MessageRow).c
 _parent = table(TurnRow).alias("parent")
 _tip = table(MessageRow).alias("tip")
-_state = table(PathStateRow).c
+_own = table(PathStateRow).alias("own_state")
+_shared = table(PathStateRow).alias("shared_state")
+_p = table(ParticipantRow).c
+#: Who answers a turn's line: who spoke it, where that is the model's seat, as it is for a variant of a reply.
+_answering = func.coalesce(
+    select(_p.seat)
+    .where(
+        _p.tenant == bindparam("tenant"),
+        _p.session_id == bindparam("session"),
+        _p.seat == _t.speaker,
+        _p.played_by == literal_column("'model'"),
+    )
+    .correlate(table(TurnRow))
+    .scalar_subquery(),
+    FIRST_MODEL,
+)
 _human = table(MessageRow).alias("human")
 _reply = table(MessageRow).alias("reply")
 
@@ -97,6 +114,7 @@ def _told(where: Any) -> Select[Any]:
             _t.revision,
             _t.round,
             _t.speaker,
+            _answering.label("answering"),
             _t.parent_turn,
             _t.from_head,
             _t.human_seq,
@@ -111,9 +129,11 @@ def _told(where: Any) -> Select[Any]:
             _human.c.model_ordinal,
             _reply.c.text.label("reply_text"),
             _reply.c.parent_seq.label("reply_parent"),
-            _parent.c.state_seq,
-            _state.state,
-            _t.state_seq.label("left_seq"),
+            _parent.c.states,
+            _own.c.state,
+            _shared.c.state.label("shared"),
+            _t.states.label("left"),
+            _t.draws,
             _tip.c.seq.label("tip_seq"),
             _tip.c.human_ordinal.label("tip_humans"),
             _tip.c.model_ordinal.label("tip_models"),
@@ -122,10 +142,8 @@ def _told(where: Any) -> Select[Any]:
         .outerjoin(_reply, _beside(_reply) & (_reply.c.seq == _t.reply_seq))
         .outerjoin(_parent, _beside(_parent) & (_parent.c.seq == _t.parent_turn))
         .outerjoin(_tip, _beside(_tip) & (_tip.c.seq == func.coalesce(_parent.c.reply_seq, _parent.c.human_seq)))
-        .outerjoin(
-            table(PathStateRow),
-            (_state.session_id == _t.session_id) & (_state.tenant == _t.tenant) & (_state.seq == _parent.c.state_seq),
-        )
+        .outerjoin(_own, handed_on(_own, _parent, _answering))
+        .outerjoin(_shared, handed_on(_shared, _parent, literal_column(str(SHARED), Integer)))
         .where(_t.tenant == bindparam("tenant"), _t.session_id == bindparam("session"), where)
     )
 
@@ -152,8 +170,9 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A stored turn as another variant or attempt needs it: its place, its human line, its reply, what its parent
-    handed on (``state_seq``, ``state``), what it handed on itself (``left_seq``), and its parent's last message."""
+    """A stored turn as another variant or attempt needs it: its place, its human line, its reply, the seat that gives
+    another one (``answering``), what its parent handed on (``states``, and of them that seat's ``state`` and what is
+    ``shared``), what it handed on itself (``left``), what it drew by chance, and its parent's last message."""
 
     id: str
     seq: int
@@ -163,6 +182,7 @@ class Told:
     revision: int
     round: int
     speaker: int
+    answering: int
     parent_turn: int | None
     from_head: int | None
     human_seq: int | None
@@ -177,9 +197,11 @@ class Told:
     model_ordinal: int | None
     reply_text: str | None
     reply_parent: int | None
-    state_seq: int | None
+    states: str | None
     state: str | None
-    left_seq: int | None
+    shared: str | None
+    left: str | None
+    draws: str | None
     tip_seq: int | None
     tip_humans: int | None
     tip_models: int | None

@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Row,
+    Select,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
 from roleplay.domain.page import Page
@@ -18,6 +31,7 @@ from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import personas
 from roleplay.store.cursors import after, page_of
 from roleplay.store.ids import ID_LENGTH
+from roleplay.store.path_states import SHARED, handed_on
 from roleplay.store.prepared import Prepared
 from roleplay.store.stored import absent, as_numbers, as_text, reads
 from roleplay.store.tables import (
@@ -37,7 +51,9 @@ _q = table(ParticipantRevisionRow).c
 _live = table(TurnRow).alias("live")
 _turn = table(TurnRow).alias("head_turn")
 _m = table(MessageRow).c
-_state = table(PathStateRow).c
+_own = table(PathStateRow).alias("own_state")
+_shared = table(PathStateRow).alias("shared_state")
+_p = table(ParticipantRow).c
 
 _INSERT = insert(table(SessionRow))
 _INSERT_REVISION = insert(table(SessionRevisionRow))
@@ -45,6 +61,18 @@ _INSERT_SEAT = insert(table(ParticipantRow))
 _INSERT_SEAT_REVISION = insert(table(ParticipantRevisionRow))
 
 _HERE = (_s.tenant == bindparam("tenant")) & (_s.id == bindparam("session"))
+#: Whose turn it is where nobody is named: the first seat that the model plays.
+FIRST_MODEL = (
+    select(func.min(_p.seat))
+    .where(
+        _p.tenant == bindparam("tenant"),
+        _p.session_id == bindparam("session"),
+        _p.played_by == literal_column("'model'"),
+    )
+    .scalar_subquery()
+)
+# No join, after which PostgreSQL might look for all states of the seat.
+_seat = func.coalesce(bindparam("seat", type_=Integer), FIRST_MODEL)
 _STAND = Prepared(
     select(
         _s.version,
@@ -56,17 +84,17 @@ _STAND = Prepared(
         _m.depth,
         _m.human_ordinal,
         _m.model_ordinal,
-        _turn.c.state_seq,
-        _state.state,
+        _seat.label("seat_asked"),
+        _turn.c.states,
+        _own.c.state,
+        _shared.c.state.label("shared"),
         _live.c.id.label("live_turn"),
     )
     .select_from(table(SessionRow))
     .outerjoin(table(MessageRow), (_m.session_id == _s.id) & (_m.seq == _s.head_seq) & (_m.tenant == _s.tenant))
     .outerjoin(_turn, (_turn.c.session_id == _s.id) & (_turn.c.seq == _m.turn_seq) & (_turn.c.tenant == _s.tenant))
-    .outerjoin(
-        table(PathStateRow),
-        (_state.session_id == _s.id) & (_state.seq == _turn.c.state_seq) & (_state.tenant == _s.tenant),
-    )
+    .outerjoin(_own, handed_on(_own, _turn, _seat))
+    .outerjoin(_shared, handed_on(_shared, _turn, literal_column(str(SHARED), Integer)))
     .outerjoin(
         _live,
         (_live.c.session_id == _s.id)
@@ -87,7 +115,6 @@ _newest_seat = (
     .group_by(_q.seat)
     .subquery("newest")
 )
-_p = table(ParticipantRow).c
 _CAST = (
     select(_p.seat, _p.played_by, _q.display_name, _q.persona_id, _q.persona_version)
     .join(
@@ -186,18 +213,15 @@ class Stage:
     settings: SessionSettings
     seats: tuple[Seat, ...]
 
-    @property
-    def model(self) -> Seat:
-        return next(seat for seat in self.seats if seat.participant.played_by is PlayedBy.MODEL)
-
-    @property
-    def human(self) -> Seat:
-        return next(seat for seat in self.seats if seat.participant.played_by is PlayedBy.HUMAN)
+    def played_by(self, player: PlayedBy) -> list[Seat]:
+        """The seats that the model plays, or humans, in their order."""
+        return [seat for seat in self.seats if seat.participant.played_by is player]
 
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """Where a session stands: counters, head, what its path handed on, and the turn in flight on its head, if any."""
+    """Where a session stands: counters, head, whose turn is asked about, what its path handed on for that seat and for
+    all, and the turn in flight on its head, if any."""
 
     version: int
     revision: int
@@ -208,14 +232,17 @@ class Stand:
     depth: int
     human_ordinal: int
     model_ordinal: int
-    state_seq: int | None
+    seat: int | None
+    states: str | None
     state: str | None
+    shared: str | None
     live_turn: str | None
 
 
-def stand(connection: Connection, tenant: str, session_id: str) -> Stand:
-    """Read where a session stands, in one statement. Raises ``NotFoundError``."""
-    row = _STAND.run(connection, {"tenant": tenant, "session": session_id}).first()
+def stand(connection: Connection, tenant: str, session_id: str, seat: int | None = None) -> Stand:
+    """Read where a session stands, in one statement, for the turn of ``seat`` (``None``: of the first one that the
+    model plays). Raises ``NotFoundError``."""
+    row = _STAND.run(connection, {"tenant": tenant, "session": session_id, "seat": seat}).first()
     if row is None:
         raise NotFoundError("session", session_id)
     return _as_stand(row)
@@ -224,7 +251,7 @@ def stand(connection: Connection, tenant: str, session_id: str) -> Stand:
 @reads("the place of a session")
 def _as_stand(row: Sequence[Any]) -> Stand:
     values: list[Any] = list(row)
-    as_numbers(values[:10])
+    as_numbers(values[:10])  # up to the seat
     values[6:9] = [number or 0 for number in values[6:9]]
     return Stand(*values)
 

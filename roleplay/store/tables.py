@@ -275,20 +275,26 @@ class ParticipantRevisionRow(Base):
 
 
 class PathStateRow(Base):
-    """What turns inherit along their path, written by turn ``seq`` when it changed; at most 8 KB of JSON."""
+    """What turns inherit along their path for a seat, 0 for what all share, written by turn ``seq`` when it changed; at
+    most 8 KB of JSON."""
 
     __tablename__ = "roleplay_path_states"
-    __table_args__ = _of_session(CheckConstraint("length(state) <= 8192", "is_small"))
+    __table_args__ = _of_session(
+        CheckConstraint("length(state) <= 8192", "is_small"),
+        CheckConstraint("seat >= 0", "counts_from_0"),
+    )
     session_id: Mapped[Id] = mapped_column(primary_key=True)
     seq: Mapped[Number] = mapped_column(primary_key=True)
     tenant: Mapped[Tenant]
     state: Mapped[Long]
+    seat: Mapped[Number] = mapped_column(primary_key=True)
 
 
 class TurnRow(Base):
     """``from_head`` is the head that the claim saw; the finish moves it when ``moves_head``.
 
-    ``parent_turn`` is the turn before on the path.
+    ``parent_turn`` is the turn before on the path. ``states`` says which turn wrote each seat's path state last;
+    ``draws`` is what was drawn by chance.
     """
 
     __tablename__ = "roleplay_turns"
@@ -297,7 +303,6 @@ class TurnRow(Base):
         _in_session("turns", "parent_turn", "seq"),
         _in_session("session_revisions", "revision", "revision"),
         _in_session("participants", "speaker", "seat"),
-        _in_session("path_states", "state_seq", "seq"),
         CheckConstraint("seq >= 1 AND (parent_turn IS NULL OR parent_turn < seq)", "parent_is_older"),
         CheckConstraint("kind IN ('reply', 'greeting', 'narration', 'imported')", "kind"),
         CheckConstraint("status IN ('pending', 'streaming', 'completed', 'interrupted', 'failed')", "status"),
@@ -348,7 +353,6 @@ class TurnRow(Base):
     ordinal: Mapped[Number]
     speaker: Mapped[Number]
     revision: Mapped[Number]
-    state_seq: Mapped[Number | None]
     attempt: Mapped[Number]
     status: Mapped[Word]
     lease_owner: Mapped[Label | None]
@@ -360,6 +364,8 @@ class TurnRow(Base):
     metadata_json: Mapped[Long | None]
     created_at: Mapped[Moment]
     ended_at: Mapped[Moment | None]
+    states: Mapped[Long | None]
+    draws: Mapped[Long | None]
 
 
 class MessageRow(Base):

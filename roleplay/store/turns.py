@@ -18,6 +18,7 @@ from roleplay.store import verdicts
 from roleplay.store.entries import (
     CallEnding,
     Claim,
+    Handed,
     Hold,
     NewCall,
     NewMessage,
@@ -64,9 +65,9 @@ _PUT_STATE: dict[str, Any] = {}
 for _name, _into in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
     _put = _into(table(PathStateRow))
     _PUT_STATE[_name] = _put.on_conflict_do_update(
-        index_elements=["session_id", "seq"], set_={"state": _put.excluded.state}
+        index_elements=["session_id", "seq", "seat"], set_={"state": _put.excluded.state}
     )
-_STAND_ON_STATE = update(table(TurnRow)).where(HELD).values(state_seq=_t.seq)
+_HANDS_ON = update(table(TurnRow)).where(HELD).values(states=bindparam("new_states"), draws=bindparam("new_draws"))
 _INSERT_PIECES = {
     "sqlite": sqlite.insert(table(PieceRow)).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(table(PieceRow)).on_conflict_do_nothing(),
@@ -85,7 +86,8 @@ _AGAIN = {
         reply_seq=bindparam("new_reply"),
         from_head=bindparam("new_head"),
         moves_head=bindparam("new_moves"),
-        state_seq=bindparam("new_state"),
+        states=bindparam("new_states"),
+        draws=bindparam("new_draws"),
         revision=bindparam("new_revision"),
         lease_owner=bindparam("new_owner"),
         lease_until=until,
@@ -166,8 +168,7 @@ def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: 
         return False
     plain = {"tenant": tenant, "session_id": session_id}
     _add_pieces(connection, tenant, session_id, new.pieces)
-    if new.state is not None:
-        _hand_on(connection, tenant, session_id, new.turn.seq, new.state)
+    _hand_on(connection, tenant, session_id, new.turn.seq, new.state_rows)
     if new.again:
         _claim_again(connection, tenant, session_id, new, now)
     else:
@@ -188,10 +189,12 @@ def _add_pieces(connection: Connection, tenant: str, session_id: str, pieces: Ma
         connection.execute(_INSERT_PIECES[connection.dialect.name], rows)
 
 
-def _hand_on(connection: Connection, tenant: str, session_id: str, turn_seq: int, state: str) -> None:
+def _hand_on(connection: Connection, tenant: str, session_id: str, turn_seq: int, rows: Mapping[int, str]) -> None:
     """Write what a turn hands on; an attempt before may have written another, on which nothing was built yet."""
-    row = {"tenant": tenant, "session_id": session_id, "seq": turn_seq, "state": state}
-    connection.execute(_PUT_STATE[connection.dialect.name], row)
+    if rows:
+        plain = {"tenant": tenant, "session_id": session_id, "seq": turn_seq}
+        values = [plain | {"seat": seat, "state": state} for seat, state in rows.items()]
+        connection.execute(_PUT_STATE[connection.dialect.name], values)
 
 
 def utter(connection: Connection, tenant: str, session_id: str, version: int, new: Uttered, at: datetime) -> bool:
@@ -248,7 +251,8 @@ def _claim_again(connection: Connection, tenant: str, session_id: str, new: Clai
             "new_head": turn.from_head,
             "new_moves": turn.moves_head,
             "new_owner": turn.lease_owner,
-            "new_state": turn.state_seq,
+            "new_states": turn.states,
+            "new_draws": turn.draws,
             "new_revision": turn.revision,
         }
         | _until(connection, now, new.lease),
@@ -280,13 +284,14 @@ def next_attempt(
     ended: tuple[str, CallEnding],
     call: NewCall,
     pieces: Mapping[str, str],
-    state: str | None,
+    handed: Handed | None,
     *,
     lease: timedelta,
     at: datetime,
     now: datetime,
 ) -> bool:
-    """End one call of a turn and begin the next, whose texts are ``pieces``; with ``state``, the turn hands on that.
+    """End one call of a turn and begin the next, whose texts are ``pieces``; where its context is another, the turn
+    hands on what is ``handed``.
 
     ``False``, having changed nothing, when the turn is not held.
 
@@ -296,9 +301,10 @@ def next_attempt(
         return is_held(connection, hold._replace(attempt=call.attempt))
     end_call(connection, hold, *ended)
     _add_pieces(connection, hold.tenant, hold.session_id, pieces)
-    if state is not None:
-        _hand_on(connection, hold.tenant, hold.session_id, hold.turn_seq, state)
-        connection.execute(_STAND_ON_STATE, hold._replace(attempt=call.attempt).where())
+    if handed is not None:
+        _hand_on(connection, hold.tenant, hold.session_id, hold.turn_seq, handed.rows)
+        new = {"new_states": handed.states, "new_draws": handed.draws}
+        connection.execute(_HANDS_ON, hold._replace(attempt=call.attempt).where() | new)
     add_call(connection, hold.tenant, hold.session_id, call, at)
     return True
 

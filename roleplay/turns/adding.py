@@ -51,7 +51,7 @@ def add(scene: Scene, text: str, speaker: Speaker, options: TurnOptions) -> Cour
         if gone or (live is not None and not (yield from queue.may_pass(live, None))):
             continue
         queue.check(stand)
-        known = yield from rehearse(scene, stand.revision)
+        known = yield from rehearse(scene, stand.revision, stand.seat)
         if verdicts is None and speaker == "user":
             judged = yield from judged_line(scene, known, words)
             if judged.refused is not None:
@@ -73,8 +73,8 @@ def add(scene: Scene, text: str, speaker: Speaker, options: TurnOptions) -> Cour
 
 def _uttered(scene: Scene, stand: sessions.Stand, known: Rehearsed, said: Said, terms: Terms) -> Uttered:
     text, speaker, verdicts = said
-    stage, seq = known.stage, stand.last_seq + 1
-    who = stage.model.participant if speaker == "model" else stage.human.participant
+    seq = stand.last_seq + 1
+    who = (known.pair.speaker if speaker == "model" else known.pair.human).participant
     narrator = words_of(scene, known.in_force.language or known.language).narrator
     by_model = int(speaker == "model")
     ordinals = stand.human_ordinal + 1 - by_model, stand.model_ordinal + by_model
@@ -101,7 +101,7 @@ def _uttered(scene: Scene, stand: sessions.Stand, known: Rehearsed, said: Said, 
         ordinal=1,
         speaker=who.seat,
         revision=stand.revision,
-        state_seq=stand.state_seq,
+        states=stand.states,
         status=TurnStatus.COMPLETED.value,
         human_seq=None if by_model else seq,
         reply_seq=seq if by_model else None,

@@ -32,7 +32,7 @@ class Foreseen(NamedTuple):
 def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Foreseen]:
     """Plan a reply to ``text`` and compare it with the request before. Writes nothing."""
     made = yield from speaking.preview(scene, text, options)
-    draft, seat = made.draft, made.stage.model.participant.seat
+    draft, seat = made.draft, made.speaker.seat
     before = made.ground.parent_turn
     prices = draft.prices
 

@@ -5,7 +5,6 @@ A new line, another variant and another attempt differ in nothing else.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from roleplay.domain.context import Line
 from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.errors import ConflictError, InvalidInputError
 from roleplay.store import Connection, entries, rescue, sessions, transcript
-from roleplay.store.stored import reads
+from roleplay.store.path_states import SeatState, read_state
 from roleplay.turns.asked import turn_key
 from roleplay.turns.effects import Pause, Steps, read, write
 from roleplay.turns.scene import Rehearsed, Scene
@@ -30,9 +29,11 @@ class Ground:
     """What a reply stands on.
 
     ``line`` is the human line to answer (``None``: the model speaks unasked), ``human`` the message to write for it
-    (``None``: it is stored already, or there is none), ``before`` the message before it. ``state`` is what the path
-    hands on. ``again`` is the stored turn that gets another attempt (``None``: the reply is a turn of its own),
-    ``so_far`` the text of its reply that this attempt goes on from (empty: the attempt begins anew).
+    (``None``: it is stored already, or there is none), ``before`` the message before it. ``seat`` is the speaker's,
+    ``state`` what the path hands on for it, ``shared`` for all, ``states`` which turn wrote each seat's state last.
+    ``again`` is the stored turn that gets another attempt (``None``: the reply is a turn of its own),
+    ``so_far`` the text of its reply that this attempt goes on from (empty: the attempt begins anew). ``draws`` is what
+    was drawn by chance for a reply to the same line before, by this turn or by the variant that it stands beside.
     """
 
     stand: sessions.Stand
@@ -40,32 +41,27 @@ class Ground:
     human: entries.NewMessage | None
     before: int | None
     parent_turn: int | None
-    state_seq: int | None
-    state: str | None
+    seat: int
+    states: str | None
+    state: SeatState | None
+    shared: SeatState | None
     ordinals: tuple[int, int]
     revision: int
+    draws: str | None = None
     again: rescue.Told | None = None
     so_far: str = ""
     verdicts: tuple[entries.NewVerdict, ...] = ()
 
-    @reads("what a path hands on")
-    def inherited(self, seat: int) -> Inherited:
-        """What the path hands on for a seat."""
-        epoch = json.loads(self.state).get(str(seat)) if self.state else None
-        if epoch is None:
-            return Inherited()
-        return Inherited(epoch[0], epoch[3] if len(epoch) > 3 else "", begun=True)
-
-    @reads("what a path hands on")
-    def left_as(self, seat: int, epoch: tuple[int | str, ...]) -> bool:
-        """Whether the path hands on just this epoch for a seat: window start, digests of front and settings, and which
-        dialogues are in, where there are any."""
-        return self.state is not None and json.loads(self.state).get(str(seat)) == list(epoch)
+    @property
+    def inherited(self) -> Inherited:
+        """What the path hands on, as a context is built from it."""
+        state = self.state
+        return Inherited() if state is None else Inherited(state.window_start, state.examples, begun=True)
 
 
 def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str) -> Ground:
     """Stand on the session's head, with a new human line."""
-    human = known.stage.human.participant
+    human = known.pair.human.participant
     tokens = scene.counter.count(text)
     who = human.seat, human.display_name
     line = Line(stand.last_seq + 1, stand.last_turn + 1, *who, text, tokens, scene.counter.name)
@@ -89,14 +85,16 @@ def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str
         human=message,
         before=stand.head_seq,
         parent_turn=stand.head_turn,
-        state_seq=stand.state_seq,
-        state=stand.state,
+        seat=known.pair.speaker.participant.seat,
+        states=stand.states,
+        state=read_state(stand.state),
+        shared=read_state(stand.shared),
         ordinals=ordinals,
         revision=stand.revision,
     )
 
 
-def of_no_line(stand: sessions.Stand) -> Ground:
+def of_no_line(stand: sessions.Stand, known: Rehearsed) -> Ground:
     """Stand on the session's head, with nothing to answer."""
     return Ground(
         stand=stand,
@@ -104,8 +102,10 @@ def of_no_line(stand: sessions.Stand) -> Ground:
         human=None,
         before=stand.head_seq,
         parent_turn=stand.head_turn,
-        state_seq=stand.state_seq,
-        state=stand.state,
+        seat=known.pair.speaker.participant.seat,
+        states=stand.states,
+        state=read_state(stand.state),
+        shared=read_state(stand.shared),
         ordinals=(stand.human_ordinal, stand.model_ordinal),
         revision=stand.revision,
     )
@@ -132,10 +132,13 @@ def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: st
         human=None,
         before=before,
         parent_turn=told.parent_turn,
-        state_seq=told.state_seq,
-        state=told.state,
+        seat=told.answering,
+        states=told.states,
+        state=read_state(told.state),
+        shared=read_state(told.shared),
         ordinals=told.ordinals,
         revision=stand.revision,
+        draws=told.draws,
         again=told if again else None,
         so_far=so_far,
     )

@@ -40,7 +40,7 @@ def greetings(info: SessionInfo, persona: Persona, counter: Counter, new_id: Cal
             ordinal=1,
             speaker=char.seat,
             revision=1,
-            state_seq=None,
+            states=None,
             status=TurnStatus.COMPLETED.value,
             human_seq=None,
             reply_seq=number,

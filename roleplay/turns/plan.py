@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -12,21 +11,24 @@ from functools import partial
 
 from roleplay.context.builder import Draft, Rules, build
 from roleplay.context.calibration import predicted
+from roleplay.context.draws import Draws, read_draws
 from roleplay.context.examples import Rule
 from roleplay.context.languages import Words, language_of
 from roleplay.context.placed import Request
 from roleplay.context.pricing import Prices, prior
 from roleplay.context.window import MARKS, Marks
-from roleplay.domain.conversation import TurnKind, TurnStatus
+from roleplay.domain.conversation import Participant, TurnKind, TurnStatus
 from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
 from roleplay.errors import BudgetError, InvalidInputError
-from roleplay.store import history, recipes, reports, sessions
+from roleplay.store import history, recipes, reports
 from roleplay.store.entries import Claim, NewCall, NewTurn
+from roleplay.store.path_states import SeatState, map_with
+from roleplay.store.stored import reads
 from roleplay.turns.calibrating import Learned, learned, subject
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
-from roleplay.turns.layers import Told, in_force, of_turn
+from roleplay.turns.layers import InForce, Told, in_force, of_turn
 from roleplay.turns.limits import budget_of, cap_in_force, fitting, window_room
 from roleplay.turns.scene import Rehearsed, Scene
 from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
@@ -39,14 +41,15 @@ SHRINK_SHARE = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A reply that could be claimed: what it stands on, what would be sent to whom, and the settings in force as JSON.
+    """A reply that could be claimed: what it stands on, who speaks, what would be sent to whom, and the settings in
+    force as JSON.
 
     ``others``: who is asked, in this order, when ``endpoint`` is unavailable. ``redraw`` builds the same context
-    within another budget, at other prices.
+    within another budget, at other prices. ``draws``: what all of these contexts drew by chance.
     """
 
     ground: Ground
-    stage: sessions.Stage
+    speaker: Participant
     draft: Draft
     endpoint: Endpoint
     others: tuple[Endpoint, ...]
@@ -58,6 +61,7 @@ class Plan:
     settings: Told
     budget_tokens: int
     redraw: Callable[[int, Prices], Draft]
+    draws: Draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     language = force.language or (language_of(ground.so_far) if ground.so_far else known.language)
     words = words_of(scene, language)
     sheet = known.sheet
-    inherited = ground.inherited(sheet.seat)
+    inherited = ground.inherited
     past = history.Path()
     if ground.before is not None:
         before = ground.before
@@ -107,7 +111,8 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         past = past.then(ground.line)
     lines = past.lines
     marks = Marks(force.high_water or MARKS.high, force.low_water or MARKS.low)
-    rule = Rule(force.examples or "keep", str(scene.session_id if force.seed is None else force.seed))
+    draws = _draws(scene, ground, force)
+    rule = Rule(force.examples or "keep", draws=draws, subject=str(sheet.seat))
     now = partial(moment, scene, force.time_zone, scene.ports.now())  # so that every draft says the same time
 
     def draw(budget_tokens: int, prices: Prices) -> Draft:
@@ -147,7 +152,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
     )
     return Plan(
         ground,
-        known.stage,
+        known.pair.speaker.participant,
         draft,
         endpoint,
         tuple(others),
@@ -159,7 +164,14 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         settings,
         budget,
         draw,
+        draws,
     )
+
+
+@reads("what a turn drew by chance")
+def _draws(scene: Scene, ground: Ground, force: InForce) -> Draws:
+    seed = scene.session_id if force.seed is None else force.seed
+    return Draws(str(seed), read_draws(ground.draws))
 
 
 def _within(draw: Callable[[int, Prices], Draft], budget: int, room: int, tokens: Learned) -> Draft:
@@ -232,10 +244,9 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
     """Give everything that claiming a planned reply writes."""
     ground, draft, ports = made.ground, made.draft, scene.ports
     stand, again = ground.stand, ground.again
-    speaker = made.stage.model.participant
     front, front_digest = recipes.front_of(draft.recipe.front)
-    state = state_of(made)
-    same_epoch = state is None
+    rows = state_rows(made)
+    same_epoch = not rows
     volatile = {p.digest for p in draft.recipe.tail} | {one.piece.digest for one in draft.recipe.insertions}
     pieces = {name: text for name, text in draft.texts.items() if not same_epoch or name in volatile}
     goes_on = again is not None and bool(ground.so_far)  # in the message that holds the text so far
@@ -250,9 +261,9 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         kind=TurnKind.REPLY.value,
         round=again.round if again else seq,
         ordinal=1,
-        speaker=speaker.seat,
+        speaker=made.speaker.seat,
         revision=ground.revision,
-        state_seq=ground.state_seq if same_epoch else seq,
+        states=map_with(ground.states, rows, seq),
         status=TurnStatus.PENDING.value,
         human_seq=ground.line.seq if ground.line else None,
         reply_seq=again.reply_seq if again and goes_on else stand.last_seq + new_messages,
@@ -262,6 +273,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         metadata_json=terms.metadata_json,
         attempt=attempt,
         moves_head=terms.moves_head,
+        draws=made.draws.written(),
     )
     return Claim(
         version=stand.version,
@@ -291,20 +303,21 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         verdicts=ground.verdicts,
         again=again is not None,
         earlier=again.reply_seq if again and again.reply_text and not goes_on else None,
-        state=state,
+        state_rows=rows,
         pieces=pieces if same_epoch else pieces | {front_digest: front, made.settings.digest: made.settings.text},
     )
 
 
-def state_of(made: Plan) -> str | None:
-    """Give what a planned reply hands on, as it is stored; ``None`` where it is what the path hands on anyway."""
-    draft, seat = made.draft, made.stage.model.participant.seat
+def state_rows(made: Plan) -> dict[int, str]:
+    """Give the path states that a planned reply writes, by seat: its speaker's, where it is not what the path hands on
+    anyway."""
+    draft = made.draft
     _, front_digest = recipes.front_of(draft.recipe.front)
-    epoch: tuple[int | str, ...] = (draft.window_start, front_digest, made.settings.digest)
-    if draft.examples:
-        epoch = (*epoch, draft.examples)
-    same = made.ground.left_as(seat, epoch)
-    return None if same else json.dumps({str(seat): epoch}, separators=(",", ":"))
+    before = made.ground.state
+    state = SeatState(draft.window_start, front_digest, made.settings.digest, draft.examples)
+    if state == before or (state := state.fitting()) == before:
+        return {}
+    return {made.speaker.seat: state.written()}
 
 
 def shrunk(made: Plan, room: int | None = None) -> Plan:

@@ -22,7 +22,8 @@ from roleplay.errors import (
 )
 from roleplay.store import Connection, recipes, reports, rescue, transcript, verdicts
 from roleplay.store import turns as store
-from roleplay.store.entries import CallEnding, Claim, Hold, NewCall, NewMessage
+from roleplay.store.entries import CallEnding, Claim, Handed, Hold, NewCall, NewMessage
+from roleplay.store.path_states import map_with
 from roleplay.turns.attempts import Attempts, NextAttempt, observe
 from roleplay.turns.calibrating import subject, to_warn_of
 from roleplay.turns.effects import (
@@ -43,7 +44,7 @@ from roleplay.turns.effects import (
     write,
 )
 from roleplay.turns.guarding import Sieve, judge
-from roleplay.turns.plan import Plan, lease_of, state_of
+from roleplay.turns.plan import Plan, lease_of, state_rows
 from roleplay.turns.scene import Scene
 from roleplay.wire.heads import Head
 from roleplay.wire.reply import ReplyDecoder, Said
@@ -171,7 +172,7 @@ class Reply:
         if not self.plan.stream:
             return
         yield from self._keep()
-        speaker = self.plan.stage.model.participant.display_name
+        speaker = self.plan.speaker.display_name
         for kind, text in said:
             yield Emit(Delta(text=text, kind=kind, speaker=speaker))
 
@@ -232,7 +233,7 @@ class Reply:
             side="reply",
             text=text,
             before=self.plan.ground.so_far + self._speech,
-            speaker=self.plan.stage.model.participant.display_name,
+            speaker=self.plan.speaker.display_name,
             tenant=self.scene.tenant,
             session_id=self.scene.session_id,
             turn_id=self.claim.turn.id,
@@ -330,13 +331,13 @@ class Reply:
         told = self.plan.settings
         is_new = call.recipe != self.call.recipe or front_digest != self.call.front_digest
         pieces = {front_digest: front, told.digest: told.text} | draft.texts if is_new else {}
-        state = state_of(self.plan) if is_new else None
+        handed = self._handed() if is_new else None
         lease, at = lease_of(self.plan, pause_s), self.scene.ports.now()
         hold = self._hold
 
         def work(db: Connection) -> bool:
             now = self.scene.ports.now()
-            return store.next_attempt(db, hold, ended, call, pieces, state, lease=lease, at=at, now=now)
+            return store.next_attempt(db, hold, ended, call, pieces, handed, lease=lease, at=at, now=now)
 
         try:
             held = yield from write(work, patient=True)
@@ -350,6 +351,11 @@ class Reply:
             raise self._taken_over()
         self.past_calls.append(self.call.ended(ended[1], self.call_at, self.plan.settings.text))
         self.call, self.call_at, self.held_until = call, at, at + lease
+
+    def _handed(self) -> Handed:
+        rows = state_rows(self.plan)
+        states = map_with(self.plan.ground.states, rows, self.claim.turn.seq)
+        return Handed(states, rows, self.plan.draws.written())
 
     def _hold_on(self, spare_s: float = 0.0, more_s: float = 0.0) -> Steps[None]:
         """Where so much time passed that the lease may not last for the call and ``spare_s`` seconds, begin it anew,
@@ -453,7 +459,7 @@ class Reply:
             parent_seq=ground.line.seq if ground.line else ground.before,
             role="assistant",
             seat=turn.speaker,
-            name=self.plan.stage.model.participant.display_name,
+            name=self.plan.speaker.display_name,
             text=text,
             tokens=self.scene.counter.count(text),
             counter=self.scene.counter.name,

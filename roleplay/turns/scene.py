@@ -4,32 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from roleplay.context.counting import Counter
 from roleplay.context.languages import Words, language_of
 from roleplay.context.placed import Casting
 from roleplay.context.sheet import Sheet, render
 from roleplay.domain.context import Line
+from roleplay.domain.conversation import PlayedBy
 from roleplay.domain.endpoint import PROFILES, Endpoint, Form
 from roleplay.domain.guards import Guard
 from roleplay.domain.persona import Persona
 from roleplay.domain.values import TEXT_LIMIT, text_problem
 from roleplay.errors import InvalidInputError
 from roleplay.store import sessions
+from roleplay.store.stored import absent
 from roleplay.turns.calibrating import Memory
 from roleplay.turns.effects import Ports, Steps, read
 from roleplay.turns.layers import InForce, Layer, in_force
 
 
+class Pair(NamedTuple):
+    """Who speaks, and whom they answer."""
+
+    speaker: sessions.Seat
+    human: sessions.Seat
+
+
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """A revision of a session: what it says, the settings in force without a turn's own, its sheet.
+    """A revision of a session as one seat speaks in it: whom it answers, the settings in force without a turn's own,
+    its sheet.
 
     Shells keep the latest ones in memory.
     """
 
-    stage: sessions.Stage
+    pair: Pair
     layers: tuple[Layer, ...]
     in_force: InForce
     language: str
@@ -98,18 +108,34 @@ class Scene:
         return (first.evolve(model=model),)
 
 
-def rehearse(scene: Scene, revision: int) -> Steps[Rehearsed]:
-    """Give a revision of the session, read when it is not in memory."""
+def rehearse(scene: Scene, revision: int, seat: int | None) -> Steps[Rehearsed]:
+    """Give a revision of the session as a seat of the model's speaks in it, read when it is not in memory.
+
+    Raises ``StoreError`` where there is no such seat.
+    """
     key = (scene.tenant, scene.session_id, revision, scene.counter.name)
-    known = scene.rehearsed.get(key)
+    known = scene.rehearsed.get((*key, seat))
     if known is None:
         stage: sessions.Stage = yield from read(lambda db: sessions.stage(db, scene.tenant, scene.session_id, revision))
-        persona = stage.model.persona.persona if stage.model.persona else None
-        layers = (("session", stage.settings), *((("persona", persona.settings),) if persona else ()), *scene.outer)
-        language = language_of(spoken_in(persona, stage.scene))
-        sheet = render(casting(stage), scene.counter)
-        known = scene.rehearsed[key] = Rehearsed(stage, layers, in_force(layers), language, sheet)
+        for pair in pairs(stage):
+            scene.rehearsed[(*key, pair.speaker.participant.seat)] = _rehearsed(scene, stage, pair)
+        known = scene.rehearsed.get((*key, seat))
+        if known is None:
+            raise absent(f"seat {seat}", f"revision {revision} of session {scene.session_id}")
     return known
+
+
+def pairs(stage: sessions.Stage) -> list[Pair]:
+    """Say who answers whom: each seat that the model plays answers the first one that a human plays."""
+    human = stage.played_by(PlayedBy.HUMAN)[0]
+    return [Pair(speaker, human) for speaker in stage.played_by(PlayedBy.MODEL)]
+
+
+def _rehearsed(scene: Scene, stage: sessions.Stage, pair: Pair) -> Rehearsed:
+    persona = pair.speaker.persona.persona if pair.speaker.persona else None
+    layers = (("session", stage.settings), *((("persona", persona.settings),) if persona else ()), *scene.outer)
+    language = language_of(spoken_in(persona, stage.scene))
+    return Rehearsed(pair, layers, in_force(layers), language, render(casting(pair, stage.scene), scene.counter))
 
 
 def spoken_in(persona: Persona | None, scene: str) -> str:
@@ -125,15 +151,15 @@ def check_label(scene: str) -> None:
         raise InvalidInputError("scene", problem, allowed=f"at most {TEXT_LIMIT} characters")
 
 
-def casting(stage: sessions.Stage) -> Casting:
-    """Give who plays in a session's contexts."""
-    model, human = stage.model, stage.human
-    persona = model.persona.persona if model.persona else Persona(model.participant.display_name)
+def casting(pair: Pair, scene: str) -> Casting:
+    """Give who plays in a seat's contexts."""
+    speaker, human = pair
+    persona = speaker.persona.persona if speaker.persona else Persona(speaker.participant.display_name)
     return Casting(
-        seat=model.participant.seat,
-        char=model.participant.display_name,
+        seat=speaker.participant.seat,
+        char=speaker.participant.display_name,
         persona=persona,
         user=human.participant.display_name,
         user_persona=human.persona.persona if human.persona else None,
-        scene=stage.scene,
+        scene=scene,
     )

@@ -53,7 +53,7 @@ def send(scene: Scene, text: str, options: TurnOptions, *, stream: bool) -> Cour
 
 def judged_line(scene: Scene, known: Rehearsed, words: str) -> Steps[Judged]:
     """Ask the guards about a human line."""
-    speaker = known.stage.human.participant.display_name
+    speaker = known.pair.human.participant.display_name
     asked = Checked(side="human", text=words, speaker=speaker, tenant=scene.tenant, session_id=scene.session_id)
     return (yield from judge(scene, asked)) if scene.watch.guards else Judged(words)
 
@@ -75,9 +75,9 @@ def speak(scene: Scene, hint: str, options: TurnOptions, *, stream: bool) -> Cou
     if hint:
         checked(hint, "hint")
 
-    def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
+    def ground(stand: sessions.Stand, known: Rehearsed) -> Steps[Ground]:
         yield from ()
-        return of_no_line(stand)
+        return of_no_line(stand, known)
 
     return (
         yield from _speak(
@@ -126,7 +126,7 @@ def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Plan]:
     """Plan a reply to ``text`` from where the session stands. Writes nothing, whoever else is speaking."""
     words, wish = checked(text), Wish(options_of(options))
     stand = yield from read_stand(scene)
-    known = yield from rehearse(scene, stand.revision)
+    known = yield from rehearse(scene, stand.revision, stand.seat)
     ground = of_new_line(scene, stand, known, words)
     return (yield from plan(scene, ground, known, wish, stream=False))
 
@@ -168,11 +168,12 @@ def _speak(
         if gone or (live is not None and not (yield from queue.may_pass(live, running))):
             continue
         queue.check(stand)
-        known = yield from rehearse(scene, stand.revision)
+        known = yield from rehearse(scene, stand.revision, stand.seat)
         if mine is None:
             ground = yield from grounding(stand, known)
         else:  # it failed, or ended before it said anything
             ground = of_told(stand, (yield from told(scene, mine.id, stand)), again=True)
+        known = yield from rehearse(scene, stand.revision, ground.seat)  # perhaps not the one whose turn it is
         made = yield from plan(scene, ground, known, wish, stream=stream)
         metadata = json.dumps(dict(options.metadata), ensure_ascii=False) if options.metadata else None
         claim = claim_of(scene, made, Terms(key, digest, metadata, moves_head=live is None))

@@ -148,10 +148,11 @@ def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
             ordinal=1,
             speaker=found.speaker,
             revision=stand.revision,
-            state_seq=found.left_seq,
+            states=found.left,
             status=TurnStatus.COMPLETED.value,
             human_seq=found.human_seq,
             reply_seq=message.seq,
+            draws=found.draws,
         )
         sessions.give_out(*now.place, last_seq=message.seq, last_turn=turn.seq)
         store.add_turn(*now.place, turn, now.at)

@@ -102,7 +102,7 @@ def house(database_url: str, scripted: Callable[..., ScriptedModel]) -> Iterator
         yield House(rp)
 
 
-TURN = {"seq": 3, "id": "turn-3", "parent_turn": 2, "state_seq": None, "from_head": 3}
+TURN = {"seq": 3, "id": "turn-3", "parent_turn": 2, "states": None, "from_head": 3}
 LIVE: dict[str, Any] = TURN | {
     "status": "pending",
     "lease_owner": "me",
@@ -156,7 +156,6 @@ BAD: list[tuple[str, Row, dict[str, Any]]] = [
     ("a turn after itself", TurnRow, TURN | {"parent_turn": 3}),
     ("a turn of an unknown revision", TurnRow, TURN | {"revision": 9}),
     ("a turn that nobody speaks", TurnRow, TURN | {"speaker": 9}),
-    ("a turn with an unknown path state", TurnRow, TURN | {"state_seq": 9}),
     ("a turn with another's id", TurnRow, TURN | {"id": ...}),
     ("a call without a turn", ModelCallRow, CALL | {"turn_seq": 77}),
     ("a call without its front", ModelCallRow, CALL | {"front_digest": "d" * 32}),
@@ -190,6 +189,8 @@ BAD: list[tuple[str, Row, dict[str, Any]]] = [
     ("attempt 0", TurnRow, TURN | {"attempt": 0}),
     ("ordinal 0", TurnRow, TURN | {"ordinal": 0}),
     ("a path state over 8 KB", PathStateRow, {"seq": 9, "state": "x" * 8193}),
+    ("a path state of nobody", PathStateRow, {"seat": -1}),
+    ("a path state twice", PathStateRow, {}),
     # the course of a turn
     ("a completed reply without its message's place", TurnRow, TURN | {"reply_seq": None}),
     ("a turn in flight that has ended", TurnRow, LIVE | {"ended_at": NOW}),
@@ -229,6 +230,7 @@ def test_good_rows_are_taken(house: House) -> None:
     house.add(ParticipantRow, seat=3)
     house.add(ParticipantRevisionRow, seat=3, revision=1, persona_id=None, persona_version=None)
     house.add(PathStateRow, seq=9, state="x" * 8192)
+    house.add(PathStateRow, seat=0)
     house.add(TurnRow, **TURN)
     house.add(MessageRow, **MESSAGE)
     house.add(ModelCallRow, **CALL)
@@ -284,7 +286,7 @@ CHANGES: list[tuple[Row, dict[str, Any]]] = [
     (MessageRow, {"turn_seq": 99}),
     (MessageRow, {"seq": 99}),
     (PathStateRow, {"state": "x" * 8193}),
-    (PathStateRow, {"seq": 99}),
+    (PathStateRow, {"seat": -1}),
     (PersonaRow, {"version": 0}),
     (PersonaRow, {"tenant": "other"}),
     (PersonaVersionRow, {"version": 9}),
@@ -298,6 +300,7 @@ TWICE = {
     "a turn with another's id",
     "a call for the same attempt",
     "two head moves of one version",
+    "a path state twice",
     "a persona's key twice",
 }
 

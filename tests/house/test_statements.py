@@ -85,6 +85,11 @@ INSERT INTO roleplay_model_calls (session_id, id, tenant, turn_seq, purpose, att
     '{{}}', 1, 'front', '[[1, 2, 1, []], [], []]', 'digest', 100, 'estimate-1', s.created_at
 FROM n, roleplay_sessions AS s WHERE s.id = :session AND s.tenant = :tenant
 """
+STATES = """
+INSERT INTO roleplay_path_states (session_id, seq, tenant, state, seat)
+{series} SELECT s.id, n, s.tenant, '{{}}', n % 3
+FROM n, roleplay_sessions AS s WHERE s.id = :session AND s.tenant = :tenant
+"""
 HEAD = """
 UPDATE roleplay_sessions SET head_seq = :most, last_seq = :most, last_turn = :turns
 WHERE id = :session AND tenant = :tenant
@@ -131,8 +136,9 @@ class Crowd:
             db.execute(text(MESSAGES.format(series=SERIES[dialect], **flags)), where | {"most": messages})
             db.execute(text(HEAD), where | {"most": messages, "turns": messages // 2})
             db.execute(text(PIECE), where)
-            most_calls = min(messages // 2, 1_000)
-            db.execute(text(CALLS.format(series=SERIES[dialect], **flags)), where | {"most": most_calls})
+            most = where | {"most": min(messages // 2, 1_000)}
+            db.execute(text(CALLS.format(series=SERIES[dialect], **flags)), most)
+            db.execute(text(STATES.format(series=SERIES[dialect])), most)
 
         self.database.write(work)
 
@@ -423,6 +429,36 @@ def test_every_door_costs_the_same(crowd: Crowd, door: str) -> None:
             assert sum(other[1]) <= sum(rows) + BUDGET_TOKENS // 10  # short histories fill no window
             assert other[2] <= 1.1 * size_in_bytes
         crowd.analyze()
+
+
+@pytest.mark.parametrize("door", ["send", "regenerate"])
+def test_path_states_are_looked_up(crowd: Crowd, door: str) -> None:
+    """What a path hands on is read in one statement of a turn, by the whole primary key, for the speaker and for all,
+    whatever the statistics say."""
+    session = crowd.sessions[100_000]
+    for _ in range(2):
+        session.send("So that there is a turn to stand on.")
+        with watched() as seen:
+            session.send("And?") if door == "send" else streamed(session.regenerate())
+        readers = [one for one in seen if "roleplay_path_states" in one.sql and not EPOCH.search(one.sql)]
+        assert len(readers) == 1 + (door == "regenerate")
+        for reader in readers:
+            assert lookups(crowd, reader) == 2
+        crowd.analyze()
+
+
+def lookups(crowd: Crowd, seen: Seen) -> int:
+    """How often a statement looks a path state up by all of its key; nothing else may be done with that table."""
+    if crowd.database.dialect == "sqlite":
+        steps = [line for line in sqlite_plan(crowd.database, seen) if "_state" in line]
+        assert all("(session_id=? AND seq=? AND seat=?)" in line for line in steps), steps
+        return len(steps)
+    found = [one for one in postgres_plans(crowd.url, [seen]) if one.get("Relation Name") == "roleplay_path_states"]
+    assert all(one["Node Type"] == "Index Scan" for one in found), found
+    assert all(word in one["Index Cond"] for one in found for word in ("session_id", "seq", "seat")), [
+        (one["Index Name"], one["Index Cond"], one.get("Filter")) for one in found
+    ]
+    return len(found)
 
 
 def test_a_list_costs_the_same(crowd: Crowd) -> None:

@@ -31,8 +31,10 @@ STAND = Stand(
     depth=0,
     human_ordinal=0,
     model_ordinal=0,
-    state_seq=None,
+    seat=1,
+    states=None,
     state=None,
+    shared=None,
     live_turn=None,
 )
 FREE = Seen(STAND, mine=None, live=None, gone=False)

@@ -1,0 +1,364 @@
+"""Path states by seat, and what a turn drew by chance.
+
+Revision ID: 0004
+Revises: 0003
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+_AT_ONCE = 500
+_STATE_LIMIT = 8192
+#: What a state was, in this order, at most four of them; the third since revision 0002, the fourth since 0003.
+_STATE = ("window_start", "front", "settings", "examples")
+_IN_FLIGHT = "status IN ('pending', 'streaming')"
+_COLUMNS = (
+    "session_id, seq, tenant, id, parent_turn, from_head, moves_head, kind, round, ordinal, speaker, revision, attempt,"
+    " status, lease_owner, lease_until, idempotency_key, body_digest, human_seq, reply_seq, metadata_json, created_at,"
+    " ended_at"
+)
+#: The map of a turn ``t`` by seats: in what it stood on, one turn wrote the states of all.
+_MAP = (
+    """(SELECT '{{' || {}('"' || p.seat || '":' || p.seq, ',') || '}}' FROM roleplay_path_states p """
+    "WHERE p.tenant = t.tenant AND p.session_id = t.session_id AND p.seq = t.state_seq)"
+)
+
+
+def upgrade() -> None:
+    broken = _broken_links()
+    _states_by_seat()
+    _draws()
+    _check_links(broken)
+
+
+def downgrade() -> None:
+    broken = _broken_links()
+    _without_draws()
+    _states_by_turn()
+    _check_links(broken)
+
+
+def _states_by_seat() -> None:
+    """Split each state into rows by seat, and name for each seat of a turn the turn that wrote its row last."""
+    if not _is_sqlite():
+        op.drop_constraint("fk_roleplay_turns_session_id_state_seq", "roleplay_turns", type_="foreignkey")
+        op.drop_constraint("pk_roleplay_path_states", "roleplay_path_states", type_="primary")
+    op.rename_table("roleplay_path_states", "roleplay_path_states_old")
+    _create_states(
+        sa.Column("seat", sa.Integer(), nullable=False),
+        sa.CheckConstraint("seat >= 0", name=op.f("ck_roleplay_path_states_counts_from_0")),
+        key=("session_id", "seq", "seat"),
+    )
+    speakers = sa.text(
+        "SELECT speaker FROM roleplay_turns WHERE tenant = :tenant AND session_id = :session_id AND seq = :seq"
+    )
+    for rows in _read("SELECT session_id, seq, tenant, state FROM roleplay_path_states_old"):
+        new = []
+        for session_id, seq, tenant, state in rows:
+            place = {"session_id": session_id, "seq": seq, "tenant": tenant}
+            split = _split(state)
+            if split is None:  # the doctor tells of it, as before
+                split = {op.get_bind().execute(speakers, place).scalar() or 1: state}
+            new += [place | {"seat": seat, "state": text} for seat, text in split.items()]
+        _write(
+            "INSERT INTO roleplay_path_states (session_id, seq, tenant, state, seat)"
+            " VALUES (:session_id, :seq, :tenant, :state, :seat)",
+            new,
+        )
+    op.drop_table("roleplay_path_states_old")
+    if _is_sqlite():
+        _create_turns("roleplay_turns_new", sa.Column("states", sa.Text(), nullable=True))
+        copied = f"INSERT INTO roleplay_turns_new ({_COLUMNS}, states) SELECT {_COLUMNS}, {{}} FROM roleplay_turns t"  # noqa: S608
+        op.execute(copied.format(_MAP.format("group_concat")))
+        _put_in_place()
+    else:
+        op.add_column("roleplay_turns", sa.Column("states", sa.Text(), nullable=True))
+        named = "UPDATE roleplay_turns t SET states = {} WHERE t.state_seq IS NOT NULL"
+        op.execute(named.format(_MAP.format("string_agg")))
+        op.drop_column("roleplay_turns", "state_seq")
+
+
+def _states_by_turn() -> None:
+    """Gather in one row what a turn that wrote states hands on for all seats."""
+    handed_on = _gathered()
+    if not _is_sqlite():
+        op.drop_constraint("pk_roleplay_path_states", "roleplay_path_states", type_="primary")
+    op.drop_table("roleplay_path_states")
+    _create_states(key=("session_id", "seq"))
+    _write(
+        "INSERT INTO roleplay_path_states (session_id, seq, tenant, state) VALUES (:session_id, :seq, :tenant, :state)",
+        [{"session_id": one[0], "seq": one[1], "tenant": one[2], "state": state} for one, state in handed_on.items()],
+    )
+    if _is_sqlite():
+        _create_turns(
+            "roleplay_turns_new",
+            sa.Column("state_seq", sa.Integer(), nullable=True),
+            sa.Column("states", sa.Text(), nullable=True),
+            sa.ForeignKeyConstraint(
+                ["session_id", "state_seq"],
+                ["roleplay_path_states.session_id", "roleplay_path_states.seq"],
+                name=op.f("fk_roleplay_turns_session_id_state_seq"),
+            ),
+        )
+        op.execute(f"INSERT INTO roleplay_turns_new ({_COLUMNS}, states) SELECT {_COLUMNS}, states FROM roleplay_turns")  # noqa: S608
+        _put_in_place()
+    else:
+        op.add_column("roleplay_turns", sa.Column("state_seq", sa.Integer(), nullable=True))
+        op.create_foreign_key(
+            op.f("fk_roleplay_turns_session_id_state_seq"),
+            "roleplay_turns",
+            "roleplay_path_states",
+            ["session_id", "state_seq"],
+            ["session_id", "seq"],
+        )
+    named = []
+    for rows in _read("SELECT session_id, seq, tenant, states FROM roleplay_turns WHERE states IS NOT NULL"):
+        for session_id, seq, tenant, states in rows:
+            writer = max(_map(states).values(), default=0)
+            if (session_id, writer, tenant) in handed_on:
+                named.append({"session_id": session_id, "seq": seq, "tenant": tenant, "state_seq": writer})
+    _write(
+        "UPDATE roleplay_turns SET state_seq = :state_seq"
+        " WHERE tenant = :tenant AND session_id = :session_id AND seq = :seq",
+        named,
+    )
+    op.drop_column("roleplay_turns", "states")
+
+
+def _draws() -> None:
+    op.add_column("roleplay_turns", sa.Column("draws", sa.Text(), nullable=True))
+
+
+def _without_draws() -> None:
+    op.drop_column("roleplay_turns", "draws")
+
+
+def _split(stored: str) -> dict[int, str] | None:
+    """Give a state by seats as each is written now; ``None`` for what is no state."""
+    try:
+        told = {int(seat): dict(zip(_STATE, state, strict=False)) for seat, state in json.loads(stored).items()}
+    except (ValueError, TypeError, AttributeError):
+        return None
+    split = {}
+    for seat, state in told.items():
+        if not {"window_start", "front"} <= state.keys():
+            return None
+        text = _written({name: value for name, value in state.items() if value or name == "front"})
+        if len(text) > _STATE_LIMIT:
+            text = _written({name: value for name, value in state.items() if value and name != "examples"})
+        split[seat] = text
+    return split
+
+
+def _gathered() -> dict[tuple[str, int, str], str]:
+    """Give the states by the turn that wrote the last of each, for all seats together, as they were written before."""
+    stored = {
+        (session_id, seat, seq): state
+        for rows in _read("SELECT session_id, seat, seq, state FROM roleplay_path_states WHERE seat > 0")
+        for session_id, seat, seq, state in rows
+    }
+    found = {}
+    for rows in _read("SELECT session_id, seq, tenant, states FROM roleplay_turns WHERE states IS NOT NULL"):
+        for session_id, seq, tenant, states in rows:
+            turns = _map(states)
+            if seq in turns.values():
+                texts = {seat: stored.get((session_id, seat, turn)) for seat, turn in turns.items() if seat}
+                found[session_id, seq, tenant] = _joined(texts)
+    return found
+
+
+def _joined(texts: dict[int, str | None]) -> str:
+    joined = {}
+    for seat, text in sorted(texts.items()):
+        try:
+            told = {} if text is None else dict(json.loads(text))
+        except (ValueError, TypeError):
+            return str(text)  # the doctor tells of it, as before
+        if told:
+            state = [told.get(name, 0 if name == "window_start" else "") for name in _STATE]
+            while not state[-1]:
+                state.pop()
+            joined[str(seat)] = state
+    return _written(joined)
+
+
+def _map(stored: str) -> dict[int, int]:
+    try:
+        return {int(seat): int(turn) for seat, turn in json.loads(stored).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _written(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _is_sqlite() -> bool:
+    return op.get_bind().dialect.name == "sqlite"
+
+
+def _read(statement: str) -> Iterator[Any]:
+    """Give rows in batches."""
+    rows = op.get_bind().execute(sa.text(statement), execution_options={"yield_per": _AT_ONCE})
+    return rows.partitions()
+
+
+def _write(statement: str, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        op.get_bind().execute(sa.text(statement), rows)
+
+
+def _create_states(*more: Any, key: tuple[str, ...]) -> None:
+    op.create_table(
+        "roleplay_path_states",
+        sa.Column("session_id", sa.String(length=36), nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        *more,
+        sa.CheckConstraint("length(state) <= 8192", name=op.f("ck_roleplay_path_states_is_small")),
+        sa.ForeignKeyConstraint(
+            ["session_id", "tenant"],
+            ["roleplay_sessions.id", "roleplay_sessions.tenant"],
+            name=op.f("fk_roleplay_path_states_session_id_tenant"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint(*key, name=op.f("pk_roleplay_path_states")),
+    )
+
+
+def _create_turns(name: str, *more: Any) -> None:
+    """Create the turns of SQLite anew, which cannot drop a foreign key in place."""
+    op.create_table(
+        name,
+        sa.Column("session_id", sa.String(length=36), nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("parent_turn", sa.Integer(), nullable=True),
+        sa.Column("from_head", sa.Integer(), nullable=True),
+        sa.Column("moves_head", sa.Boolean(), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("round", sa.Integer(), nullable=False),
+        sa.Column("ordinal", sa.Integer(), nullable=False),
+        sa.Column("speaker", sa.Integer(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("status", sa.String(length=32), nullable=False),
+        sa.Column("lease_owner", sa.String(length=200), nullable=True),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("idempotency_key", sa.String(length=200), nullable=True),
+        sa.Column("body_digest", sa.String(length=64), nullable=True),
+        sa.Column("human_seq", sa.Integer(), nullable=True),
+        sa.Column("reply_seq", sa.Integer(), nullable=True),
+        sa.Column("metadata_json", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        *more,
+        sa.CheckConstraint(
+            f"(ended_at IS NULL) = ({_IN_FLIGHT})", name=op.f("ck_roleplay_turns_ended_when_not_in_flight")
+        ),
+        sa.CheckConstraint(
+            "kind IN ('reply', 'greeting', 'narration', 'imported')", name=op.f("ck_roleplay_turns_kind")
+        ),
+        sa.CheckConstraint(
+            "status <> 'completed' OR kind <> 'reply' OR reply_seq IS NOT NULL",
+            name=op.f("ck_roleplay_turns_completed_has_reply"),
+        ),
+        sa.CheckConstraint(
+            "status IN ('pending', 'streaming', 'completed', 'interrupted', 'failed')",
+            name=op.f("ck_roleplay_turns_status"),
+        ),
+        sa.CheckConstraint(
+            "status NOT IN ('pending', 'streaming') OR (lease_owner IS NOT NULL AND lease_until IS NOT NULL)",
+            name=op.f("ck_roleplay_turns_in_flight_is_leased"),
+        ),
+        sa.CheckConstraint(
+            "(idempotency_key IS NULL) = (body_digest IS NULL)", name=op.f("ck_roleplay_turns_key_has_body")
+        ),
+        sa.CheckConstraint("attempt >= 1 AND ordinal >= 1", name=op.f("ck_roleplay_turns_counts_from_1")),
+        sa.CheckConstraint(
+            "seq >= 1 AND (parent_turn IS NULL OR parent_turn < seq)", name=op.f("ck_roleplay_turns_parent_is_older")
+        ),
+        sa.ForeignKeyConstraint(
+            ["session_id", "parent_turn"],
+            ["roleplay_turns.session_id", "roleplay_turns.seq"],
+            name=op.f("fk_roleplay_turns_session_id_parent_turn"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["session_id", "revision"],
+            ["roleplay_session_revisions.session_id", "roleplay_session_revisions.revision"],
+            name=op.f("fk_roleplay_turns_session_id_revision"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["session_id", "speaker"],
+            ["roleplay_participants.session_id", "roleplay_participants.seat"],
+            name=op.f("fk_roleplay_turns_session_id_speaker"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["session_id", "tenant"],
+            ["roleplay_sessions.id", "roleplay_sessions.tenant"],
+            name=op.f("fk_roleplay_turns_session_id_tenant"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("session_id", "seq", name=op.f("pk_roleplay_turns")),
+        sa.UniqueConstraint("session_id", "id", name=op.f("uq_roleplay_turns_session_id_id")),
+    )
+
+
+def _put_in_place() -> None:
+    """Let the new turns of SQLite take the place of the old ones."""
+    op.drop_table("roleplay_turns")
+    op.rename_table("roleplay_turns_new", "roleplay_turns")
+    op.create_index("ix_roleplay_turns_children", "roleplay_turns", ["session_id", "parent_turn", "seq"], unique=False)
+    op.create_index(
+        "ix_roleplay_turns_in_flight",
+        "roleplay_turns",
+        ["tenant", "session_id", "seq"],
+        unique=False,
+        sqlite_where=sa.text(_IN_FLIGHT),
+    )
+    op.create_index(
+        "uq_roleplay_turns_in_flight",
+        "roleplay_turns",
+        ["session_id", sa.text("coalesce(from_head, 0)")],
+        unique=True,
+        sqlite_where=sa.text(f"{_IN_FLIGHT} AND moves_head"),
+    )
+    op.create_index(
+        "uq_roleplay_turns_idempotency_key",
+        "roleplay_turns",
+        ["session_id", "idempotency_key", "ordinal"],
+        unique=True,
+        sqlite_where=sa.text("idempotency_key IS NOT NULL"),
+    )
+
+
+def _broken_links() -> int:
+    """Count the links of SQLite's rows to rows that are not there: a damaged database may have some.
+
+    To drop a table there deletes its rows, and with them those that refer to it, unless no link is followed.
+    """
+    if not _is_sqlite():
+        return 0
+    bind = op.get_bind()
+    if int(bind.exec_driver_sql("PRAGMA foreign_keys").scalar_one()):  # a text where SQLCipher answers
+        raise RuntimeError("this revision needs PRAGMA foreign_keys = OFF, set before its transaction begins")
+    tables = ("path_states", "turns", "messages", "model_calls", "verdicts")
+    return sum(len(bind.exec_driver_sql(f"PRAGMA foreign_key_check(roleplay_{one})").all()) for one in tables)
+
+
+def _check_links(broken: int) -> None:
+    if (found := _broken_links()) > broken:
+        raise RuntimeError(f"{found - broken} links of rows would be broken; nothing was changed")
