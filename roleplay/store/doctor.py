@@ -35,6 +35,7 @@ from roleplay.store.checks import (
     Finding,
     no_session,
 )
+from roleplay.store.entries import PathEnd
 from roleplay.store.readable import epochs_of, states_of_lost_texts, unreadable
 from roleplay.store.tables import table
 
@@ -288,15 +289,14 @@ def _recount(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> N
     """Count the ordinals of a session's messages anew, parents before children."""
     for session_id in _sessions(wrong):
         where = {"tenant": tenant, "session": session_id}
-        counted: dict[int, tuple[int, int]] = {}
+        counted: dict[int | None, PathEnd] = {None: PathEnd()}
         changes = []
         for seq, parent, role, humans, models in connection.execute(_TREE, where):
-            before = (0, 0) if parent is None else counted.get(parent)
-            by_human = role == "user"
-            right = (humans, models) if before is None else (before[0] + by_human, before[1] + (not by_human))
-            counted[seq] = right
-            if right != (humans, models):
-                changes.append(where | {"seq": seq, "depth": sum(right), "humans": right[0], "models": right[1]})
+            stored, before = PathEnd(seq, humans, models), counted.get(parent)
+            right = counted[seq] = stored if before is None else before.then(seq, by_human=role == "user")
+            if right != stored:
+                changed = {"seq": seq, "depth": right.depth, "humans": right.humans, "models": right.models}
+                changes.append(where | changed)
         if changes:
             connection.execute(_RECOUNT, changes)
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from roleplay.context.counting import Counter
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.settings import Setting
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
@@ -23,8 +24,26 @@ def settings_of(text: str | None) -> Mapping[str, Setting]:
     return {name: Setting(value=value, layer=layer) for name, (value, layer) in told.items()}
 
 
+class PathEnd(NamedTuple):
+    """The end of a path: its last message (``None``: it has none), and how many of its messages humans and models
+    said."""
+
+    seq: int | None = None
+    humans: int = 0
+    models: int = 0
+
+    @property
+    def depth(self) -> int:
+        """How many messages the path has."""
+        return self.humans + self.models
+
+    def then(self, seq: int, *, by_human: bool) -> PathEnd:
+        """Give the end of the path once another message was said."""
+        return PathEnd(seq, self.humans + by_human, self.models + (not by_human))
+
+
 class NewMessage(NamedTuple):
-    """A message to write; field by field as ``domain.Message``."""
+    """A message to write; field by field as ``domain.Message``. ``after`` makes it."""
 
     seq: int
     parent_seq: int | None
@@ -39,6 +58,41 @@ class NewMessage(NamedTuple):
     model_ordinal: int
     repaired: bool = False
     hidden: bool = False
+
+    @classmethod
+    def after(
+        cls,
+        end: PathEnd,
+        seq: int,
+        who: tuple[int, str],
+        text: str,
+        counter: Counter,
+        *,
+        by_human: bool,
+        repaired: bool = False,
+    ) -> NewMessage:
+        """Make the message ``seq`` that follows the end of a path; ``who`` is the speaker's seat and name."""
+        _, humans, models = end.then(seq, by_human=by_human)
+        seat, name = who
+        return cls(
+            seq=seq,
+            parent_seq=end.seq,
+            role="user" if by_human else "assistant",
+            seat=seat,
+            name=name,
+            text=text,
+            tokens=counter.count(text),
+            counter=counter.name,
+            depth=humans + models,
+            human_ordinal=humans,
+            model_ordinal=models,
+            repaired=repaired,
+        )
+
+    @property
+    def end(self) -> PathEnd:
+        """The end of the path that this message is the last of."""
+        return PathEnd(self.seq, self.human_ordinal, self.model_ordinal)
 
     def written(self, turn_seq: int, at: datetime) -> Message:
         """Give the message that was written ``at``."""
@@ -69,7 +123,8 @@ class NewVerdict(NamedTuple):
 
 
 class NewTurn(NamedTuple):
-    """A turn to write; ``reply_seq`` is given out with it, its message comes when there is text."""
+    """A turn to write; ``reply_seq`` is given out with it, its message comes when there is text.
+    ``sessions.Stand.new_turn`` makes it."""
 
     seq: int
     id: str

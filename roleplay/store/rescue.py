@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, literal, litera
 
 from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import InvalidInputError, NotFoundError
-from roleplay.store.entries import CallEnding, Hold, NewMessage
+from roleplay.store.entries import CallEnding, Hold, NewMessage, PathEnd
 from roleplay.store.stored import as_text, reads
 from roleplay.store.tables import MessageRow, ModelCallRow, PathStateRow, TurnRow, UtcDateTime, table
 from roleplay.store.turns import END_TURN, HELD, LIVE, OURS, add_message, end_call
@@ -185,11 +185,11 @@ class Told:
     tip_models: int | None
 
     @property
-    def ordinals(self) -> tuple[int, int]:
-        """The human and the model ordinal of what the turn's reply follows."""
-        if self.human_seq is None:
-            return self.tip_humans or 0, self.tip_models or 0
-        return self.human_ordinal or 0, self.model_ordinal or 0
+    def end(self) -> PathEnd:
+        """The end of the path that the turn's reply follows."""
+        if self.human_seq is None or self.human_text is None:
+            return PathEnd(self.tip_seq, self.tip_humans or 0, self.tip_models or 0)
+        return PathEnd(self.human_seq, self.human_ordinal or 0, self.model_ordinal or 0)
 
     @property
     def tip(self) -> int | None:

@@ -10,13 +10,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, tuple_, update
 
-from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
+from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo, TurnKind, TurnStatus
 from roleplay.domain.page import Page
 from roleplay.domain.persona import StoredPersona
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import personas
 from roleplay.store.cursors import after, page_of
+from roleplay.store.entries import NewTurn, PathEnd
 from roleplay.store.ids import ID_LENGTH
 from roleplay.store.prepared import Prepared
 from roleplay.store.stored import absent, as_numbers, as_text, reads
@@ -211,6 +212,58 @@ class Stand:
     state_seq: int | None
     state: str | None
     live_turn: str | None
+
+    @property
+    def end(self) -> PathEnd:
+        """The end of the path that the session stands on."""
+        return PathEnd(self.head_seq, self.human_ordinal, self.model_ordinal)
+
+    def new_turn(
+        self,
+        turn_id: str,
+        kind: TurnKind,
+        speaker: int,
+        *,
+        parent_turn: int | None,
+        state_seq: int | None,
+        human_seq: int | None,
+        reply_seq: int | None,
+    ) -> NewTurn:
+        """Make the session's next turn, as one that is complete and a round of its own."""
+        seq = self.last_turn + 1
+        return NewTurn(
+            seq=seq,
+            id=turn_id,
+            parent_turn=parent_turn,
+            from_head=self.head_seq,
+            kind=kind.value,
+            round=seq,
+            ordinal=1,
+            speaker=speaker,
+            revision=self.revision,
+            state_seq=state_seq,
+            status=TurnStatus.COMPLETED.value,
+            human_seq=human_seq,
+            reply_seq=reply_seq,
+        )
+
+
+def beginning(said: int) -> Stand:
+    """Where a new session stands before its first move, with so many turns of one message each."""
+    return Stand(
+        version=1,
+        revision=1,
+        head_seq=None,
+        last_seq=said,
+        last_turn=said,
+        head_turn=None,
+        depth=0,
+        human_ordinal=0,
+        model_ordinal=0,
+        state_seq=None,
+        state=None,
+        live_turn=None,
+    )
 
 
 def stand(connection: Connection, tenant: str, session_id: str) -> Stand:

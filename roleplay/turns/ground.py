@@ -30,9 +30,10 @@ class Ground:
     """What a reply stands on.
 
     ``line`` is the human line to answer (``None``: the model speaks unasked), ``human`` the message to write for it
-    (``None``: it is stored already, or there is none), ``before`` the message before it. ``state`` is what the path
-    hands on. ``again`` is the stored turn that gets another attempt (``None``: the reply is a turn of its own),
-    ``so_far`` the text of its reply that this attempt goes on from (empty: the attempt begins anew).
+    (``None``: it is stored already, or there is none), ``before`` the message before it, ``end`` the end of the path
+    that the reply follows. ``state`` is what the path hands on. ``again`` is the stored turn that gets another attempt
+    (``None``: the reply is a turn of its own), ``so_far`` the text of its reply that this attempt goes on from (empty:
+    the attempt begins anew).
     """
 
     stand: sessions.Stand
@@ -42,7 +43,7 @@ class Ground:
     parent_turn: int | None
     state_seq: int | None
     state: str | None
-    ordinals: tuple[int, int]
+    end: entries.PathEnd
     revision: int
     again: rescue.Told | None = None
     so_far: str = ""
@@ -66,23 +67,9 @@ class Ground:
 def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str) -> Ground:
     """Stand on the session's head, with a new human line."""
     human = known.stage.human.participant
-    tokens = scene.counter.count(text)
     who = human.seat, human.display_name
-    line = Line(stand.last_seq + 1, stand.last_turn + 1, *who, text, tokens, scene.counter.name)
-    ordinals = (stand.human_ordinal + 1, stand.model_ordinal)
-    message = entries.NewMessage(
-        seq=line.seq,
-        parent_seq=stand.head_seq,
-        role="user",
-        seat=line.seat,
-        name=line.name,
-        text=text,
-        tokens=tokens,
-        counter=scene.counter.name,
-        depth=sum(ordinals),
-        human_ordinal=ordinals[0],
-        model_ordinal=ordinals[1],
-    )
+    message = entries.NewMessage.after(stand.end, stand.last_seq + 1, who, text, scene.counter, by_human=True)
+    line = Line(message.seq, stand.last_turn + 1, *who, text, message.tokens, message.counter)
     return Ground(
         stand=stand,
         line=line,
@@ -91,7 +78,7 @@ def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str
         parent_turn=stand.head_turn,
         state_seq=stand.state_seq,
         state=stand.state,
-        ordinals=ordinals,
+        end=message.end,
         revision=stand.revision,
     )
 
@@ -106,7 +93,7 @@ def of_no_line(stand: sessions.Stand) -> Ground:
         parent_turn=stand.head_turn,
         state_seq=stand.state_seq,
         state=stand.state,
-        ordinals=(stand.human_ordinal, stand.model_ordinal),
+        end=stand.end,
         revision=stand.revision,
     )
 
@@ -134,7 +121,7 @@ def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: st
         parent_turn=told.parent_turn,
         state_seq=told.state_seq,
         state=told.state,
-        ordinals=told.ordinals,
+        end=told.end,
         revision=stand.revision,
         again=told if again else None,
         so_far=so_far,

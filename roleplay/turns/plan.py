@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from roleplay.context.builder import Draft, PlacedFact, Rules, build
 from roleplay.context.calibration import predicted
@@ -24,7 +25,7 @@ from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
 from roleplay.errors import BudgetError, InvalidInputError
 from roleplay.store import history, recipes, reports, sessions
-from roleplay.store.entries import Claim, NewCall, NewTurn
+from roleplay.store.entries import Claim, NewCall
 from roleplay.turns.calibrating import Learned, learned, subject
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
@@ -230,11 +231,11 @@ def _opening(sheet: Sheet, words: Words, counter: Counter) -> Rendered:
     return rendered(Section.OPENING, Role.USER, sheet.user, words.opening, counter)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """The terms of a claim: its key and body digest, the caller's metadata, and whether it may move the head."""
+class Terms(NamedTuple):
+    """The terms of a turn, field by field as ``NewTurn``: the caller's key and the digest of its body, metadata, and
+    whether it may move the head."""
 
-    key: str | None = None
+    idempotency_key: str | None = None
     body_digest: str | None = None
     metadata_json: str | None = None
     moves_head: bool = True
@@ -253,28 +254,18 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
     goes_on = again is not None and bool(ground.so_far)  # in the message that holds the text so far
     new_messages = int(ground.human is not None) + int(not goes_on)
     seq = again.seq if again else stand.last_turn + 1
-    attempt = again.attempt + 1 if again else 1
-    turn = NewTurn(
-        seq=seq,
-        id=again.id if again else ports.new_id(),
+    turn = stand.new_turn(
+        again.id if again else ports.new_id(),
+        TurnKind.REPLY,
+        speaker.seat,
         parent_turn=ground.parent_turn,
-        from_head=stand.head_seq,
-        kind=TurnKind.REPLY.value,
-        round=again.round if again else seq,
-        ordinal=1,
-        speaker=speaker.seat,
-        revision=ground.revision,
         state_seq=ground.state_seq if same_epoch else seq,
-        status=TurnStatus.PENDING.value,
         human_seq=ground.line.seq if ground.line else None,
         reply_seq=again.reply_seq if again and goes_on else stand.last_seq + new_messages,
-        lease_owner=ports.owner,
-        idempotency_key=terms.key,
-        body_digest=terms.body_digest,
-        metadata_json=terms.metadata_json,
-        attempt=attempt,
-        moves_head=terms.moves_head,
     )
+    turn = turn._replace(status=TurnStatus.PENDING.value, lease_owner=ports.owner, **terms._asdict())
+    if again is not None:
+        turn = turn._replace(seq=again.seq, round=again.round, attempt=again.attempt + 1)
     return Claim(
         version=stand.version,
         last_seq=stand.last_seq + new_messages,
@@ -284,7 +275,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         call=NewCall(
             id=ports.new_id(),
             turn_seq=seq,
-            attempt=attempt,
+            attempt=turn.attempt,
             model_asked=made.endpoint.model,
             host=made.endpoint.host[:200],
             dialect=made.form.dialect.value,

@@ -446,21 +446,10 @@ class Reply:
         assert turn.reply_seq is not None
         # Where a reply goes on from another, the two may make a secret together.
         text = secrets_of(self.plan.endpoint).in_speech(ground.so_far + self._speech)
-        humans, models = ground.ordinals
-        return NewMessage(
-            seq=turn.reply_seq,
-            parent_seq=ground.line.seq if ground.line else ground.before,
-            role="assistant",
-            seat=turn.speaker,
-            name=self.plan.stage.model.participant.display_name,
-            text=text,
-            tokens=self.scene.counter.count(text),
-            counter=self.scene.counter.name,
-            depth=humans + models + 1,
-            human_ordinal=humans,
-            model_ordinal=models + 1,
-            repaired=self.decoder is not None and self.decoder.repaired,
-        )
+        repaired = self.decoder is not None and self.decoder.repaired
+        who = turn.speaker, self.plan.stage.model.participant.display_name
+        counter = self.scene.counter
+        return NewMessage.after(ground.end, turn.reply_seq, who, text, counter, by_human=False, repaired=repaired)
 
     def _ending(self, error: BaseException | None) -> CallEnding:
         total_s = self.scene.ports.monotonic() - self.began

@@ -12,7 +12,7 @@ from roleplay import Endpoint, EstimatingCounter, Participant, Persona, PlayedBy
 from roleplay.context.calibration import Fit
 from roleplay.context.languages import LANGUAGES
 from roleplay.domain.persona import StoredPersona
-from roleplay.store.sessions import Seat, Stage, Stand
+from roleplay.store.sessions import Seat, Stage, beginning
 from roleplay.turns.effects import Admit, Effect, Open, Pause, Ports, Read, Receive, Write
 from roleplay.turns.ground import Seen
 from roleplay.turns.scene import Scene, Watch
@@ -21,20 +21,7 @@ from roleplay.wire.heads import Head
 E = TypeVar("E")
 OWNER = "us"
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
-STAND = Stand(
-    version=1,
-    revision=1,
-    head_seq=None,
-    last_seq=0,
-    last_turn=0,
-    head_turn=None,
-    depth=0,
-    human_ordinal=0,
-    model_ordinal=0,
-    state_seq=None,
-    state=None,
-    live_turn=None,
-)
+STAND = beginning(0)
 FREE = Seen(STAND, mine=None, live=None, gone=False)
 END = b"data: [DONE]\n\n"
 
