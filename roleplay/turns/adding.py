@@ -66,7 +66,7 @@ def add(scene: Scene, text: str, speaker: Speaker, options: TurnOptions) -> Cour
                 return None
             return transcript.by_id(*place, new.turn.id)  # noqa: B023 - likewise
 
-        if (turn := (yield from write(work))) is not None:
+        if (turn := (yield from write("add", work))) is not None:
             return turn
         yield from queue.lost_claim(stand)
 

@@ -130,7 +130,7 @@ def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: st
 
 def read_stand(scene: Scene) -> Steps[sessions.Stand]:
     """Read where the session stands. Raises ``NotFoundError``."""
-    return (yield from read(lambda db: sessions.stand(db, scene.tenant, scene.session_id)))
+    return (yield from read("stand", lambda db: sessions.stand(db, scene.tenant, scene.session_id)))
 
 
 class Seen(NamedTuple):
@@ -229,13 +229,15 @@ def look(scene: Scene, key: str | None) -> Steps[Seen]:
         gone = in_flight is not None and live is None
         return Seen(stand, mine, live, gone)
 
-    return (yield from read(work))
+    return (yield from read("look", work))
 
 
 def end_if_lost(scene: Scene, turn_id: str) -> Steps[bool]:
     """End a turn in flight that nobody drives; says whether it is in flight no more."""
     tenant, session_id, now = scene.tenant, scene.session_id, scene.ports.now()
-    held: rescue.Holder | None = yield from read(lambda db: rescue.holder(db, tenant, session_id, turn_id, now))
+    held: rescue.Holder | None = yield from read(
+        "holder", lambda db: rescue.holder(db, tenant, session_id, turn_id, now)
+    )
     return held is None or (yield from end_if_left(scene, held))
 
 
@@ -245,7 +247,7 @@ def end_if_left(scene: Scene, held: rescue.Holder) -> Steps[bool]:
         return False
     hold = entries.Hold(scene.tenant, scene.session_id, held.turn_seq, held.attempt, held.owner)
     now = scene.ports.now()
-    yield from write(lambda db: rescue.recover(db, hold, at=now))
+    yield from write("recover", lambda db: rescue.recover(db, hold, at=now))
     return True
 
 
@@ -255,4 +257,4 @@ def told(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[resc
     Raises ``NotFoundError``, and ``InvalidInputError`` when nothing was said yet.
     """
     key = None if turn_id is None else turn_key(turn_id)
-    return (yield from read(lambda db: rescue.told(db, scene.tenant, scene.session_id, key, stand.head_turn)))
+    return (yield from read("told", lambda db: rescue.told(db, scene.tenant, scene.session_id, key, stand.head_turn)))

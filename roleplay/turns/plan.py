@@ -96,6 +96,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         before = ground.before
         cap, per_message = tokens.prices.bounds(min(budget, room))
         past = yield from read(
+            "path",
             lambda db: history.path_back(
                 db,
                 scene.tenant,
@@ -104,7 +105,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
                 start=inherited.start,
                 cap=cap,
                 per_message=per_message,
-            )
+            ),
         )
     if ground.line is not None:
         past = past.then(ground.line)

@@ -102,7 +102,9 @@ def rehearse(scene: Scene, revision: int) -> Steps[Rehearsed]:
     key = (scene.tenant, scene.session_id, revision, scene.counter.name)
     known = scene.rehearsed.get(key)
     if known is None:
-        stage: sessions.Stage = yield from read(lambda db: sessions.stage(db, scene.tenant, scene.session_id, revision))
+        stage: sessions.Stage = yield from read(
+            "rehearse", lambda db: sessions.stage(db, scene.tenant, scene.session_id, revision)
+        )
         persona = stage.model.persona.persona if stage.model.persona else None
         layers = (("session", stage.settings), *((("persona", persona.settings),) if persona else ()), *scene.outer)
         language = language_of(spoken_in(persona, stage.scene))

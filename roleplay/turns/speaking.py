@@ -203,12 +203,14 @@ def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
         return store.claim(db, scene.tenant, scene.session_id, claim, at, now=scene.ports.now())
 
     try:
-        return (yield from write(work))
+        return (yield from write("claim", work))
     except (GeneratorExit, StoreError):
         raise
     except BaseException as error:
         ending = CallEnding(error=error_json(error))
-        yield from write(lambda db: store.abandon(db, scene.tenant, scene.session_id, claim, ending, at), patient=True)
+        yield from write(
+            "abandon", lambda db: store.abandon(db, scene.tenant, scene.session_id, claim, ending, at), patient=True
+        )
         raise
 
 
@@ -276,7 +278,9 @@ def _to_go_on(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps
 
 def _last_attempt(scene: Scene, stand: sessions.Stand) -> Steps[str | None]:
     """Give the id of the last attempt after the head, if it has not become a reply."""
-    last = yield from read(lambda db: transcript.unresolved(db, scene.tenant, scene.session_id, stand.head_turn))
+    last = yield from read(
+        "unresolved", lambda db: transcript.unresolved(db, scene.tenant, scene.session_id, stand.head_turn)
+    )
     return None if last is None else last.id
 
 

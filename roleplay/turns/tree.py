@@ -188,13 +188,13 @@ def update(scene: Scene, label: str | None, settings: SessionSettings | None) ->
 
 def branches(scene: Scene) -> Steps[Sequence[Turn]]:
     """Give the last turn of every branch, newest first; the session stands on one of them or before it."""
-    return (yield from read(lambda db: transcript.tips(db, scene.tenant, scene.session_id)))
+    return (yield from read("branches", lambda db: transcript.tips(db, scene.tenant, scene.session_id)))
 
 
 def variants(scene: Scene, turn_id: str) -> Steps[Sequence[Turn]]:
     """Give all complete variants of a turn's reply, oldest first, and the turn itself among them."""
     key = turn_key(turn_id)
-    return (yield from read(lambda db: transcript.variants(db, scene.tenant, scene.session_id, key)))
+    return (yield from read("variants", lambda db: transcript.variants(db, scene.tenant, scene.session_id, key)))
 
 
 def _write(scene: Scene, work: Callable[[_Now], T]) -> Steps[T]:
@@ -207,7 +207,7 @@ def _write(scene: Scene, work: Callable[[_Now], T]) -> Steps[T]:
 
     while True:
         try:
-            return (yield from write(whole))
+            return (yield from write("move", whole))
         except ConflictError as error:
             if error.turn_id is None or not (yield from end_if_lost(scene, error.turn_id)):
                 raise
