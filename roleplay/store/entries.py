@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -56,6 +57,7 @@ class NewMessage(NamedTuple):
     depth: int
     human_ordinal: int
     model_ordinal: int
+    revision: int
     repaired: bool = False
     hidden: bool = False
 
@@ -69,9 +71,11 @@ class NewMessage(NamedTuple):
         counter: Counter,
         *,
         by_human: bool,
+        revision: int,
         repaired: bool = False,
     ) -> NewMessage:
-        """Make the message ``seq`` that follows the end of a path; ``who`` is the speaker's seat and name."""
+        """Make the message ``seq`` that follows the end of a path, said under a revision of the session; ``who`` is the
+        speaker's seat and name."""
         _, humans, models = end.then(seq, by_human=by_human)
         seat, name = who
         return cls(
@@ -86,6 +90,7 @@ class NewMessage(NamedTuple):
             depth=humans + models,
             human_ordinal=humans,
             model_ordinal=models,
+            revision=revision,
             repaired=repaired,
         )
 
@@ -188,11 +193,17 @@ class Uttered:
     verdicts: tuple[NewVerdict, ...] = ()
 
 
+class Purpose(StrEnum):
+    """What a model call is for. A turn has attempts of each, counted apart."""
+
+    REPLY = "reply"
+
+
 class NewCall(NamedTuple):
-    """A model call to write, before it is made."""
+    """A model call to write, before it is made. One that belongs to no turn has no ``turn_seq``."""
 
     id: str
-    turn_seq: int
+    turn_seq: int | None
     attempt: int
     model_asked: str
     host: str
@@ -207,14 +218,19 @@ class NewCall(NamedTuple):
     counter: str
     settings_digest: str
     report: str
-    purpose: str = "reply"
+    purpose: Purpose = Purpose.REPLY
+
+    def row(self, tenant: str, session_id: str, at: datetime) -> dict[str, Any]:
+        """Give the row of a call that begins ``at``."""
+        whose = {"tenant": tenant, "session_id": session_id, "created_at": at, "purpose": Purpose(self.purpose).value}
+        return self._asdict() | whose
 
     def ended(self, how: CallEnding, at: datetime, settings: str) -> ModelCall:
         """Give the call that was written ``at``, with its end and the text of its settings."""
         return ModelCall(
             id=self.id,
             turn_seq=self.turn_seq,
-            purpose=self.purpose,
+            purpose=self.purpose.value,
             attempt=self.attempt,
             model_asked=self.model_asked,
             model_answered=how.model_answered,
@@ -276,6 +292,24 @@ class Hold(NamedTuple):
             "of_session": self.session_id,
             "of_seq": self.turn_seq,
             "of_attempt": self.attempt,
+            "of_owner": self.owner,
+        }
+
+
+class CallHold(NamedTuple):
+    """Proof of a call in flight that belongs to no turn: which call, whose."""
+
+    tenant: str
+    session_id: str
+    call_id: str
+    owner: str
+
+    def where(self) -> dict[str, Any]:
+        """Give the parameters of statements that must touch this call in these hands alone."""
+        return {
+            "of_tenant": self.tenant,
+            "of_session": self.session_id,
+            "of_call": self.call_id,
             "of_owner": self.owner,
         }
 

@@ -16,15 +16,16 @@ from roleplay.domain.settings import SessionSettings
 from roleplay.errors import StoreError
 from roleplay.store import recipes
 from roleplay.store.calibrations import read_fit
-from roleplay.store.checks import UNREADABLE, UNREADABLE_STATE, Finding
+from roleplay.store.checks import Fault, Finding, finding
 from roleplay.store.reports import read_report
 from roleplay.store.stored import as_text, reads
-from roleplay.store.tables import CAUSES, Base, ModelCallRow, PathStateRow, PieceRow, UtcDateTime, table
+from roleplay.store.tables import CAUSES, Base, MessageRow, ModelCallRow, PathStateRow, PieceRow, UtcDateTime, table
 
 _AT_ONCE = 500
 _KEYS = ("session_id", "persona_id", "id", "model")
 _NUMBERS = ("seq", "turn_seq", "version", "revision", "seat")
 _STATES = table(PathStateRow).name
+_MESSAGES = table(MessageRow).name
 _c = table(ModelCallRow).c
 _p = table(PieceRow).c
 _THERE = select(_p.digest).where(
@@ -112,11 +113,12 @@ def _in_table(connection: Connection, tenant: str, of: Table) -> Iterator[Findin
                 _check(column, values)
             except (StoreError, ValueError, TypeError, LookupError, AttributeError):
                 is_state = of.name == _STATES and column.name == "state"
-                yield Finding(
-                    kind=UNREADABLE_STATE if is_state else UNREADABLE,
-                    session_id=str(next(values[name] for name in _KEYS if name in values)),
-                    seq=next((values[name] for name in _NUMBERS if isinstance(values.get(name), int)), None),
-                    says=f"{what}.{column.name} holds what is never written there",
+                fault = Fault.UNREADABLE_MESSAGE if of.name == _MESSAGES else Fault.UNREADABLE
+                yield finding(
+                    Fault.UNREADABLE_STATE if is_state else fault,
+                    str(next(values[name] for name in _KEYS if name in values)),
+                    next((values[name] for name in _NUMBERS if isinstance(values.get(name), int)), None),
+                    f"{what}.{column.name} holds what is never written there",
                     mendable=is_state,
                 )
 
@@ -151,4 +153,4 @@ def states_of_lost_texts(connection: Connection, tenant: str) -> Iterator[Findin
         where = {"tenant": tenant, "session": session_id, "digests": sorted(named)}
         if named - set(connection.execute(_THERE, where).scalars()):
             says = "a path state that names texts which are not there; its path begins one anew once it is mended"
-            yield Finding(kind=UNREADABLE_STATE, session_id=session_id, seq=seq, says=says, mendable=True)
+            yield finding(Fault.STATE_OF_LOST_TEXT, session_id, seq, says, mendable=True)

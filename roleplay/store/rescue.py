@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, literal, litera
 
 from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import InvalidInputError, NotFoundError
+from roleplay.store.calls import FOR_REPLY
 from roleplay.store.entries import CallEnding, Hold, NewMessage, PathEnd
 from roleplay.store.stored import as_text, reads
 from roleplay.store.tables import MessageRow, ModelCallRow, PathStateRow, TurnRow, UtcDateTime, table
@@ -51,8 +52,9 @@ _END_LOST_CALL = (
         _c.tenant == bindparam("of_tenant"),
         _c.session_id == bindparam("of_session"),
         _c.turn_seq == bindparam("of_seq"),
-        _c.attempt == bindparam("of_attempt"),
+        ~FOR_REPLY | (_c.attempt == bindparam("of_attempt")),  # other calls of the turn were its owner's too
         _c.total_s.is_(None),
+        _c.error.is_(None),
     )
     .values(error=bindparam("new_error"))
 )
@@ -148,6 +150,11 @@ class Holder:
     attempt: int
     owner: str
     expired: bool
+
+    @property
+    def key(self) -> str:
+        """By what ``Ports.driven`` knows it."""
+        return self.turn_id
 
 
 @dataclass(frozen=True, slots=True)

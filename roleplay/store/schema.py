@@ -17,7 +17,7 @@ from roleplay.store.sqlite import Creator, Key
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0003"
+HEAD = "0004"
 VERSION_TABLE = "roleplay_alembic_version"
 Migrate = Literal["auto", "check"]
 _LOCK = 0x726F6C65706C6179  # "roleplay" in ASCII: the advisory lock that upgrades take

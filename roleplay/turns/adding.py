@@ -77,7 +77,9 @@ def _uttered(scene: Scene, stand: sessions.Stand, known: Rehearsed, said: Said, 
     who = stage.human.participant if by_human else stage.model.participant
     narrator = words_of(scene, known.in_force.language or known.language).narrator
     name = narrator if speaker == "narrator" else who.display_name
-    message = NewMessage.after(stand.end, seq, (who.seat, name), text, scene.counter, by_human=by_human)
+    message = NewMessage.after(
+        stand.end, seq, (who.seat, name), text, scene.counter, by_human=by_human, revision=stand.revision
+    )
     turn = stand.new_turn(
         scene.ports.new_id(),
         TurnKind.NARRATION if speaker == "narrator" else TurnKind.IMPORTED,

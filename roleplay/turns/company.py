@@ -17,13 +17,14 @@ from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import SessionSettings
 from roleplay.domain.values import KEY_LIMIT, Metadata, metadata_of, text_problem
 from roleplay.errors import InvalidInputError, NotFoundError
-from roleplay.store import Connection, calls, moves, personas, rescue, sessions
+from roleplay.store import Connection, calls, moves, personas, rescue, sessions, side_calls
 from roleplay.store import turns as stored_turns
 from roleplay.store.calibrations import Subject
 from roleplay.store.checks import Finding
 from roleplay.store.doctor import examine, mend
-from roleplay.store.entries import Hold
+from roleplay.store.entries import CallHold, Hold
 from roleplay.store.personas import Change
+from roleplay.store.side_calls import CallHolder
 from roleplay.turns.calibrating import Learned, Memory
 from roleplay.turns.effects import Ports, Steps, read, write
 from roleplay.turns.layers import Layer
@@ -281,25 +282,32 @@ def usage_report(company: Company, by: calls.UsageKey) -> Steps[Sequence[calls.U
 
 
 def recover(company: Company) -> Steps[Sequence[str]]:
-    """End every turn in flight whose owner is gone or whose lease has run out; give their ids."""
+    """End every turn in flight whose owner is gone or whose lease has run out, and every such call of no turn; give
+    the ids of the turns."""
     at, tenant = company.ports.now(), company.tenant
     held: Sequence[rescue.Holder] = yield from read("holders", lambda db: rescue.holders(db, tenant, at))
     ended = []
     for one in held:
-        if company.ports.is_left(one.owner, one.turn_id, expired=one.expired):
+        if _is_lost(company, one):
             hold = Hold(tenant, one.session_id, one.turn_seq, one.attempt, one.owner)
             if (yield from write("recover", partial(rescue.recover, hold=hold, at=at))):
                 ended.append(one.turn_id)
+    calling: Sequence[CallHolder] = yield from read("calls in flight", lambda db: side_calls.holders(db, tenant, at))
+    for call in calling:
+        if _is_lost(company, call):
+            its = CallHold(tenant, call.session_id, call.call_id, call.owner)
+            yield from write("recover call", partial(side_calls.recover, hold=its))
     return ended
+
+
+def _is_lost(company: Company, one: rescue.Holder | CallHolder) -> bool:
+    return company.ports.is_left(one.owner, one.key, expired=one.expired)
 
 
 def doctor(company: Company, *, repair: bool) -> Steps[Sequence[Finding]]:
     """Check every row of the tenant, and mend what can be mended."""
     at, tenant = company.ports.now(), company.tenant
-
-    def is_lost(one: rescue.Holder) -> bool:
-        return company.ports.is_left(one.owner, one.turn_id, expired=one.expired)
-
+    is_lost = partial(_is_lost, company)
     found: Sequence[Finding] = yield from read("examine", lambda db: examine(db, tenant, at=at, is_lost=is_lost))
     if not (repair and found):
         return found

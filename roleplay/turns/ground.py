@@ -68,7 +68,9 @@ def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str
     """Stand on the session's head, with a new human line."""
     human = known.stage.human.participant
     who = human.seat, human.display_name
-    message = entries.NewMessage.after(stand.end, stand.last_seq + 1, who, text, scene.counter, by_human=True)
+    message = entries.NewMessage.after(
+        stand.end, stand.last_seq + 1, who, text, scene.counter, by_human=True, revision=stand.revision
+    )
     line = Line(message.seq, stand.last_turn + 1, *who, text, message.tokens, message.counter)
     return Ground(
         stand=stand,

@@ -19,7 +19,9 @@ def greetings(info: SessionInfo, persona: Persona, counter: Counter, new_id: Cal
     for number, greeting in enumerate((one for one in persona.greetings if one.strip()), start=1):
         text = expand(greeting, char=char.display_name, user=user.display_name)
         stand = sessions.beginning(number - 1)
-        message = NewMessage.after(stand.end, number, (char.seat, char.display_name), text, counter, by_human=False)
+        message = NewMessage.after(
+            stand.end, number, (char.seat, char.display_name), text, counter, by_human=False, revision=1
+        )
         turn = stand.new_turn(
             new_id(),
             TurnKind.GREETING,

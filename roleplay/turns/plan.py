@@ -264,9 +264,14 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         human_seq=ground.line.seq if ground.line else None,
         reply_seq=again.reply_seq if again and goes_on else stand.last_seq + new_messages,
     )
-    turn = turn._replace(status=TurnStatus.PENDING.value, lease_owner=ports.owner, **terms._asdict())
-    if again is not None:
-        turn = turn._replace(seq=again.seq, round=again.round, attempt=again.attempt + 1)
+    turn = turn._replace(
+        seq=seq,
+        round=again.round if again else seq,
+        attempt=again.attempt + 1 if again else 1,
+        status=TurnStatus.PENDING.value,
+        lease_owner=ports.owner,
+        **terms._asdict(),
+    )
     return Claim(
         version=stand.version,
         last_seq=stand.last_seq + new_messages,

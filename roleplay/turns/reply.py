@@ -448,8 +448,16 @@ class Reply:
         text = secrets_of(self.plan.endpoint).in_speech(ground.so_far + self._speech)
         repaired = self.decoder is not None and self.decoder.repaired
         who = turn.speaker, self.plan.stage.model.participant.display_name
-        counter = self.scene.counter
-        return NewMessage.after(ground.end, turn.reply_seq, who, text, counter, by_human=False, repaired=repaired)
+        return NewMessage.after(
+            ground.end,
+            turn.reply_seq,
+            who,
+            text,
+            self.scene.counter,
+            by_human=False,
+            revision=turn.revision,
+            repaired=repaired,
+        )
 
     def _ending(self, error: BaseException | None) -> CallEnding:
         total_s = self.scene.ports.monotonic() - self.began

@@ -138,7 +138,9 @@ def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
         if old.reply is None:
             raise InvalidInputError("turn_id", "has no reply", allowed="a turn with a reply")
         who, end = (old.reply.seat, old.reply.name), found.end._replace(seq=old.reply.parent_seq)
-        message = NewMessage.after(end, stand.last_seq + 1, who, words, scene.counter, by_human=False)
+        message = NewMessage.after(
+            end, stand.last_seq + 1, who, words, scene.counter, by_human=False, revision=stand.revision
+        )
         turn = stand.new_turn(
             scene.ports.new_id(),
             old.kind,
