@@ -82,17 +82,21 @@ def forest(database_url: str, scripted: Callable[..., ScriptedModel]) -> Iterato
         yield make
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=TREES)
 def test_it_is_as_a_walk_finds_it(forest: Callable[[], Tree], shape: list[int]) -> None:
     """In any tree, for any two messages and any depth."""
     tree = forest()
     tree.grow([seq - 1 - back if seq - 1 - back > 0 else None for seq, back in enumerate(shape, start=1)])
     for head in {len(shape), max(len(shape) - 1, 1), len(shape) // 2 or 1}:
-        path = tree.path(head)
-        assert [one for one in tree.parents if tree.is_on_path(one, head)] == path[::-1]
-        depths = range(len(path) + 2)
-        assert [tree.at_depth(depth, head) for depth in depths] == [None, *path[::-1], None]
+        path = tree.path(head)[::-1]
+
+        def look(db: Connection, head: int = head, most: int = len(path) + 2) -> tuple[list[int], list[int | None]]:
+            place = db, TENANT, tree.session
+            on_it = [one for one in tree.parents if ancestry.is_on_path(*place, one, head=head)]
+            return on_it, [ancestry.at_depth(*place, depth, head=head) for depth in range(most)]
+
+        assert tree.database.read(look) == (path, [None, *path, None])
 
 
 def test_what_is_not_there_is_on_no_path(forest: Callable[[], Tree]) -> None:
