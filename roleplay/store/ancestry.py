@@ -42,12 +42,12 @@ JUMP = func.coalesce(
 )
 
 
-def jump_of(seq: int, parent_seq: int | None, depth: int) -> dict[str, int | None]:
-    """Give what ``JUMP`` takes for a new message."""
+def jump_of(seq: int, parent_seq: int | None, depth: int) -> tuple[int | None, int | None]:
+    """Give what ``JUMP`` takes for a new message: the message that its pointer names (``jump_to``), or the one whose
+    pointer's pointer it has (``jump_over``)."""
     if parent_seq is None:
-        return {"jump_to": seq, "jump_over": None}
-    direct = jump_depth(depth) == depth - 1
-    return {"jump_to": parent_seq, "jump_over": None} if direct else {"jump_to": None, "jump_over": parent_seq}
+        return seq, None
+    return (parent_seq, None) if jump_depth(depth) == depth - 1 else (None, parent_seq)
 
 
 def _here(of: Any) -> Any:

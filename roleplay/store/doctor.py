@@ -306,7 +306,7 @@ def _jump_again(connection: Connection, tenant: str, wrong: Sequence[Finding]) -
         right: dict[int | None, int | None] = {}
         changes = []
         for seq, parent, depth, stored in connection.execute(_POINTERS, where):
-            to, over = jump_of(seq, parent, depth).values()
+            to, over = jump_of(seq, parent, depth)
             right[seq] = to if over is None else right.get(right.get(over))
             if right[seq] != stored:
                 changes.append(where | {"seq": seq, "jump": right[seq]})

@@ -76,11 +76,15 @@ class NewMessage(NamedTuple):
     ) -> NewMessage:
         """Make the message ``seq`` that follows the end of a path, said under a revision of the session; ``who`` is the
         speaker's seat and name."""
-        _, humans, models = end.then(seq, by_human=by_human)
+        before, humans, models = end
+        if by_human:
+            humans += 1
+        else:
+            models += 1
         seat, name = who
         return cls(
             seq=seq,
-            parent_seq=end.seq,
+            parent_seq=before,
             role="user" if by_human else "assistant",
             seat=seat,
             name=name,
@@ -125,6 +129,18 @@ class NewVerdict(NamedTuple):
     action: str
     reason: str
     original: str | None
+
+
+class Terms(NamedTuple):
+    """The terms of a turn: the caller's key and the digest of its body, metadata, and whether it may move the head."""
+
+    idempotency_key: str | None = None
+    body_digest: str | None = None
+    metadata_json: str | None = None
+    moves_head: bool = True
+
+
+NO_TERMS = Terms()
 
 
 class NewTurn(NamedTuple):

@@ -17,7 +17,7 @@ from roleplay.domain.settings import SessionSettings
 from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import personas
 from roleplay.store.cursors import after, page_of
-from roleplay.store.entries import NewTurn, PathEnd
+from roleplay.store.entries import NO_TERMS, NewTurn, PathEnd, Terms
 from roleplay.store.ids import ID_LENGTH
 from roleplay.store.prepared import Prepared
 from roleplay.store.stored import absent, as_numbers, as_text, reads
@@ -228,8 +228,11 @@ class Stand:
         state_seq: int | None,
         human_seq: int | None,
         reply_seq: int | None,
+        status: TurnStatus = TurnStatus.COMPLETED,
+        lease_owner: str | None = None,
+        terms: Terms = NO_TERMS,
     ) -> NewTurn:
-        """Make the session's next turn, as one that is complete and a round of its own."""
+        """Make the session's next turn, as a round of its own."""
         seq = self.last_turn + 1
         return NewTurn(
             seq=seq,
@@ -242,9 +245,14 @@ class Stand:
             speaker=speaker,
             revision=self.revision,
             state_seq=state_seq,
-            status=TurnStatus.COMPLETED.value,
+            status=status.value,
             human_seq=human_seq,
             reply_seq=reply_seq,
+            lease_owner=lease_owner,
+            idempotency_key=terms.idempotency_key,
+            body_digest=terms.body_digest,
+            metadata_json=terms.metadata_json,
+            moves_head=terms.moves_head,
         )
 
 

@@ -123,6 +123,7 @@ END_TURN = Prepared(
         reply_seq=func.coalesce(bindparam("earlier", type_=Integer), _t.reply_seq),
     )
 )
+_NEW_ENDING = tuple(f"new_{name}" for name in CallEnding().values())
 _END_CALL = Prepared(
     update(table(ModelCallRow))
     .where(
@@ -265,9 +266,11 @@ def add_message(
     connection: Connection, tenant: str, session_id: str, turn_seq: int, message: NewMessage, at: datetime
 ) -> None:
     """Insert one message of a turn."""
-    row = message._asdict() | {"tenant": tenant, "session_id": session_id, "turn_seq": turn_seq, "created_at": at}
-    jump = jump_of(message.seq, message.parent_seq, message.depth)
-    _INSERT_MESSAGE.run(connection, row | jump | {"of_tenant": tenant, "of_session": session_id})
+    row = message._asdict()
+    to, over = jump_of(message.seq, message.parent_seq, message.depth)
+    row |= {"tenant": tenant, "session_id": session_id, "turn_seq": turn_seq, "created_at": at}
+    row |= {"jump_to": to, "jump_over": over, "of_tenant": tenant, "of_session": session_id}
+    _INSERT_MESSAGE.run(connection, row)
 
 
 def add_call(connection: Connection, tenant: str, session_id: str, call: NewCall, at: datetime) -> None:
@@ -395,7 +398,7 @@ def _reworded(connection: Connection, hold: Hold, reply: NewMessage) -> bool:
 def end_call(connection: Connection, hold: Hold, call_id: str, ending: CallEnding) -> None:
     """Write how a call ended."""
     where = {"of_tenant": hold.tenant, "of_session": hold.session_id, "of_call": call_id}
-    _END_CALL.run(connection, where | {f"new_{name}": value for name, value in ending.values().items()})
+    _END_CALL.run(connection, where | dict(zip(_NEW_ENDING, ending.values().values(), strict=True)))
 
 
 def _still_held(

@@ -10,11 +10,11 @@ from roleplay.domain.settings import TurnOptions
 from roleplay.errors import InvalidInputError
 from roleplay.store import Connection, sessions, transcript
 from roleplay.store import turns as store
-from roleplay.store.entries import NewMessage, NewVerdict, Uttered
+from roleplay.store.entries import NewMessage, NewVerdict, Terms, Uttered
 from roleplay.turns.asked import options_of
 from roleplay.turns.effects import Course, write
 from roleplay.turns.ground import Queue, look
-from roleplay.turns.plan import Terms, words_of
+from roleplay.turns.plan import words_of
 from roleplay.turns.scene import Rehearsed, Scene, rehearse
 from roleplay.turns.speaking import body_digest, checked, judged_line, of_same_body
 
@@ -88,5 +88,6 @@ def _uttered(scene: Scene, stand: sessions.Stand, known: Rehearsed, said: Said, 
         state_seq=stand.state_seq,
         human_seq=seq if by_human else None,
         reply_seq=None if by_human else seq,
+        terms=terms,
     )
-    return Uttered(turn._replace(**terms._asdict()), message, verdicts)
+    return Uttered(turn, message, verdicts)

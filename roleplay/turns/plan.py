@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from roleplay.context.builder import Draft, PlacedFact, Rules, build
 from roleplay.context.calibration import predicted
@@ -25,7 +24,7 @@ from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
 from roleplay.errors import BudgetError, InvalidInputError
 from roleplay.store import history, recipes, reports, sessions
-from roleplay.store.entries import Claim, NewCall
+from roleplay.store.entries import Claim, NewCall, Terms
 from roleplay.turns.calibrating import Learned, learned, subject
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.ground import Ground
@@ -232,16 +231,6 @@ def _opening(sheet: Sheet, words: Words, counter: Counter) -> Rendered:
     return rendered(Section.OPENING, Role.USER, sheet.user, words.opening, counter)
 
 
-class Terms(NamedTuple):
-    """The terms of a turn, field by field as ``NewTurn``: the caller's key and the digest of its body, metadata, and
-    whether it may move the head."""
-
-    idempotency_key: str | None = None
-    body_digest: str | None = None
-    metadata_json: str | None = None
-    moves_head: bool = True
-
-
 def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
     """Give everything that claiming a planned reply writes."""
     ground, draft, ports = made.ground, made.draft, scene.ports
@@ -263,15 +252,12 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         state_seq=ground.state_seq if same_epoch else seq,
         human_seq=ground.line.seq if ground.line else None,
         reply_seq=again.reply_seq if again and goes_on else stand.last_seq + new_messages,
-    )
-    turn = turn._replace(
-        seq=seq,
-        round=again.round if again else seq,
-        attempt=again.attempt + 1 if again else 1,
-        status=TurnStatus.PENDING.value,
+        status=TurnStatus.PENDING,
         lease_owner=ports.owner,
-        **terms._asdict(),
+        terms=terms,
     )
+    if again is not None:
+        turn = turn._replace(seq=seq, round=again.round, attempt=again.attempt + 1)
     return Claim(
         version=stand.version,
         last_seq=stand.last_seq + new_messages,

@@ -17,13 +17,13 @@ from roleplay.domain.values import TEXT_LIMIT, text_problem
 from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, StoreError
 from roleplay.store import Connection, rescue, sessions, transcript
 from roleplay.store import turns as store
-from roleplay.store.entries import CallEnding, Claim
+from roleplay.store.entries import CallEnding, Claim, Terms
 from roleplay.turns.asked import options_of, turn_key
 from roleplay.turns.calibrating import merge_due, recount
 from roleplay.turns.effects import Claimed, Course, Emit, Steps, read, write
 from roleplay.turns.ground import Ground, Queue, end_if_lost, look, of_new_line, of_no_line, of_told, read_stand, told
 from roleplay.turns.guarding import Judged, judge
-from roleplay.turns.plan import Plan, Terms, Wish, claim_of, plan
+from roleplay.turns.plan import Plan, Wish, claim_of, plan
 from roleplay.turns.reply import Reply, error_json
 from roleplay.turns.scene import Rehearsed, Scene, rehearse
 

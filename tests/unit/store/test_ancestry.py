@@ -19,7 +19,7 @@ def test_a_pointer_follows_from_the_parents() -> None:
 def test_a_new_message_looks_at_no_more_than_two_others() -> None:
     """The first names itself, half of the others their parent; for the rest the parent's pointer is looked up."""
     for depth in range(1, DEPTHS):
-        to, over = jump_of(depth + 7, depth + 6 if depth > 1 else None, depth).values()
+        to, over = jump_of(depth + 7, depth + 6 if depth > 1 else None, depth)
         assert (to is None) != (over is None)
         if to is not None:
             assert to == (depth + 6 if depth > 1 else depth + 7)
