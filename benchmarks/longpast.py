@@ -29,7 +29,7 @@ COPIES: dict[str, tuple[str, dict[str, str]]] = {
         "t.seq IN (:head - 1, :head)",
         {
             **dict.fromkeys(("turn_seq", "human_ordinal", "model_ordinal"), "{0} + n"),
-            **dict.fromkeys(("seq", "parent_seq", "depth"), "{0} + 2 * n"),
+            **dict.fromkeys(("seq", "parent_seq", "jump_seq", "depth"), "{0} + 2 * n"),
         },
     ),
     "roleplay_model_calls": ("t.turn_seq = :turn", {"id": ID, "turn_seq": "{0} + n"}),

@@ -54,8 +54,8 @@ class AsyncReplay:
 
 
 def _request(tenant: str, session_id: str, call_id: str) -> Steps[bytes]:
-    return (yield from read(lambda db: rebuild(db, tenant, session_id, call_id).body))
+    return (yield from read("request", lambda db: rebuild(db, tenant, session_id, call_id).body))
 
 
 def _all_calls(tenant: str) -> Steps[list[tuple[str, str]]]:
-    return (yield from read(lambda db: calls.all_ids(db, tenant)))
+    return (yield from read("calls", lambda db: calls.all_ids(db, tenant)))

@@ -154,7 +154,7 @@ class Turn(Value):
     """What was said and everything that it caused.
 
     ``human`` is absent where no line is answered, ``reply`` where there is no text yet. ``variant`` counts from 1 among
-    ``variants`` siblings. ``calls`` are all attempts, oldest first.
+    ``variants`` siblings. ``calls`` are all attempts at the reply, oldest first.
     """
 
     id: str

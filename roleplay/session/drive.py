@@ -334,9 +334,9 @@ class Drive(Generic[T]):
 
     def _do(self, effect: Effect | None) -> Any:  # noqa: PLR0911 - one for each effect
         match effect:
-            case Read(work):
+            case Read(_, work):
                 return self._backstage.database.read(work)
-            case Write(work, patient):
+            case Write(_, work, patient):
                 return self._backstage.database.write(work, patient=patient)
             case Wipe():
                 return self._backstage.database.wipe()
@@ -603,9 +603,9 @@ class AsyncDrive(Generic[T]):
 
     async def _do(self, effect: Effect | None) -> Any:  # noqa: PLR0911 - one for each effect
         match effect:
-            case Read(work):
+            case Read(_, work):
                 return await self._backstage.database.read(work)
-            case Write(work, patient):
+            case Write(_, work, patient):
                 return await _sheltered(self._backstage.database.write(work, patient=patient))
             case Wipe():
                 return await _sheltered(self._backstage.database.wipe())

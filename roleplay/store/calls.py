@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, case, func, select
+from sqlalchemy import Connection, Row, bindparam, case, func, literal_column, select
 
 from roleplay.domain.context import Recipe
 from roleplay.domain.conversation import ModelCall
@@ -17,13 +17,15 @@ from roleplay.domain.values import Value, json_object
 from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import recipes
 from roleplay.store.calibrations import Subject
-from roleplay.store.entries import settings_of
+from roleplay.store.entries import Purpose, settings_of
 from roleplay.store.stored import absent, reads
 from roleplay.store.tables import ModelCallRow, PieceRow, TurnRow, table
 
 _c = table(ModelCallRow).c
 _p = table(PieceRow).c
 _t = table(TurnRow).c
+#: The calls that a reply was asked for by; a turn may have others beside them.
+FOR_REPLY = _c.purpose == literal_column(f"'{Purpose.REPLY}'")
 #: How many turns back a request before another is looked for.
 LOOK_BACK_TURNS = 20
 
@@ -37,6 +39,7 @@ _OF_TURNS = (
         _c.tenant == bindparam("tenant"),
         _c.session_id == bindparam("session"),
         _c.turn_seq.in_(bindparam("turns", expanding=True)),
+        FOR_REPLY,
     )
     .order_by(_c.turn_seq, _c.attempt)
 )
@@ -54,7 +57,12 @@ _PIECES = select(_p.digest, _p.text).where(
 )
 _LATEST = (
     select(_c.id, _c.model_asked, _c.host, _c.dialect, _c.report)
-    .where(_c.tenant == bindparam("tenant"), _c.session_id == bindparam("session"), _c.turn_seq == bindparam("turn"))
+    .where(
+        _c.tenant == bindparam("tenant"),
+        _c.session_id == bindparam("session"),
+        _c.turn_seq == bindparam("turn"),
+        FOR_REPLY,
+    )
     .order_by(_c.attempt.desc())
     .limit(1)
 )
@@ -97,7 +105,7 @@ class UsageTotal(Value):
 
 
 def of_turns(connection: Connection, tenant: str, session_id: str, turns: Sequence[int]) -> dict[int, list[ModelCall]]:
-    """Give the calls of some turns of a session, oldest first, in one statement."""
+    """Give the calls for the replies of some turns of a session, oldest first, in one statement."""
     found: dict[int, list[ModelCall]] = {seq: [] for seq in turns}
     if turns:
         where = {"tenant": tenant, "session": session_id, "turns": list(turns)}
@@ -124,7 +132,7 @@ def origin(connection: Connection, tenant: str, session_id: str, call_id: str) -
 
 
 class Latest(NamedTuple):
-    """The latest call of a turn: whose tokens its prompt had, and why it was what it was."""
+    """The latest call for a turn's reply: whose tokens its prompt had, and why it was what it was."""
 
     id: str
     model: str
@@ -138,7 +146,7 @@ class Latest(NamedTuple):
 
 
 def latest(connection: Connection, tenant: str, session_id: str, turn_seq: int) -> Latest | None:
-    """Give the latest call of a turn, ``None`` where it called no model."""
+    """Give the latest call for a turn's reply, ``None`` where it called no model for one."""
     row = connection.execute(_LATEST, {"tenant": tenant, "session": session_id, "turn": turn_seq}).first()
     return None if row is None else _latest(row)
 
@@ -150,8 +158,8 @@ def _latest(row: Any) -> Latest:
 
 
 def before(connection: Connection, tenant: str, session_id: str, turn_seq: int | None, seat: int) -> str | None:
-    """Give the latest call of the last turn of a seat on the path that ends with a turn; ``None`` where it called no
-    model in the last few."""
+    """Give the latest call for the reply of the last turn of a seat on the path that ends with a turn; ``None`` where
+    it called no model in the last few."""
     for _ in range(LOOK_BACK_TURNS):
         where = {"tenant": tenant, "session": session_id, "turn": turn_seq}
         row = None if turn_seq is None else connection.execute(_PLACE, where).first()
@@ -165,12 +173,15 @@ def before(connection: Connection, tenant: str, session_id: str, turn_seq: int |
 
 
 def all_ids(connection: Connection, tenant: str) -> list[tuple[str, str]]:
-    """Give (session id, call id) of every call of a tenant; for verifying everything."""
+    """Give (session id, call id) of every call of a tenant, whatever it was for; for verifying everything."""
     return [(row.session_id, row.id) for row in connection.execute(_IDS, {"tenant": tenant})]
 
 
 def totals(connection: Connection, tenant: str, by: UsageKey) -> list[UsageTotal]:
-    """Add up what a tenant's calls cost, by ``model``, ``session`` or ``day`` (UTC). Reads every call: a report."""
+    """Add up what a tenant's calls cost, whatever they were for, by ``model``, ``session`` or ``day`` (UTC).
+
+    Reads every call: a report.
+    """
     key = _usage_key(connection.dialect.name, by)
     sums = [func.sum(_amount(name)).label(name) for name in _AMOUNTS]
     count, reported = func.count().label("calls"), func.count(_amount("total_tokens")).label("reported")

@@ -5,6 +5,7 @@ A check is one statement, so that a turn that is written meanwhile is seen whole
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select, bindparam, literal, null, select, text
@@ -26,25 +27,66 @@ from roleplay.store.tables import (
     table,
 )
 
-ORPHAN = "orphan row"
-LOST_HEAD = "lost head"
-LATE_HEAD = "head on an unanswered turn"
-MISSING_REPLY = "missing reply"
-DRIFT = "counter drift"
-WRONG_DEPTH = "wrong depth"
-UNENDED = "unended call"
-EXPIRED = "expired lease"
-ORPHAN_MESSAGE = "orphan message"
-BROKEN_LINK = "broken link"
+
+class Fault(StrEnum):
+    """What is wrong, for programs: a word of its own for each thing that is mended, or told, apart from others."""
+
+    ORPHAN = "orphan-row"
+    ORPHAN_MESSAGE = "orphan-message"
+    ORPHAN_CALL = "orphan-call"
+    MESSAGE_LINK = "broken-message-link"
+    TURN_LINK = "broken-turn-link"
+    NO_LINE = "missing-human-line"
+    LOST_REPLY = "lost-reply"
+    NAMELESS_REPLY = "nameless-reply"
+    LOST_STATE = "missing-path-state"
+    LOST_REVISION = "missing-revision"
+    LOST_REVISION_OF_TURN = "missing-revision-of-turn"
+    NO_SEAT = "missing-seat"
+    SEAT_UNKNOWN = "unknown-seat"
+    NO_TEXT = "missing-text"
+    NO_PERSONA_OF_SEAT = "missing-persona-of-seat"
+    LOST_PERSONA = "missing-persona"
+    LOST_VERSION = "missing-persona-version"
+    WRONG_UNDO = "wrong-undo"
+    LOST_HEAD = "lost-head"
+    LATE_HEAD = "late-head"
+    DEAD_END = "dead-end"
+    GAP = "gap"
+    DRIFT = "counter-drift"
+    WRONG_DEPTH = "wrong-depth"
+    WRONG_JUMP = "wrong-jump"
+    UNENDED = "unended-call"
+    EXPIRED = "expired-lease"
+    EXPIRED_CALL = "expired-lease-of-call"
+    UNREADABLE = "unreadable-row"
+    UNREADABLE_MESSAGE = "unreadable-message"
+    UNREADABLE_STATE = "unreadable-path-state"
+    STATE_OF_LOST_TEXT = "path-state-of-lost-text"
+
+    @property
+    def kind(self) -> str:
+        """What it is called in words; several may be of one kind."""
+        return _KINDS.get(self, self.value.replace("-", " "))
+
+
+_KINDS = {
+    Fault.MESSAGE_LINK: "broken link",
+    Fault.TURN_LINK: "broken link",
+    Fault.LOST_REPLY: "missing reply",
+    Fault.NAMELESS_REPLY: "missing reply",
+    Fault.LOST_REVISION_OF_TURN: "missing revision",
+    Fault.SEAT_UNKNOWN: "missing seat",
+    Fault.NO_PERSONA_OF_SEAT: "missing persona",
+    Fault.LOST_VERSION: "missing persona",
+    Fault.LATE_HEAD: "head on an unanswered turn",
+    Fault.DEAD_END: "head that cannot be spoken from",
+    Fault.EXPIRED_CALL: "expired lease",
+    Fault.UNREADABLE_MESSAGE: "unreadable row",
+    Fault.STATE_OF_LOST_TEXT: "unreadable path state",
+}
 #: What may break off a path.
-BREAKING = frozenset({ORPHAN_MESSAGE, BROKEN_LINK})
-NAMELESS_REPLY = "a completed turn that names no reply"
-DEAD_END = "head that cannot be spoken from"
-LOST_STATE = "missing path state"
-LOST_REVISION = "missing revision"
-LOST_PERSONA = "missing persona"
-UNREADABLE = "unreadable row"
-UNREADABLE_STATE = "unreadable path state"
+BREAKING = frozenset({Fault.ORPHAN_MESSAGE, Fault.MESSAGE_LINK, Fault.TURN_LINK, Fault.UNREADABLE_MESSAGE})
 
 #: In the order in which they can be deleted.
 OF_SESSIONS: tuple[type[Base], ...] = (
@@ -64,10 +106,12 @@ _o = table(SessionRow).alias("o")
 
 
 class Finding(Value):
-    """Something wrong with a row. ``session_id`` is a persona's where it is of a persona, ``seq`` the number of the
-    message, turn or version; ``mended`` says whether it was put right, ``mendable`` whether it can be."""
+    """Something wrong with a row. ``kind`` and ``says`` are for people, ``fault`` is for programs. ``session_id`` is a
+    persona's where it is of a persona, ``seq`` the number of the message, turn or version; ``mended`` says whether it
+    was put right, ``mendable`` whether it can be."""
 
     kind: str
+    fault: Fault
     session_id: str
     seq: int | None
     says: str
@@ -75,10 +119,15 @@ class Finding(Value):
     mended: bool = False
 
 
+def finding(fault: Fault, session_id: str, seq: int | None, says: str, *, mendable: bool) -> Finding:
+    """Make a finding of a fault."""
+    return Finding(kind=fault.kind, fault=fault, session_id=session_id, seq=seq, says=says, mendable=mendable)
+
+
 class Check(NamedTuple):
     """A statement that gives session, number and whether it can be mended, of each row that is wrong."""
 
-    kind: str
+    fault: Fault
     says: str
     statement: Any
 
@@ -100,11 +149,13 @@ def _orphans(row: type[Base]) -> Select[Any]:
 
 CHECKS = (
     *(
-        Check(ORPHAN, f"{table(row).name.removeprefix('roleplay_')} of a session that is not there", _orphans(row))
+        Check(
+            Fault.ORPHAN, f"{table(row).name.removeprefix('roleplay_')} of a session that is not there", _orphans(row)
+        )
         for row in OF_SESSIONS
     ),
     Check(
-        ORPHAN_MESSAGE,
+        Fault.ORPHAN_MESSAGE,
         "a message whose turn is not there",
         text("""
         SELECT m.session_id, m.seq, 1 = 0 FROM roleplay_messages m LEFT JOIN roleplay_turns t
@@ -113,7 +164,7 @@ CHECKS = (
         """),
     ),
     Check(
-        "orphan call",
+        Fault.ORPHAN_CALL,
         "a model call whose turn is not there",
         text("""
         SELECT c.session_id, c.turn_seq, 1 = 0 FROM roleplay_model_calls c LEFT JOIN roleplay_turns t
@@ -122,7 +173,7 @@ CHECKS = (
         """),
     ),
     Check(
-        BROKEN_LINK,
+        Fault.MESSAGE_LINK,
         "a message whose parent is not there, or came after it",
         text("""
         SELECT m.session_id, m.seq, 1 = 0 FROM roleplay_messages m LEFT JOIN roleplay_messages p
@@ -131,7 +182,7 @@ CHECKS = (
         """),
     ),
     Check(
-        BROKEN_LINK,
+        Fault.TURN_LINK,
         "a turn whose parent is not there",
         text("""
         SELECT t.session_id, t.seq, 1 = 0 FROM roleplay_turns t LEFT JOIN roleplay_turns p
@@ -140,7 +191,7 @@ CHECKS = (
         """),
     ),
     Check(
-        "missing human line",
+        Fault.NO_LINE,
         "a turn whose human line is not there",
         text("""
         SELECT t.session_id, t.seq, 1 = 0 FROM roleplay_turns t LEFT JOIN roleplay_messages m
@@ -149,7 +200,7 @@ CHECKS = (
         """),
     ),
     Check(
-        MISSING_REPLY,
+        Fault.LOST_REPLY,
         "a completed turn whose reply is not there; where nothing follows it, it can be retried once it is mended",
         text("""
         SELECT t.session_id, t.seq, t.kind = 'reply' AND NOT EXISTS (SELECT 1 FROM roleplay_turns f
@@ -160,8 +211,8 @@ CHECKS = (
         """),
     ),
     Check(
-        MISSING_REPLY,
-        f"{NAMELESS_REPLY}; it gets the one that is there, else it can be retried once it is mended",
+        Fault.NAMELESS_REPLY,
+        "a completed turn that names no reply; it gets the one that is there, else it can be retried once it is mended",
         text("""
         SELECT t.session_id, t.seq, EXISTS (SELECT 1 FROM roleplay_messages m WHERE m.session_id = t.session_id
         AND m.turn_seq = t.seq AND m.role = 'assistant' AND m.tenant = t.tenant) OR NOT EXISTS
@@ -172,7 +223,7 @@ CHECKS = (
         """),
     ),
     Check(
-        LOST_REVISION,
+        Fault.LOST_REVISION,
         "a session whose revision is not there; it goes on from the last one that is",
         text("""
         SELECT s.id, NULL, EXISTS (SELECT 1 FROM roleplay_session_revisions o
@@ -183,7 +234,7 @@ CHECKS = (
         """),
     ),
     Check(
-        LOST_REVISION,
+        Fault.LOST_REVISION_OF_TURN,
         "a turn whose revision of the session is not there",
         text("""
         SELECT t.session_id, t.seq, 1 = 0 FROM roleplay_turns t LEFT JOIN roleplay_session_revisions r
@@ -193,7 +244,7 @@ CHECKS = (
     ),
     *(
         Check(
-            "missing seat",
+            Fault.NO_SEAT,
             f"a session without a seat of the {played_by}",
             text("""
             SELECT s.id, NULL, 1 = 0 FROM roleplay_sessions s WHERE s.tenant = :tenant AND NOT EXISTS
@@ -207,7 +258,7 @@ CHECKS = (
     ),
     *(
         Check(
-            "missing seat",
+            Fault.SEAT_UNKNOWN,
             f"a {what} of a seat that is not there",
             text(f"""
             SELECT x.session_id, x.{number}, 1 = 0 FROM {of} x LEFT JOIN roleplay_participants p
@@ -222,7 +273,7 @@ CHECKS = (
         )
     ),
     Check(
-        "missing text",
+        Fault.NO_TEXT,
         "a model call whose request begins with texts that are not there",
         text("""
         SELECT c.session_id, c.turn_seq, 1 = 0 FROM roleplay_model_calls c LEFT JOIN roleplay_pieces p
@@ -231,7 +282,7 @@ CHECKS = (
         """),
     ),
     Check(
-        "missing persona",
+        Fault.NO_PERSONA_OF_SEAT,
         "a seat whose persona version is not there",
         text("""
         SELECT q.session_id, NULL, 1 = 0 FROM roleplay_participant_revisions q LEFT JOIN roleplay_persona_versions v
@@ -240,7 +291,7 @@ CHECKS = (
         """),
     ),
     Check(
-        LOST_PERSONA,
+        Fault.LOST_PERSONA,
         "a persona of which only versions are there; it is known by its name and id once it is mended, without a key",
         text("""
         SELECT v.persona_id, NULL, 1 = 1 FROM roleplay_persona_versions v LEFT JOIN roleplay_personas p
@@ -249,7 +300,7 @@ CHECKS = (
         """),
     ),
     Check(
-        LOST_PERSONA,
+        Fault.LOST_VERSION,
         "a persona whose newest version is not there; the newest that is takes its place once it is mended",
         text("""
         SELECT p.id, p.version, EXISTS
@@ -260,7 +311,7 @@ CHECKS = (
         """),
     ),
     Check(
-        "wrong undo",
+        Fault.WRONG_UNDO,
         "an undo that names no earlier move",
         text("""
         SELECT h.session_id, h.version, 1 = 0 FROM roleplay_head_moves h LEFT JOIN roleplay_head_moves b
@@ -269,7 +320,7 @@ CHECKS = (
         """),
     ),
     Check(
-        LOST_HEAD,
+        Fault.LOST_HEAD,
         "a session that stands on a message that is not there",
         text("""
         SELECT s.id, s.head_seq, 1 = 1 FROM roleplay_sessions s LEFT JOIN roleplay_messages m
@@ -278,7 +329,7 @@ CHECKS = (
         """),
     ),
     Check(
-        LATE_HEAD,
+        Fault.LATE_HEAD,
         "a session that stands on a turn that is not complete",
         text("""
         SELECT s.id, t.seq, 1 = 1 FROM roleplay_sessions s JOIN roleplay_messages m
@@ -288,7 +339,7 @@ CHECKS = (
         """),
     ),
     Check(
-        "gap",
+        Fault.GAP,
         "a turn that is not there though a later one is; named is the number before the later one",
         text("""
         SELECT t.session_id, t.seq - 1, 1 = 0 FROM roleplay_turns t LEFT JOIN roleplay_turns b
@@ -297,7 +348,7 @@ CHECKS = (
         """),
     ),
     Check(
-        "gap",
+        Fault.GAP,
         "the turn with the last number that was given out is not there",
         text("""
         SELECT s.id, s.last_turn, 1 = 0 FROM roleplay_sessions s LEFT JOIN roleplay_turns t
@@ -307,7 +358,7 @@ CHECKS = (
         """),
     ),
     Check(
-        DRIFT,
+        Fault.DRIFT,
         "a session whose counters are lower than numbers in use",
         text("""
         SELECT s.id, s.last_seq, 1 = 1 FROM roleplay_sessions s WHERE s.tenant = :tenant AND (
@@ -323,7 +374,7 @@ CHECKS = (
         """),
     ),
     Check(
-        WRONG_DEPTH,
+        Fault.WRONG_DEPTH,
         "a message whose ordinals do not follow its parent's",
         text("""
         SELECT m.session_id, m.seq, 1 = 1 FROM roleplay_messages m LEFT JOIN roleplay_messages p
@@ -334,7 +385,7 @@ CHECKS = (
         """),
     ),
     Check(
-        UNENDED,
+        Fault.UNENDED,
         "a model call without an end whose turn has ended",
         text("""
         SELECT c.session_id, c.turn_seq, 1 = 1 FROM roleplay_model_calls c JOIN roleplay_turns t
@@ -344,3 +395,12 @@ CHECKS = (
         """),
     ),
 )
+#: Of a session whose links are broken, these tell nothing.
+WRONG_JUMPS = text("""
+SELECT m.session_id, m.seq FROM roleplay_messages m LEFT JOIN roleplay_messages p
+ON p.session_id = m.session_id AND p.seq = m.parent_seq AND p.tenant = m.tenant LEFT JOIN roleplay_messages j
+ON j.session_id = p.session_id AND j.seq = p.jump_seq AND j.tenant = p.tenant LEFT JOIN roleplay_messages k
+ON k.session_id = j.session_id AND k.seq = j.jump_seq AND k.tenant = j.tenant
+WHERE m.tenant = :tenant AND (m.jump_seq IS NULL OR m.jump_seq <> CASE WHEN m.parent_seq IS NULL THEN m.seq
+WHEN p.depth - j.depth = j.depth - k.depth THEN j.jump_seq ELSE m.parent_seq END)
+""")

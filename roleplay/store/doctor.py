@@ -13,28 +13,10 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, bindparam, delete, text
 
 from roleplay.errors import StoreError
-from roleplay.store import history, rescue, sessions
-from roleplay.store.checks import (
-    BREAKING,
-    CHECKS,
-    DEAD_END,
-    DRIFT,
-    EXPIRED,
-    LATE_HEAD,
-    LOST_HEAD,
-    LOST_PERSONA,
-    LOST_REVISION,
-    LOST_STATE,
-    MISSING_REPLY,
-    NAMELESS_REPLY,
-    OF_SESSIONS,
-    ORPHAN,
-    UNENDED,
-    UNREADABLE_STATE,
-    WRONG_DEPTH,
-    Finding,
-    no_session,
-)
+from roleplay.store import history, rescue, sessions, side_calls
+from roleplay.store.ancestry import jump_of
+from roleplay.store.checks import BREAKING, CHECKS, OF_SESSIONS, WRONG_JUMPS, Fault, Finding, finding, no_session
+from roleplay.store.entries import PathEnd
 from roleplay.store.path_states import SHARED, SeatState, read_map, read_state, write_map
 from roleplay.store.readable import lost_states, names_texts, unreadable
 from roleplay.store.tables import table
@@ -141,6 +123,13 @@ _RECOUNT = text("""
 UPDATE roleplay_messages SET depth = :depth, human_ordinal = :humans, model_ordinal = :models
 WHERE tenant = :tenant AND session_id = :session AND seq = :seq
 """)
+_POINTERS = text("""
+SELECT m.seq, m.parent_seq, m.depth, m.jump_seq FROM roleplay_messages m
+WHERE m.tenant = :tenant AND m.session_id = :session ORDER BY m.seq
+""")
+_POINT = text("""
+UPDATE roleplay_messages SET jump_seq = :jump WHERE tenant = :tenant AND session_id = :session AND seq = :seq
+""")
 _END_CALLS = text("""
 UPDATE roleplay_model_calls SET error = :lost WHERE tenant = :tenant AND total_s IS NULL AND error IS NULL AND EXISTS
 (SELECT 1 FROM roleplay_turns t WHERE t.session_id = roleplay_model_calls.session_id
@@ -148,7 +137,7 @@ AND t.seq = roleplay_model_calls.turn_seq AND t.tenant = roleplay_model_calls.te
 AND t.status IN ('completed', 'interrupted', 'failed'))
 """)
 
-IsLost = Callable[[rescue.Holder], bool]
+IsLost = Callable[[rescue.Holder | side_calls.CallHolder], bool]
 Mend = Callable[[Connection, str, Sequence[Finding]], None]
 
 
@@ -157,17 +146,27 @@ def examine(connection: Connection, tenant: str, *, at: datetime, is_lost: IsLos
     if connection.dialect.name == "postgresql":
         connection.execute(_NO_LOOPS)
     found = [
-        Finding(kind=check.kind, session_id=row[0], seq=row[1], says=check.says, mendable=bool(row[2]))
+        finding(check.fault, row[0], row[1], check.says, mendable=bool(row[2]))
         for check in CHECKS
         for row in connection.execute(check.statement, {"tenant": tenant})
     ]
     found += unreadable(connection, tenant)
     found += lost_states(connection, tenant)
     found += _dead_ends(connection, tenant, found)
-    lost = [one for one in rescue.holders(connection, tenant, at) if is_lost(one)]
-    says = "a turn in flight whose lease has run out, or whose process is gone"
-    return found + [
-        Finding(kind=EXPIRED, session_id=one.session_id, seq=one.turn_seq, says=says, mendable=True) for one in lost
+    found += _wrong_jumps(connection, tenant, found)
+    why = "in flight whose lease has run out, or whose process is gone"
+    return [
+        *found,
+        *(
+            finding(Fault.EXPIRED, one.session_id, one.turn_seq, f"a turn {why}", mendable=True)
+            for one in rescue.holders(connection, tenant, at)
+            if is_lost(one)
+        ),
+        *(
+            finding(Fault.EXPIRED_CALL, one.session_id, None, f"a model call {why}", mendable=True)
+            for one in side_calls.holders(connection, tenant, at)
+            if is_lost(one)
+        ),
     ]
 
 
@@ -176,22 +175,33 @@ def mend(
 ) -> list[Finding]:
     """Mend what can be mended of what was found, and give it with whether it is put right now.
 
-    Turns in flight that nobody holds are ended before, one by one, by ``rescue.recover``.
+    Turns and calls in flight that nobody holds are ended before, one by one, by ``rescue`` and ``side_calls``.
     """
-    for kind, put_right in _MENDS.items():
-        if wrong := [one for one in found if one.kind == kind and one.mendable]:
+    for fault, put_right in _MENDS.items():
+        if wrong := [one for one in found if one.fault is fault and one.mendable]:
             put_right(connection, tenant, wrong)
     left = {_place(one) for one in examine(connection, tenant, at=at, is_lost=is_lost)}
     return [one.model_copy(update={"mended": _place(one) not in left}) for one in found]
 
 
+def _wrong_jumps(connection: Connection, tenant: str, found: Sequence[Finding]) -> list[Finding]:
+    """Find jump pointers that do not follow from the parents', in sessions whose parents and depths are whole."""
+    ill = {one.session_id for one in found if one.fault in BREAKING or one.fault is Fault.WRONG_DEPTH}
+    says = "a message whose jump pointer does not follow from its parent's"
+    return [
+        finding(Fault.WRONG_JUMP, session_id, seq, says, mendable=True)
+        for session_id, seq in connection.execute(WRONG_JUMPS, {"tenant": tenant})
+        if session_id not in ill
+    ]
+
+
 def _dead_ends(connection: Connection, tenant: str, found: Sequence[Finding]) -> list[Finding]:
     """Find, of the sessions with a damaged message, those whose next request would lack a part of its history."""
-    told = {one.session_id for one in found if one.kind in {LOST_HEAD, LATE_HEAD}}
-    ill = {one.session_id for one in found if one.kind in BREAKING or one.says.startswith("messages.")}
+    told = {one.session_id for one in found if one.fault in {Fault.LOST_HEAD, Fault.LATE_HEAD}}
+    ill = {one.session_id for one in found if one.fault in BREAKING}
     says = "a session whose path back breaks off; it stands on the last turn that can be spoken from once it is mended"
     return [
-        Finding(kind=DEAD_END, session_id=session_id, seq=head, says=says, mendable=True)
+        finding(Fault.DEAD_END, session_id, head, says, mendable=True)
         for session_id, head in (connection.execute(_HEADS, {"tenant": tenant}).all() if ill else ())
         if session_id in ill and session_id not in told and not _can_stand(connection, tenant, session_id, head)
     ]
@@ -248,17 +258,6 @@ def _place(one: Finding) -> tuple[str, str, int | None, str]:
 def _delete_orphans(connection: Connection, tenant: str, _wrong: Sequence[Finding]) -> None:
     for statement in _DELETE_ORPHANS:
         connection.execute(statement, {"of_tenant": tenant})
-
-
-def _reply_again(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> None:
-    """Name the reply that is there, or call a turn failed whose reply is lost, so that it can be answered again."""
-    for one in wrong:
-        where = _row(tenant, one)
-        if one.says.startswith(NAMELESS_REPLY):
-            connection.execute(_ITS_REPLY, where)
-            connection.execute(_NO_REPLY, where)
-        else:
-            connection.execute(_LET_RETRY, where)
 
 
 def _without_lost_states(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> None:
@@ -348,17 +347,31 @@ def _recount(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> N
     """Count the ordinals of a session's messages anew, parents before children."""
     for session_id in _sessions(wrong):
         where = {"tenant": tenant, "session": session_id}
-        counted: dict[int, tuple[int, int]] = {}
+        counted: dict[int | None, PathEnd] = {None: PathEnd()}
         changes = []
         for seq, parent, role, humans, models in connection.execute(_TREE, where):
-            before = (0, 0) if parent is None else counted.get(parent)
-            by_human = role == "user"
-            right = (humans, models) if before is None else (before[0] + by_human, before[1] + (not by_human))
-            counted[seq] = right
-            if right != (humans, models):
-                changes.append(where | {"seq": seq, "depth": sum(right), "humans": right[0], "models": right[1]})
+            stored, before = PathEnd(seq, humans, models), counted.get(parent)
+            right = counted[seq] = stored if before is None else before.then(seq, by_human=role == "user")
+            if right != stored:
+                changed = {"seq": seq, "depth": right.depth, "humans": right.humans, "models": right.models}
+                changes.append(where | changed)
         if changes:
             connection.execute(_RECOUNT, changes)
+
+
+def _jump_again(connection: Connection, tenant: str, wrong: Sequence[Finding]) -> None:
+    """Find the jump pointers of a session's messages anew, parents before children."""
+    for session_id in _sessions(wrong):
+        where = {"tenant": tenant, "session": session_id}
+        right: dict[int | None, int | None] = {}
+        changes = []
+        for seq, parent, depth, stored in connection.execute(_POINTERS, where):
+            to, over = jump_of(seq, parent, depth)
+            right[seq] = to if over is None else right.get(right.get(over))
+            if right[seq] != stored:
+                changes.append(where | {"seq": seq, "jump": right[seq]})
+        if changes:
+            connection.execute(_POINT, changes)
 
 
 def _end_calls(connection: Connection, tenant: str, _wrong: Sequence[Finding]) -> None:
@@ -370,17 +383,22 @@ def _sessions(wrong: Iterable[Finding]) -> list[str]:
 
 
 #: In this order: a session stands again once what it may stand on is mended.
-_MENDS: dict[str, Mend] = {
-    ORPHAN: _delete_orphans,
-    LOST_PERSONA: _each(_PERSONA_AGAIN, _LAST_VERSION),
-    LOST_REVISION: _each(_LAST_REVISION),
-    LOST_STATE: _without_lost_states,
-    UNREADABLE_STATE: _readable_states,
-    MISSING_REPLY: _reply_again,
-    DRIFT: _count_on,
-    LOST_HEAD: _stand_again,
-    LATE_HEAD: _stand_again,
-    DEAD_END: _stand_again,
-    WRONG_DEPTH: _recount,
-    UNENDED: _end_calls,
+_MENDS: dict[Fault, Mend] = {
+    Fault.ORPHAN: _delete_orphans,
+    Fault.LOST_PERSONA: _each(_PERSONA_AGAIN, _LAST_VERSION),
+    Fault.LOST_VERSION: _each(_LAST_VERSION),
+    Fault.LOST_REVISION: _each(_LAST_REVISION),
+    Fault.LOST_STATE: _without_lost_states,
+    Fault.UNREADABLE_STATE: _readable_states,
+    Fault.STATE_OF_LOST_TEXT: _readable_states,
+    # A turn without its reply is called failed, so that it can be answered again.
+    Fault.LOST_REPLY: _each(_LET_RETRY),
+    Fault.NAMELESS_REPLY: _each(_ITS_REPLY, _NO_REPLY),
+    Fault.DRIFT: _count_on,
+    Fault.LOST_HEAD: _stand_again,
+    Fault.LATE_HEAD: _stand_again,
+    Fault.DEAD_END: _stand_again,
+    Fault.WRONG_DEPTH: _recount,
+    Fault.WRONG_JUMP: _jump_again,
+    Fault.UNENDED: _end_calls,
 }

@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from roleplay.context.counting import Counter
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.settings import Setting
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
@@ -23,8 +25,26 @@ def settings_of(text: str | None) -> Mapping[str, Setting]:
     return {name: Setting(value=value, layer=layer) for name, (value, layer) in told.items()}
 
 
+class PathEnd(NamedTuple):
+    """The end of a path: its last message (``None``: it has none), and how many of its messages humans and models
+    said."""
+
+    seq: int | None = None
+    humans: int = 0
+    models: int = 0
+
+    @property
+    def depth(self) -> int:
+        """How many messages the path has."""
+        return self.humans + self.models
+
+    def then(self, seq: int, *, by_human: bool) -> PathEnd:
+        """Give the end of the path once another message was said."""
+        return PathEnd(seq, self.humans + by_human, self.models + (not by_human))
+
+
 class NewMessage(NamedTuple):
-    """A message to write; field by field as ``domain.Message``."""
+    """A message to write; field by field as ``domain.Message``. ``after`` makes it."""
 
     seq: int
     parent_seq: int | None
@@ -37,8 +57,51 @@ class NewMessage(NamedTuple):
     depth: int
     human_ordinal: int
     model_ordinal: int
+    revision: int
     repaired: bool = False
     hidden: bool = False
+
+    @classmethod
+    def after(
+        cls,
+        end: PathEnd,
+        seq: int,
+        who: tuple[int, str],
+        text: str,
+        counter: Counter,
+        *,
+        by_human: bool,
+        revision: int,
+        repaired: bool = False,
+    ) -> NewMessage:
+        """Make the message ``seq`` that follows the end of a path, said under a revision of the session; ``who`` is the
+        speaker's seat and name."""
+        before, humans, models = end
+        if by_human:
+            humans += 1
+        else:
+            models += 1
+        seat, name = who
+        return cls(
+            seq=seq,
+            parent_seq=before,
+            role="user" if by_human else "assistant",
+            seat=seat,
+            name=name,
+            text=text,
+            tokens=counter.count(text),
+            counter=counter.name,
+            depth=humans + models,
+            human_ordinal=humans,
+            model_ordinal=models,
+            revision=revision,
+            repaired=repaired,
+        )
+
+    @property
+    def end(self) -> PathEnd:
+        """The end of the path that this message is the last of."""
+        return PathEnd(self.seq, self.human_ordinal, self.model_ordinal)
 
     def written(self, turn_seq: int, at: datetime) -> Message:
         """Give the message that was written ``at``."""
@@ -68,9 +131,21 @@ class NewVerdict(NamedTuple):
     original: str | None
 
 
+class Terms(NamedTuple):
+    """The terms of a turn: the caller's key and the digest of its body, metadata, and whether it may move the head."""
+
+    idempotency_key: str | None = None
+    body_digest: str | None = None
+    metadata_json: str | None = None
+    moves_head: bool = True
+
+
+NO_TERMS = Terms()
+
+
 class NewTurn(NamedTuple):
     """A turn to write; ``reply_seq`` is given out with it, its message comes when there is text. ``states``: which turn
-    wrote each seat's path state last; ``draws``: what was drawn by chance."""
+    wrote each seat's path state last; ``draws``: what was drawn by chance. ``sessions.Stand.new_turn`` makes it."""
 
     seq: int
     id: str
@@ -144,11 +219,17 @@ class Handed(NamedTuple):
     draws: str | None
 
 
+class Purpose(StrEnum):
+    """What a model call is for. A turn has attempts of each, counted apart."""
+
+    REPLY = "reply"
+
+
 class NewCall(NamedTuple):
-    """A model call to write, before it is made."""
+    """A model call to write, before it is made. One that belongs to no turn has no ``turn_seq``."""
 
     id: str
-    turn_seq: int
+    turn_seq: int | None
     attempt: int
     model_asked: str
     host: str
@@ -163,14 +244,19 @@ class NewCall(NamedTuple):
     counter: str
     settings_digest: str
     report: str
-    purpose: str = "reply"
+    purpose: Purpose = Purpose.REPLY
+
+    def row(self, tenant: str, session_id: str, at: datetime) -> dict[str, Any]:
+        """Give the row of a call that begins ``at``."""
+        whose = {"tenant": tenant, "session_id": session_id, "created_at": at, "purpose": Purpose(self.purpose).value}
+        return self._asdict() | whose
 
     def ended(self, how: CallEnding, at: datetime, settings: str) -> ModelCall:
         """Give the call that was written ``at``, with its end and the text of its settings."""
         return ModelCall(
             id=self.id,
             turn_seq=self.turn_seq,
-            purpose=self.purpose,
+            purpose=self.purpose.value,
             attempt=self.attempt,
             model_asked=self.model_asked,
             model_answered=how.model_answered,
@@ -233,6 +319,24 @@ class Hold(NamedTuple):
             "of_session": self.session_id,
             "of_seq": self.turn_seq,
             "of_attempt": self.attempt,
+            "of_owner": self.owner,
+        }
+
+
+class CallHold(NamedTuple):
+    """Proof of a call in flight that belongs to no turn: which call, whose."""
+
+    tenant: str
+    session_id: str
+    call_id: str
+    owner: str
+
+    def where(self) -> dict[str, Any]:
+        """Give the parameters of statements that must touch this call in these hands alone."""
+        return {
+            "of_tenant": self.tenant,
+            "of_session": self.session_id,
+            "of_call": self.call_id,
             "of_owner": self.owner,
         }
 

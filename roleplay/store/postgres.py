@@ -37,6 +37,12 @@ OPTIONS: dict[str, Any] = {
 }
 #: Time-outs for idle and for long transactions, after which the server ends the connection.
 _ENDED_FOR_WAITING = frozenset({"25P03", "25P04"})
+#: Left to itself, it may read a whole session into a hash table to find six turns in it, and compile that.
+_LOOK_UP = text(
+    "SELECT set_config('jit', 'off', true), set_config('enable_hashjoin', 'off', true),"
+    " set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true),"
+    " set_config('enable_seqscan', 'off', true) /* tenant: none */"
+)
 #: What an engine that spreads tables over servers says, as an internal error, when one of them died in a COMMIT.
 _LOST_A_SHARD = ("could not commit transaction for shard", "failure on connection marked as essential")
 
@@ -200,3 +206,9 @@ def _cut_off_after(connection: Any, limit_s: float, driver: Any) -> Iterator[Non
         with lock:
             over = True
         timer.cancel()
+
+
+def look_up(connection: Connection) -> None:
+    """Let this transaction look rows up one by one. Another database than PostgreSQL does so anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LOOK_UP)

@@ -18,17 +18,28 @@ from roleplay.domain.settings import SessionSettings
 from roleplay.errors import StoreError
 from roleplay.store import recipes
 from roleplay.store.calibrations import read_fit
-from roleplay.store.checks import LOST_STATE, UNREADABLE, UNREADABLE_STATE, Finding
+from roleplay.store.checks import Fault, Finding, finding
 from roleplay.store.path_states import read_map, read_state
 from roleplay.store.reports import read_report
 from roleplay.store.stored import as_text
-from roleplay.store.tables import CAUSES, Base, ModelCallRow, PathStateRow, PieceRow, TurnRow, UtcDateTime, table
+from roleplay.store.tables import (
+    CAUSES,
+    Base,
+    MessageRow,
+    ModelCallRow,
+    PathStateRow,
+    PieceRow,
+    TurnRow,
+    UtcDateTime,
+    table,
+)
 
 _AT_ONCE = 500
 _KEYS = ("session_id", "persona_id", "id", "model")
 _NUMBERS = ("seq", "turn_seq", "version", "revision", "seat")
 #: What a path hands on, by column: where it cannot be read, the path begins anew.
 _OF_PATHS = ("state", "states")
+_MESSAGES = table(MessageRow).name
 _c = table(ModelCallRow).c
 _p = table(PieceRow).c
 _THERE = select(_p.digest).where(
@@ -111,11 +122,12 @@ def _in_table(connection: Connection, tenant: str, of: Table) -> Iterator[Findin
                 _check(column, values)
             except (StoreError, ValueError, TypeError, LookupError, AttributeError):
                 is_state = column.name in _OF_PATHS
-                yield Finding(
-                    kind=UNREADABLE_STATE if is_state else UNREADABLE,
-                    session_id=str(next(values[name] for name in _KEYS if name in values)),
-                    seq=next((values[name] for name in _NUMBERS if isinstance(values.get(name), int)), None),
-                    says=f"{what}.{column.name} holds what is never written there",
+                fault = Fault.UNREADABLE_MESSAGE if of.name == _MESSAGES else Fault.UNREADABLE
+                yield finding(
+                    Fault.UNREADABLE_STATE if is_state else fault,
+                    str(next(values[name] for name in _KEYS if name in values)),
+                    next((values[name] for name in _NUMBERS if isinstance(values.get(name), int)), None),
+                    f"{what}.{column.name} holds what is never written there",
                     mendable=is_state,
                 )
 
@@ -147,12 +159,12 @@ def lost_states(connection: Connection, tenant: str) -> Iterator[Finding]:
         with suppress(StoreError):  # told as unreadable
             if any((session_id, *place) not in there for place in read_map(states).items()):
                 says = "a turn whose path state is not there; its path begins one anew once it is mended"
-                yield Finding(kind=LOST_STATE, session_id=session_id, seq=seq, says=says, mendable=True)
+                yield finding(Fault.LOST_STATE, session_id, seq, says, mendable=True)
     for (session_id, _, seq), state in there.items():
         with suppress(StoreError):
             if not names_texts(connection, tenant, session_id, state):
                 says = "a path state that names texts which are not there; its path begins one anew once it is mended"
-                yield Finding(kind=UNREADABLE_STATE, session_id=session_id, seq=seq, says=says, mendable=True)
+                yield finding(Fault.STATE_OF_LOST_TEXT, session_id, seq, says, mendable=True)
 
 
 def names_texts(connection: Connection, tenant: str, session_id: str, stored: str) -> bool:

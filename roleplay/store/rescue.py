@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Integer, Row, Select, bindparam, func, litera
 
 from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import InvalidInputError, NotFoundError
-from roleplay.store.entries import CallEnding, Hold, NewMessage
+from roleplay.store.calls import FOR_REPLY
+from roleplay.store.entries import CallEnding, Hold, NewMessage, PathEnd
 from roleplay.store.path_states import SHARED, handed_on
 from roleplay.store.sessions import FIRST_MODEL
 from roleplay.store.stored import as_text, reads
@@ -68,8 +69,9 @@ _END_LOST_CALL = (
         _c.tenant == bindparam("of_tenant"),
         _c.session_id == bindparam("of_session"),
         _c.turn_seq == bindparam("of_seq"),
-        _c.attempt == bindparam("of_attempt"),
+        ~FOR_REPLY | (_c.attempt == bindparam("of_attempt")),  # other calls of the turn were its owner's too
         _c.total_s.is_(None),
+        _c.error.is_(None),
     )
     .values(error=bindparam("new_error"))
 )
@@ -167,6 +169,11 @@ class Holder:
     owner: str
     expired: bool
 
+    @property
+    def key(self) -> str:
+        """By what ``Ports.driven`` knows it."""
+        return self.turn_id
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -207,11 +214,11 @@ class Told:
     tip_models: int | None
 
     @property
-    def ordinals(self) -> tuple[int, int]:
-        """The human and the model ordinal of what the turn's reply follows."""
-        if self.human_seq is None:
-            return self.tip_humans or 0, self.tip_models or 0
-        return self.human_ordinal or 0, self.model_ordinal or 0
+    def end(self) -> PathEnd:
+        """The end of the path that the turn's reply follows."""
+        if self.human_seq is None or self.human_text is None:
+            return PathEnd(self.tip_seq, self.tip_humans or 0, self.tip_models or 0)
+        return PathEnd(self.human_seq, self.human_ordinal or 0, self.model_ordinal or 0)
 
     @property
     def tip(self) -> int | None:

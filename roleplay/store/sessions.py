@@ -23,13 +23,14 @@ from sqlalchemy import (
     update,
 )
 
-from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
+from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo, TurnKind, TurnStatus
 from roleplay.domain.page import Page
 from roleplay.domain.persona import StoredPersona
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import personas
 from roleplay.store.cursors import after, page_of
+from roleplay.store.entries import NO_TERMS, NewTurn, PathEnd, Terms
 from roleplay.store.ids import ID_LENGTH
 from roleplay.store.path_states import SHARED, handed_on
 from roleplay.store.prepared import Prepared
@@ -237,6 +238,70 @@ class Stand:
     state: str | None
     shared: str | None
     live_turn: str | None
+
+    @property
+    def end(self) -> PathEnd:
+        """The end of the path that the session stands on."""
+        return PathEnd(self.head_seq, self.human_ordinal, self.model_ordinal)
+
+    def new_turn(
+        self,
+        turn_id: str,
+        kind: TurnKind,
+        speaker: int,
+        *,
+        parent_turn: int | None,
+        states: str | None,
+        human_seq: int | None,
+        reply_seq: int | None,
+        status: TurnStatus = TurnStatus.COMPLETED,
+        lease_owner: str | None = None,
+        terms: Terms = NO_TERMS,
+        draws: str | None = None,
+    ) -> NewTurn:
+        """Make the session's next turn, as a round of its own."""
+        seq = self.last_turn + 1
+        return NewTurn(
+            seq=seq,
+            id=turn_id,
+            parent_turn=parent_turn,
+            from_head=self.head_seq,
+            kind=kind.value,
+            round=seq,
+            ordinal=1,
+            speaker=speaker,
+            revision=self.revision,
+            states=states,
+            status=status.value,
+            human_seq=human_seq,
+            reply_seq=reply_seq,
+            lease_owner=lease_owner,
+            idempotency_key=terms.idempotency_key,
+            body_digest=terms.body_digest,
+            metadata_json=terms.metadata_json,
+            moves_head=terms.moves_head,
+            draws=draws,
+        )
+
+
+def beginning(said: int) -> Stand:
+    """Where a new session stands before its first move, with so many turns of one message each."""
+    return Stand(
+        version=1,
+        revision=1,
+        head_seq=None,
+        last_seq=said,
+        last_turn=said,
+        head_turn=None,
+        depth=0,
+        human_ordinal=0,
+        model_ordinal=0,
+        seat=1,
+        states=None,
+        state=None,
+        shared=None,
+        live_turn=None,
+    )
 
 
 def stand(connection: Connection, tenant: str, session_id: str, seat: int | None = None) -> Stand:

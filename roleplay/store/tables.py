@@ -34,6 +34,7 @@ from roleplay.store.stored import reads
 
 IN_FLIGHT = "status IN ('pending', 'streaming')"
 CAUSES = ("greeting", "reply", "accept", "choose", "rewind", "fork", "edit", "undo")
+LEASED = "lease_until IS NOT NULL"
 ON_HEAD = f"{IN_FLIGHT} AND moves_head"
 
 
@@ -369,7 +370,12 @@ class TurnRow(Base):
 
 
 class MessageRow(Base):
-    """``depth``, ``human_ordinal`` and ``model_ordinal`` count messages on the path up to and with this one."""
+    """``depth``, ``human_ordinal`` and ``model_ordinal`` count messages on the path up to and with this one.
+
+    ``revision`` is the session's under which it was said. ``jump_seq`` names an ancestor, the first message itself: see
+    ``ancestry``. Neither has a foreign key: the turn's revision has one, and a pointer follows from the parents, which
+    have one too. SQLite cannot add one of two columns to a table that is there.
+    """
 
     __tablename__ = "roleplay_messages"
     __table_args__ = _of_session(
@@ -402,6 +408,8 @@ class MessageRow(Base):
     repaired: Mapped[Flag]
     hidden: Mapped[Flag]
     created_at: Mapped[Moment]
+    revision: Mapped[Number | None]
+    jump_seq: Mapped[Number | None]
 
 
 class HeadMoveRow(Base):
@@ -436,15 +444,32 @@ class PieceRow(Base):
 
 
 class ModelCallRow(Base):
-    """One attempt at the API. ``recipe`` says what the request was made of; ``total_s`` is ``NULL`` while it runs."""
+    """One attempt at the API. ``recipe`` says what the request was made of; ``total_s`` is ``NULL`` while it runs.
+
+    ``purpose`` is one of ``entries.Purpose``: in a check, each new one would rebuild the table. A call of a turn is
+    whose the turn is; one without has an owner and, until it has ended, a lease of its own.
+    """
 
     __tablename__ = "roleplay_model_calls"
     __table_args__ = _of_session(
         _in_session("turns", "turn_seq", "seq", ondelete="CASCADE"),
         _in_session("pieces", "front_digest", "digest"),
-        UniqueConstraint("session_id", "turn_seq", "attempt"),
+        UniqueConstraint("session_id", "turn_seq", "attempt", "purpose"),
         CheckConstraint("attempt >= 1 AND prompt_count >= 0", "counts"),
-        CheckConstraint("purpose IN ('reply')", "purpose"),
+        CheckConstraint("turn_seq IS NULL OR (lease_owner IS NULL AND lease_until IS NULL)", "turn_has_the_lease"),
+        CheckConstraint(
+            "turn_seq IS NOT NULL OR total_s IS NOT NULL OR error IS NOT NULL"
+            " OR (lease_owner IS NOT NULL AND lease_until IS NOT NULL)",
+            "in_flight_is_leased",
+        ),
+        Index(
+            "ix_roleplay_model_calls_in_flight",
+            "tenant",
+            "session_id",
+            "id",
+            sqlite_where=text(LEASED),
+            postgresql_where=text(LEASED),
+        ),
     )
     session_id: Mapped[Id] = mapped_column(primary_key=True)
     id: Mapped[Id] = mapped_column(primary_key=True)
@@ -487,6 +512,8 @@ class ModelCallRow(Base):
     total_s: Mapped[Seconds | None]
     settings_digest: Mapped[Word | None]
     report: Mapped[Long | None]
+    lease_owner: Mapped[Label | None]
+    lease_until: Mapped[Moment | None]
 
 
 class CalibrationRow(Base):

@@ -18,25 +18,18 @@ from sqlalchemy import (
     func,
     literal,
     select,
-    text,
     union_all,
 )
 
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.page import Page
 from roleplay.errors import NotFoundError
-from roleplay.store import calls, sessions
+from roleplay.store import calls, postgres, sessions
 from roleplay.store.cursors import numbered
 from roleplay.store.stored import reads
 from roleplay.store.tables import MessageRow, SessionRow, TurnRow, table
 
 BRANCHES_LIMIT = 500
-#: PostgreSQL, left to itself, may read a whole session into a hash table to find six turns in it, and compile that.
-_LOOK_UP = text(
-    "SELECT set_config('jit', 'off', true), set_config('enable_hashjoin', 'off', true),"
-    " set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true),"
-    " set_config('enable_seqscan', 'off', true) /* tenant: none */"
-)
 _Beside = defaultdict[tuple[int | None, int | None], dict[int, int]]
 _turns = table(TurnRow)
 _human = table(MessageRow).alias("human")
@@ -270,14 +263,9 @@ def path(connection: Connection, tenant: str, session_id: str, *, from_turn: int
 
 def _stretch(connection: Connection, where: dict[str, Any]) -> list[Row[Any]]:
     """Give the rows of a stretch of a path, newest first; without ``from_turn``, of the newest."""
-    _look_up(connection)
+    postgres.look_up(connection)
     rows = connection.execute(_page(connection.dialect.name, newest="from_turn" not in where), where)
     return sorted(rows, key=lambda row: int(row.seq), reverse=True)
-
-
-def _look_up(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(_LOOK_UP)
 
 
 def numbers(connection: Connection, tenant: str, session_id: str, *, from_turn: int, limit: int) -> list[int]:
@@ -296,7 +284,7 @@ def tips(connection: Connection, tenant: str, session_id: str) -> list[Turn]:
 def variants(connection: Connection, tenant: str, session_id: str, turn_id: str) -> list[Turn]:
     """Give a turn and all complete turns beside it, oldest reply first. Raises ``NotFoundError``."""
     where = {"tenant": tenant, "session": session_id}
-    _look_up(connection)
+    postgres.look_up(connection)
     row = connection.execute(_BY_ID, where | {"turn": turn_id}).first()
     if row is None:
         raise NotFoundError("turn", turn_id)
@@ -350,7 +338,7 @@ def _place_of(row: Row[Any]) -> tuple[int | None, int | None]:
 def by_id(connection: Connection, tenant: str, session_id: str, turn_id: str) -> Turn:
     """Give one turn. Raises ``NotFoundError``."""
     where = {"tenant": tenant, "session": session_id}
-    _look_up(connection)
+    postgres.look_up(connection)
     row = connection.execute(_BY_ID, where | {"turn": turn_id}).first()
     if row is None:
         raise NotFoundError("turn", turn_id)
@@ -360,7 +348,7 @@ def by_id(connection: Connection, tenant: str, session_id: str, turn_id: str) ->
 def by_key(connection: Connection, tenant: str, session_id: str, key: str) -> tuple[Turn, str] | None:
     """Give the turn that an idempotency key made, with the digest of its arguments, or ``None``."""
     where = {"tenant": tenant, "session": session_id}
-    _look_up(connection)
+    postgres.look_up(connection)
     row = connection.execute(_BY_KEY, where | {"key": key}).first()
     return None if row is None else (_whole(connection, where, [row])[0], row.body_digest)
 

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.conversation import TurnStatus
 from roleplay.store import verdicts
+from roleplay.store.ancestry import JUMP, jump_of
 from roleplay.store.entries import (
     CallEnding,
     Claim,
@@ -53,13 +54,13 @@ OURS = (
 HELD = OURS & (_t.lease_owner == bindparam("of_owner")) & LIVE
 
 # Leases run by the database's clock where all machines share it.
-_UNTIL: dict[str, Any] = {
+UNTIL: dict[str, Any] = {
     "sqlite": bindparam("until", type_=UtcDateTime),
     "postgresql": func.now() + bindparam("lease", type_=Interval),
 }
 _INSERT_TURN = Prepared(insert(table(TurnRow)))
-_INSERT_LEASED = {name: Prepared(insert(table(TurnRow)).values(lease_until=until)) for name, until in _UNTIL.items()}
-_INSERT_MESSAGE = Prepared(insert(table(MessageRow)))
+_INSERT_LEASED = {name: Prepared(insert(table(TurnRow)).values(lease_until=end)) for name, end in UNTIL.items()}
+_INSERT_MESSAGE = Prepared(insert(table(MessageRow)).values(jump_seq=JUMP))
 _INSERT_CALL = Prepared(insert(table(ModelCallRow)))
 _PUT_STATE: dict[str, Any] = {}
 for _name, _into in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert)):
@@ -90,22 +91,20 @@ _AGAIN = {
         draws=bindparam("new_draws"),
         revision=bindparam("new_revision"),
         lease_owner=bindparam("new_owner"),
-        lease_until=until,
+        lease_until=end,
         ended_at=None,
     )
-    for name, until in _UNTIL.items()
+    for name, end in UNTIL.items()
 }
 _NEXT_ATTEMPT = {
-    name: Prepared(update(table(TurnRow)).where(HELD).values(attempt=_t.attempt + 1, lease_until=until))
-    for name, until in _UNTIL.items()
+    name: Prepared(update(table(TurnRow)).where(HELD).values(attempt=_t.attempt + 1, lease_until=end))
+    for name, end in UNTIL.items()
 }
 _STREAMING = {
-    name: Prepared(update(table(TurnRow)).where(HELD).values(status="streaming", lease_until=until))
-    for name, until in _UNTIL.items()
+    name: Prepared(update(table(TurnRow)).where(HELD).values(status="streaming", lease_until=end))
+    for name, end in UNTIL.items()
 }
-_RENEWED = {
-    name: Prepared(update(table(TurnRow)).where(HELD).values(lease_until=until)) for name, until in _UNTIL.items()
-}
+_RENEWED = {name: Prepared(update(table(TurnRow)).where(HELD).values(lease_until=end)) for name, end in UNTIL.items()}
 _IS_HELD = select(_t.seq).where(HELD)
 _HAS_CALL = select(_c.turn_seq).where(
     _c.tenant == bindparam("of_tenant"), _c.session_id == bindparam("of_session"), _c.id == bindparam("of_call")
@@ -126,6 +125,7 @@ END_TURN = Prepared(
         reply_seq=func.coalesce(bindparam("earlier", type_=Integer), _t.reply_seq),
     )
 )
+_NEW_ENDING = tuple(f"new_{name}" for name in CallEnding().values())
 _END_CALL = Prepared(
     update(table(ModelCallRow))
     .where(
@@ -167,14 +167,14 @@ def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: 
     if ADVANCE.run(connection, advance | {"of_tenant": tenant, "of_session": session_id}).rowcount != 1:
         return False
     plain = {"tenant": tenant, "session_id": session_id}
-    _add_pieces(connection, tenant, session_id, new.pieces)
+    add_pieces(connection, tenant, session_id, new.pieces)
     _hand_on(connection, tenant, session_id, new.turn.seq, new.state_rows)
     if new.again:
         _claim_again(connection, tenant, session_id, new, now)
     else:
         row = new.turn._asdict() | plain | {"created_at": at, "ended_at": None}
         leased = _INSERT_LEASED[connection.dialect.name]
-        leased.run(connection, row | _until(connection, now, new.lease))
+        leased.run(connection, row | until(connection, now, new.lease))
     if new.human is not None:
         add_message(connection, tenant, session_id, new.turn.seq, new.human, at)
     add_call(connection, tenant, session_id, new.call, at)
@@ -182,7 +182,8 @@ def claim(connection: Connection, tenant: str, session_id: str, new: Claim, at: 
     return True
 
 
-def _add_pieces(connection: Connection, tenant: str, session_id: str, pieces: Mapping[str, str]) -> None:
+def add_pieces(connection: Connection, tenant: str, session_id: str, pieces: Mapping[str, str]) -> None:
+    """Write the texts of a session that are not there yet, by their digests."""
     if pieces:
         plain = {"tenant": tenant, "session_id": session_id}
         rows = [plain | {"digest": digest, "text": words} for digest, words in pieces.items()]
@@ -255,7 +256,7 @@ def _claim_again(connection: Connection, tenant: str, session_id: str, new: Clai
             "new_draws": turn.draws,
             "new_revision": turn.revision,
         }
-        | _until(connection, now, new.lease),
+        | until(connection, now, new.lease),
     )
 
 
@@ -269,13 +270,16 @@ def add_message(
     connection: Connection, tenant: str, session_id: str, turn_seq: int, message: NewMessage, at: datetime
 ) -> None:
     """Insert one message of a turn."""
-    row = message._asdict() | {"tenant": tenant, "session_id": session_id, "turn_seq": turn_seq, "created_at": at}
+    row = message._asdict()
+    to, over = jump_of(message.seq, message.parent_seq, message.depth)
+    row |= {"tenant": tenant, "session_id": session_id, "turn_seq": turn_seq, "created_at": at}
+    row |= {"jump_to": to, "jump_over": over, "of_tenant": tenant, "of_session": session_id}
     _INSERT_MESSAGE.run(connection, row)
 
 
 def add_call(connection: Connection, tenant: str, session_id: str, call: NewCall, at: datetime) -> None:
-    """Insert one model call, still running."""
-    _INSERT_CALL.run(connection, call._asdict() | {"tenant": tenant, "session_id": session_id, "created_at": at})
+    """Insert one model call of a turn, still running."""
+    _INSERT_CALL.run(connection, call.row(tenant, session_id, at))
 
 
 def next_attempt(
@@ -300,7 +304,7 @@ def next_attempt(
     if not _still_held(connection, _NEXT_ATTEMPT, hold, lease, now):
         return is_held(connection, hold._replace(attempt=call.attempt))
     end_call(connection, hold, *ended)
-    _add_pieces(connection, hold.tenant, hold.session_id, pieces)
+    add_pieces(connection, hold.tenant, hold.session_id, pieces)
     if handed is not None:
         _hand_on(connection, hold.tenant, hold.session_id, hold.turn_seq, handed.rows)
         new = {"new_states": handed.states, "new_draws": handed.draws}
@@ -400,15 +404,16 @@ def _reworded(connection: Connection, hold: Hold, reply: NewMessage) -> bool:
 def end_call(connection: Connection, hold: Hold, call_id: str, ending: CallEnding) -> None:
     """Write how a call ended."""
     where = {"of_tenant": hold.tenant, "of_session": hold.session_id, "of_call": call_id}
-    _END_CALL.run(connection, where | {f"new_{name}": value for name, value in ending.values().items()})
+    _END_CALL.run(connection, where | dict(zip(_NEW_ENDING, ending.values().values(), strict=True)))
 
 
 def _still_held(
     connection: Connection, statements: dict[str, Prepared], hold: Hold, lease: timedelta, now: datetime
 ) -> bool:
-    done = statements[connection.dialect.name].run(connection, hold.where() | _until(connection, now, lease))
+    done = statements[connection.dialect.name].run(connection, hold.where() | until(connection, now, lease))
     return done.rowcount == 1
 
 
-def _until(connection: Connection, now: datetime, lease: timedelta) -> dict[str, Any]:
+def until(connection: Connection, now: datetime, lease: timedelta) -> dict[str, Any]:
+    """Give what a lease that begins ``now`` takes, by the clock that counts."""
     return {"lease": lease} if connection.dialect.name == "postgresql" else {"until": now + lease}

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from typing import Literal, NamedTuple
 
-from roleplay.domain.conversation import Turn, TurnKind, TurnStatus
+from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.domain.settings import TurnOptions
 from roleplay.errors import InvalidInputError
 from roleplay.store import Connection, sessions, transcript
 from roleplay.store import turns as store
-from roleplay.store.entries import NewMessage, NewTurn, NewVerdict, Uttered
+from roleplay.store.entries import NewMessage, NewVerdict, Terms, Uttered
 from roleplay.turns.asked import options_of
 from roleplay.turns.effects import Course, write
 from roleplay.turns.ground import Queue, look
-from roleplay.turns.plan import Terms, words_of
+from roleplay.turns.plan import words_of
 from roleplay.turns.scene import Rehearsed, Scene, rehearse
 from roleplay.turns.speaking import body_digest, checked, judged_line, of_same_body
 
@@ -66,48 +66,28 @@ def add(scene: Scene, text: str, speaker: Speaker, options: TurnOptions) -> Cour
                 return None
             return transcript.by_id(*place, new.turn.id)  # noqa: B023 - likewise
 
-        if (turn := (yield from write(work))) is not None:
+        if (turn := (yield from write("add", work))) is not None:
             return turn
         yield from queue.lost_claim(stand)
 
 
 def _uttered(scene: Scene, stand: sessions.Stand, known: Rehearsed, said: Said, terms: Terms) -> Uttered:
     text, speaker, verdicts = said
-    seq = stand.last_seq + 1
-    who = (known.pair.speaker if speaker == "model" else known.pair.human).participant
+    seq, by_human = stand.last_seq + 1, speaker != "model"
+    who = (known.pair.human if by_human else known.pair.speaker).participant
     narrator = words_of(scene, known.in_force.language or known.language).narrator
-    by_model = int(speaker == "model")
-    ordinals = stand.human_ordinal + 1 - by_model, stand.model_ordinal + by_model
-    message = NewMessage(
-        seq=seq,
-        parent_seq=stand.head_seq,
-        role="assistant" if by_model else "user",
-        seat=who.seat,
-        name=narrator if speaker == "narrator" else who.display_name,
-        text=text,
-        tokens=scene.counter.count(text),
-        counter=scene.counter.name,
-        depth=sum(ordinals),
-        human_ordinal=ordinals[0],
-        model_ordinal=ordinals[1],
+    name = narrator if speaker == "narrator" else who.display_name
+    message = NewMessage.after(
+        stand.end, seq, (who.seat, name), text, scene.counter, by_human=by_human, revision=stand.revision
     )
-    turn = NewTurn(
-        seq=stand.last_turn + 1,
-        id=scene.ports.new_id(),
+    turn = stand.new_turn(
+        scene.ports.new_id(),
+        TurnKind.NARRATION if speaker == "narrator" else TurnKind.IMPORTED,
+        who.seat,
         parent_turn=stand.head_turn,
-        from_head=stand.head_seq,
-        kind=(TurnKind.NARRATION if speaker == "narrator" else TurnKind.IMPORTED).value,
-        round=stand.last_turn + 1,
-        ordinal=1,
-        speaker=who.seat,
-        revision=stand.revision,
         states=stand.states,
-        status=TurnStatus.COMPLETED.value,
-        human_seq=None if by_model else seq,
-        reply_seq=seq if by_model else None,
-        idempotency_key=terms.key,
-        body_digest=terms.body_digest,
-        metadata_json=terms.metadata_json,
-        moves_head=terms.moves_head,
+        human_seq=seq if by_human else None,
+        reply_seq=None if by_human else seq,
+        terms=terms,
     )
     return Uttered(turn, message, verdicts)

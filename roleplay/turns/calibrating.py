@@ -132,7 +132,7 @@ def learned(memory: Memory, counter: Counter, of: Subject) -> Steps[Learned]:
     """Give what is known of a model's tokens; it is read from the database once."""
     found = memory.get(of)
     if found is None:
-        stored = yield from read(lambda db: calibrations.fit(db, of))
+        stored = yield from read("learned", lambda db: calibrations.fit(db, of))
         found = memory[of] = memory.get(of) or Learned(counter, demands(Dialect(of.dialect)), stored)
     return found
 
@@ -156,7 +156,7 @@ def merge_due(memory: Memory, tenant: str, now: Callable[[], datetime]) -> Steps
         if of.tenant == tenant and known.is_due:
             batch = known.take_waiting()
             try:
-                fit = yield from write(_merging(of, known, batch, now()))
+                fit = yield from write("merge", _merging(of, known, batch, now()))
             except StoreError:
                 known.put_back(batch)
                 return
@@ -195,7 +195,7 @@ def told(of: Subject, fit: Fit) -> Calibration:
 
 def list_calibrations(memory: Memory, tenant: str) -> Steps[list[Calibration]]:
     """Read what was learned about a tenant's models; what waits in memory is in it."""
-    stored = dict((yield from read(lambda db: calibrations.of_tenant(db, tenant))))
+    stored = dict((yield from read("calibrations", lambda db: calibrations.of_tenant(db, tenant))))
     here = {of: known for of, known in list(memory.items()) if of.tenant == tenant}
     fits = dict(stored)
     for of, known in here.items():
@@ -212,5 +212,5 @@ def recount(counter: Counter, tenant: str, session_id: str, lines: Sequence[Line
     Gives those that are left for another time.
     """
     counts = [(line.seq, counter.count(line.text)) for line in lines[-RECOUNT_LIMIT:]]
-    yield from write(lambda db: history.recount(db, tenant, session_id, counts, counter.name))
+    yield from write("recount", lambda db: history.recount(db, tenant, session_id, counts, counter.name))
     return lines[:-RECOUNT_LIMIT]

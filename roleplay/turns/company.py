@@ -17,13 +17,14 @@ from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import SessionSettings
 from roleplay.domain.values import KEY_LIMIT, Metadata, metadata_of, text_problem
 from roleplay.errors import InvalidInputError, NotFoundError
-from roleplay.store import Connection, calls, moves, personas, rescue, sessions
+from roleplay.store import Connection, calls, moves, personas, rescue, sessions, side_calls
 from roleplay.store import turns as stored_turns
 from roleplay.store.calibrations import Subject
 from roleplay.store.checks import Finding
 from roleplay.store.doctor import examine, mend
-from roleplay.store.entries import Hold
+from roleplay.store.entries import CallHold, Hold
 from roleplay.store.personas import Change
+from roleplay.store.side_calls import CallHolder
 from roleplay.turns.calibrating import Learned, Memory
 from roleplay.turns.effects import Ports, Steps, read, write
 from roleplay.turns.layers import Layer
@@ -124,7 +125,11 @@ def put_persona(company: Company, persona: Persona, change: Change) -> Steps[Sto
     check_change(change)
     check(company.scene(""), persona.settings)
     at, fresh = company.ports.now(), company.ports.new_id()
-    return (yield from write(lambda db: personas.put(db, company.tenant, persona, change, new_id=fresh, at=at)))
+    return (
+        yield from write(
+            "put persona", lambda db: personas.put(db, company.tenant, persona, change, new_id=fresh, at=at)
+        )
+    )
 
 
 def check_change(change: Change) -> None:
@@ -150,19 +155,19 @@ def get_persona(company: Company, name: str, version: int | None) -> Steps[Store
         persona_id = found.id if found else _only("persona", name, personas.ids_with_prefix(db, tenant, name))
         return personas.get(db, tenant, persona_id, version=version)
 
-    return (yield from read(work))
+    return (yield from read("persona", work))
 
 
 def list_personas(company: Company, limit: int, before: str | None) -> Steps[Page[StoredPersona]]:
     """Read a page of personas."""
     check_limit(limit)
-    return (yield from read(lambda db: personas.list_page(db, company.tenant, limit=limit, before=before)))
+    return (yield from read("personas", lambda db: personas.list_page(db, company.tenant, limit=limit, before=before)))
 
 
 def next_personas(company: Company, last: StoredPersona | None) -> Steps[Sequence[StoredPersona]]:
     """Read the personas that were made after ``last``, the oldest first."""
     after = last.id if last else ""
-    return (yield from read(lambda db: personas.made_after(db, company.tenant, after, limit=ITER_PAGE)))
+    return (yield from read("personas", lambda db: personas.made_after(db, company.tenant, after, limit=ITER_PAGE)))
 
 
 def persona_versions(company: Company, name: str, limit: int, before: str | None) -> Steps[Page[StoredPersona]]:
@@ -174,14 +179,16 @@ def persona_versions(company: Company, name: str, limit: int, before: str | None
     def work(db: Connection) -> Page[StoredPersona]:
         return personas.versions(db, tenant, _persona_id(db, tenant, name), limit=limit, before=before)
 
-    return (yield from read(work))
+    return (yield from read("versions", work))
 
 
 def archive_persona(company: Company, name: str) -> Steps[StoredPersona]:
     """Keep a persona out of lists and new sessions."""
     label("name", name, KEY_LIMIT)
     at, tenant = company.ports.now(), company.tenant
-    return (yield from write(lambda db: personas.archive(db, tenant, _persona_id(db, tenant, name), at)))
+    return (
+        yield from write("archive persona", lambda db: personas.archive(db, tenant, _persona_id(db, tenant, name), at))
+    )
 
 
 def create_session(company: Company, opening: Opening) -> Steps[Scene]:
@@ -224,7 +231,7 @@ def create_session(company: Company, opening: Opening) -> Steps[Scene]:
         if uttered:
             moves.move_head(db, tenant, info.id, (None, 1), cause="greeting", at=now)
 
-    yield from write(work)
+    yield from write("create session", work)
     return company.scene(info.id)
 
 
@@ -237,7 +244,7 @@ def get_session(company: Company, session_id: str, owner: str | None) -> Steps[S
     def work(db: Connection) -> str:
         return _only("session", session_id, sessions.ids_with_prefix(db, tenant, session_id, owner=owner))
 
-    found: str = yield from read(work)
+    found: str = yield from read("find session", work)
     return company.scene(found)
 
 
@@ -245,14 +252,20 @@ def list_sessions(company: Company, owner: str | None, limit: int, before: str |
     """Read a page of sessions."""
     check_limit(limit)
     check_owner(owner)
-    return (yield from read(lambda db: sessions.list_page(db, company.tenant, owner=owner, limit=limit, before=before)))
+    return (
+        yield from read(
+            "sessions", lambda db: sessions.list_page(db, company.tenant, owner=owner, limit=limit, before=before)
+        )
+    )
 
 
 def next_sessions(company: Company, owner: str | None, last: SessionInfo | None) -> Steps[Sequence[SessionInfo]]:
     """Read the sessions that were made after ``last``, the oldest first."""
     check_owner(owner)
     tenant, after = company.tenant, last.id if last else ""
-    return (yield from read(lambda db: sessions.made_after(db, tenant, after, owner=owner, limit=ITER_PAGE)))
+    return (
+        yield from read("sessions", lambda db: sessions.made_after(db, tenant, after, owner=owner, limit=ITER_PAGE))
+    )
 
 
 def check_owner(owner: object) -> None:
@@ -265,34 +278,41 @@ def usage_report(company: Company, by: calls.UsageKey) -> Steps[Sequence[calls.U
     """Add up what calls cost."""
     if by not in {"model", "session", "day"}:
         raise InvalidInputError("by", f"is {by!r}", allowed="model, session, day")
-    return (yield from read(lambda db: calls.totals(db, company.tenant, by)))
+    return (yield from read("usage", lambda db: calls.totals(db, company.tenant, by)))
 
 
 def recover(company: Company) -> Steps[Sequence[str]]:
-    """End every turn in flight whose owner is gone or whose lease has run out; give their ids."""
+    """End every turn in flight whose owner is gone or whose lease has run out, and every such call of no turn; give
+    the ids of the turns."""
     at, tenant = company.ports.now(), company.tenant
-    held: Sequence[rescue.Holder] = yield from read(lambda db: rescue.holders(db, tenant, at))
+    held: Sequence[rescue.Holder] = yield from read("holders", lambda db: rescue.holders(db, tenant, at))
     ended = []
     for one in held:
-        if company.ports.is_left(one.owner, one.turn_id, expired=one.expired):
+        if _is_lost(company, one):
             hold = Hold(tenant, one.session_id, one.turn_seq, one.attempt, one.owner)
-            if (yield from write(partial(rescue.recover, hold=hold, at=at))):
+            if (yield from write("recover", partial(rescue.recover, hold=hold, at=at))):
                 ended.append(one.turn_id)
+    calling: Sequence[CallHolder] = yield from read("calls in flight", lambda db: side_calls.holders(db, tenant, at))
+    for call in calling:
+        if _is_lost(company, call):
+            its = CallHold(tenant, call.session_id, call.call_id, call.owner)
+            yield from write("recover call", partial(side_calls.recover, hold=its))
     return ended
+
+
+def _is_lost(company: Company, one: rescue.Holder | CallHolder) -> bool:
+    return company.ports.is_left(one.owner, one.key, expired=one.expired)
 
 
 def doctor(company: Company, *, repair: bool) -> Steps[Sequence[Finding]]:
     """Check every row of the tenant, and mend what can be mended."""
     at, tenant = company.ports.now(), company.tenant
-
-    def is_lost(one: rescue.Holder) -> bool:
-        return company.ports.is_left(one.owner, one.turn_id, expired=one.expired)
-
-    found: Sequence[Finding] = yield from read(lambda db: examine(db, tenant, at=at, is_lost=is_lost))
+    is_lost = partial(_is_lost, company)
+    found: Sequence[Finding] = yield from read("examine", lambda db: examine(db, tenant, at=at, is_lost=is_lost))
     if not (repair and found):
         return found
     yield from recover(company)
-    return (yield from write(lambda db: mend(db, tenant, found, at=at, is_lost=is_lost)))
+    return (yield from write("mend", lambda db: mend(db, tenant, found, at=at, is_lost=is_lost)))
 
 
 def label(field_name: str, text: str, limit: int) -> str:
@@ -307,7 +327,7 @@ def label(field_name: str, text: str, limit: int) -> str:
 def _persona(company: Company, field_name: str, who: StoredPersona | str) -> Steps[StoredPersona]:
     if isinstance(who, StoredPersona):
         place = who.id, who.version
-        found = yield from read(lambda db: personas.get(db, company.tenant, place[0], version=place[1]))
+        found = yield from read("persona", lambda db: personas.get(db, company.tenant, place[0], version=place[1]))
     else:
         found = yield from get_persona(company, who, None)
     if found.archived_at is not None:

@@ -18,8 +18,9 @@ T = TypeVar("T")
 
 
 class Read(NamedTuple):
-    """Run ``work`` in a transaction that only reads; its result is sent back."""
+    """Run ``work`` in a transaction that only reads; its result is sent back. ``name`` says what is read."""
 
+    name: str
     work: Callable[[Connection], Any]
 
 
@@ -27,8 +28,10 @@ class Write(NamedTuple):
     """Run ``work`` in a transaction and commit it; its result is sent back. After a rollback it may be run again.
 
     ``patient``: also after its connection was lost, when it may have been committed; ``work`` then sees what it wrote.
+    ``name`` says what is written.
     """
 
+    name: str
     work: Callable[[Connection], Any]
     patient: bool = False
 
@@ -111,15 +114,15 @@ Steps = Generator[Effect, Any, T]
 Course = Steps[Turn]
 
 
-def read(work: Callable[[Connection], T]) -> Steps[T]:
+def read(name: str, work: Callable[[Connection], T]) -> Steps[T]:
     """Read something and give it."""
-    result: T = yield Read(work)
+    result: T = yield Read(name, work)
     return result
 
 
-def write(work: Callable[[Connection], T], *, patient: bool = False) -> Steps[T]:
+def write(name: str, work: Callable[[Connection], T], *, patient: bool = False) -> Steps[T]:
     """Write something and give what the writing gave."""
-    result: T = yield Write(work, patient)
+    result: T = yield Write(name, work, patient)
     return result
 
 

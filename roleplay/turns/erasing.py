@@ -53,14 +53,18 @@ def erase(
         persona_id = yield from _persona(meant, cascade=cascade)
         meant = meant._replace(what=persona_id)
     elif meant.by == "session":
-        yield from read(lambda db: sessions.get(db, meant.tenant, str(session)))
+        yield from read("session", lambda db: sessions.get(db, meant.tenant, str(session)))
     but = yield from _left_alone(company, meant, at)
     if dry_run:
-        found: Erased = yield from read(lambda db: erasure.count(db, meant, but=but))
+        found: Erased = yield from read("count", lambda db: erasure.count(db, meant, but=but))
         counts = found.counts
         if persona_id is not None:
             counts = counts.plus(
-                (yield from read(partial(erasure.count_persona, tenant=meant.tenant, whose=persona_id)))
+                (
+                    yield from read(
+                        "count persona", partial(erasure.count_persona, tenant=meant.tenant, whose=persona_id)
+                    )
+                )
             )
         return _receipt(at, Erased(counts, found.hosts), dry_run=True, files=None, sentences=())
     gone = yield from _erase_sessions(company, meant, but)
@@ -96,7 +100,7 @@ def _persona(meant: Meant, *, cascade: bool) -> Steps[str]:
         found = erasure.persona_id(db, meant.tenant, str(meant.what))
         return found, erasure.pinned_by(db, meant.tenant, found)
 
-    persona_id, pins = yield from read(work)
+    persona_id, pins = yield from read("persona", work)
     if pins and not cascade:
         raise _pinned(pins)
     return persona_id
@@ -113,7 +117,7 @@ def _left_alone(company: Company, meant: Meant, at: datetime) -> Steps[list[str]
     Raises ``ConflictError`` where a session is meant whatever is running in it.
     """
     is_lost = partial(_is_lost, company)
-    held = yield from read(lambda db: erasure.running(db, meant, at=at, is_lost=is_lost))
+    held = yield from read("running", lambda db: erasure.running(db, meant, at=at, is_lost=is_lost))
     if held and meant.by != "idle_since":
         raise _running(held[0], "nothing was erased")
     return [one.session_id for one in held]
@@ -124,10 +128,12 @@ def _erase_sessions(company: Company, meant: Meant, but: Iterable[str], before: 
     gone, after, alone = before or Erased(), "", list(but)
     at = company.ports.now()
     is_lost = partial(_is_lost, company)
-    while ids := (yield from read(partial(erasure.some, meant=meant, after=after, but=alone, most=AT_ONCE))):
+    while ids := (
+        yield from read("sessions", partial(erasure.some, meant=meant, after=after, but=alone, most=AT_ONCE))
+    ):
         for session_id in ids:
             ended = yield from write(
-                partial(erasure.erase_session, meant=meant, session_id=session_id, at=at, is_lost=is_lost)
+                "erase", partial(erasure.erase_session, meant=meant, session_id=session_id, at=at, is_lost=is_lost)
             )
             if isinstance(ended, rescue.Holder):
                 if meant.by != "idle_since":
@@ -142,7 +148,9 @@ def _erase_sessions(company: Company, meant: Meant, but: Iterable[str], before: 
 def _erase_persona(company: Company, meant: Meant, persona_id: str, gone: Erased, *, cascade: bool) -> Steps[Erased]:
     """Erase the persona, after the sessions that took it into their cast meanwhile."""
     for _ in range(CASCADE_TRIES):
-        ended: Counts | int = yield from write(partial(erasure.erase_persona, tenant=meant.tenant, whose=persona_id))
+        ended: Counts | int = yield from write(
+            "erase persona", partial(erasure.erase_persona, tenant=meant.tenant, whose=persona_id)
+        )
         if isinstance(ended, Counts):
             return Erased(gone.counts.plus(ended), gone.hosts)
         if not cascade:

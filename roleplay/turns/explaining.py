@@ -40,7 +40,7 @@ def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Foreseen]:
         written = CURRENT.write(made.form.dialect, draft.messages)
         return _shared(db, scene, (before, seat), (written, made.form.dialect), prices)
 
-    shared = yield from read(work)
+    shared = yield from read("shared prefix", work)
     return Foreseen(made, draft.report.model_copy(update={"shared_tokens": shared}))
 
 
@@ -52,7 +52,7 @@ def report(scene: Scene, turn_id: str | None) -> Steps[ContextReport]:
     stand = yield from read_stand(scene)
     turn = yield from told(scene, turn_id, stand)
     tenant, session_id = scene.tenant, scene.session_id
-    call = yield from read(lambda db: calls.latest(db, tenant, session_id, turn.seq))
+    call = yield from read("latest call", lambda db: calls.latest(db, tenant, session_id, turn.seq))
     if call is None or call.report is None:
         raise NotFoundError("report of turn", turn.id)
     stored = read_report(call.report)
@@ -62,7 +62,7 @@ def report(scene: Scene, turn_id: str | None) -> Steps[ContextReport]:
         sent = rebuild(db, tenant, session_id, call.id)
         return _shared(db, scene, (turn.parent_turn, turn.speaker), (sent.written, sent.dialect), known.prices)
 
-    shared = yield from read(work)
+    shared = yield from read("shared prefix", work)
     return stored.model_copy(update={"shared_tokens": None if shared is None else min(shared, stored.prompt_tokens)})
 
 

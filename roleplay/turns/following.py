@@ -24,7 +24,7 @@ def follow(scene: Scene, turn_id: str, offset: int) -> Course:
     """
     number("offset", offset, 0, OFFSET_LIMIT)
     key = turn_key(turn_id)
-    turn: Turn = yield from read(lambda db: transcript.by_id(db, scene.tenant, scene.session_id, key))
+    turn: Turn = yield from read("turn", lambda db: transcript.by_id(db, scene.tenant, scene.session_id, key))
     yield Emit(Claimed(turn.id))
     try:
         return (yield from _follow(scene, turn.id, offset))
@@ -41,7 +41,7 @@ def _follow(scene: Scene, turn_id: str, offset: int) -> Course:
             seen = following.glimpse(db, *place, turn_id, after=taken, at=ports.now())  # noqa: B023 - read at once
             return seen, None if seen.live else transcript.by_id(db, *place, turn_id)
 
-        seen, ended = yield from read(look)
+        seen, ended = yield from read("glimpse", look)
         if of_reply is not None and seen.reply_seq != of_reply:
             raise ConflictError("another attempt at this turn has begun", turn_id=turn_id)
         if taken or seen.text:

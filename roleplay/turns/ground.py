@@ -29,11 +29,12 @@ class Ground:
     """What a reply stands on.
 
     ``line`` is the human line to answer (``None``: the model speaks unasked), ``human`` the message to write for it
-    (``None``: it is stored already, or there is none), ``before`` the message before it. ``seat`` is the speaker's,
-    ``state`` what the path hands on for it, ``shared`` for all, ``states`` which turn wrote each seat's state last.
-    ``again`` is the stored turn that gets another attempt (``None``: the reply is a turn of its own),
-    ``so_far`` the text of its reply that this attempt goes on from (empty: the attempt begins anew). ``draws`` is what
-    was drawn by chance for a reply to the same line before, by this turn or by the variant that it stands beside.
+    (``None``: it is stored already, or there is none), ``before`` the message before it, ``end`` the end of the path
+    that the reply follows. ``seat`` is the speaker's, ``state`` what the path hands on for it, ``shared`` for all,
+    ``states`` which turn wrote each seat's state last. ``again`` is the stored turn that gets another attempt
+    (``None``: the reply is a turn of its own), ``so_far`` the text of its reply that this attempt goes on from (empty:
+    the attempt begins anew). ``draws`` is what was drawn by chance for a reply to the same line before, by this turn or
+    by the variant that it stands beside.
     """
 
     stand: sessions.Stand
@@ -45,7 +46,7 @@ class Ground:
     states: str | None
     state: SeatState | None
     shared: SeatState | None
-    ordinals: tuple[int, int]
+    end: entries.PathEnd
     revision: int
     draws: str | None = None
     again: rescue.Told | None = None
@@ -62,23 +63,11 @@ class Ground:
 def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str) -> Ground:
     """Stand on the session's head, with a new human line."""
     human = known.pair.human.participant
-    tokens = scene.counter.count(text)
     who = human.seat, human.display_name
-    line = Line(stand.last_seq + 1, stand.last_turn + 1, *who, text, tokens, scene.counter.name)
-    ordinals = (stand.human_ordinal + 1, stand.model_ordinal)
-    message = entries.NewMessage(
-        seq=line.seq,
-        parent_seq=stand.head_seq,
-        role="user",
-        seat=line.seat,
-        name=line.name,
-        text=text,
-        tokens=tokens,
-        counter=scene.counter.name,
-        depth=sum(ordinals),
-        human_ordinal=ordinals[0],
-        model_ordinal=ordinals[1],
+    message = entries.NewMessage.after(
+        stand.end, stand.last_seq + 1, who, text, scene.counter, by_human=True, revision=stand.revision
     )
+    line = Line(message.seq, stand.last_turn + 1, *who, text, message.tokens, message.counter)
     return Ground(
         stand=stand,
         line=line,
@@ -89,7 +78,7 @@ def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str
         states=stand.states,
         state=read_state(stand.state),
         shared=read_state(stand.shared),
-        ordinals=ordinals,
+        end=message.end,
         revision=stand.revision,
     )
 
@@ -106,7 +95,7 @@ def of_no_line(stand: sessions.Stand, known: Rehearsed) -> Ground:
         states=stand.states,
         state=read_state(stand.state),
         shared=read_state(stand.shared),
-        ordinals=(stand.human_ordinal, stand.model_ordinal),
+        end=stand.end,
         revision=stand.revision,
     )
 
@@ -136,7 +125,7 @@ def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: st
         states=told.states,
         state=read_state(told.state),
         shared=read_state(told.shared),
-        ordinals=told.ordinals,
+        end=told.end,
         revision=stand.revision,
         draws=told.draws,
         again=told if again else None,
@@ -146,7 +135,7 @@ def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: st
 
 def read_stand(scene: Scene) -> Steps[sessions.Stand]:
     """Read where the session stands. Raises ``NotFoundError``."""
-    return (yield from read(lambda db: sessions.stand(db, scene.tenant, scene.session_id)))
+    return (yield from read("stand", lambda db: sessions.stand(db, scene.tenant, scene.session_id)))
 
 
 class Seen(NamedTuple):
@@ -245,13 +234,15 @@ def look(scene: Scene, key: str | None) -> Steps[Seen]:
         gone = in_flight is not None and live is None
         return Seen(stand, mine, live, gone)
 
-    return (yield from read(work))
+    return (yield from read("look", work))
 
 
 def end_if_lost(scene: Scene, turn_id: str) -> Steps[bool]:
     """End a turn in flight that nobody drives; says whether it is in flight no more."""
     tenant, session_id, now = scene.tenant, scene.session_id, scene.ports.now()
-    held: rescue.Holder | None = yield from read(lambda db: rescue.holder(db, tenant, session_id, turn_id, now))
+    held: rescue.Holder | None = yield from read(
+        "holder", lambda db: rescue.holder(db, tenant, session_id, turn_id, now)
+    )
     return held is None or (yield from end_if_left(scene, held))
 
 
@@ -261,7 +252,7 @@ def end_if_left(scene: Scene, held: rescue.Holder) -> Steps[bool]:
         return False
     hold = entries.Hold(scene.tenant, scene.session_id, held.turn_seq, held.attempt, held.owner)
     now = scene.ports.now()
-    yield from write(lambda db: rescue.recover(db, hold, at=now))
+    yield from write("recover", lambda db: rescue.recover(db, hold, at=now))
     return True
 
 
@@ -271,4 +262,4 @@ def told(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[resc
     Raises ``NotFoundError``, and ``InvalidInputError`` when nothing was said yet.
     """
     key = None if turn_id is None else turn_key(turn_id)
-    return (yield from read(lambda db: rescue.told(db, scene.tenant, scene.session_id, key, stand.head_turn)))
+    return (yield from read("told", lambda db: rescue.told(db, scene.tenant, scene.session_id, key, stand.head_turn)))

@@ -22,7 +22,7 @@ from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
 from roleplay.errors import BudgetError, InvalidInputError
 from roleplay.store import history, recipes, reports
-from roleplay.store.entries import Claim, NewCall, NewTurn
+from roleplay.store.entries import Claim, NewCall, Terms
 from roleplay.store.path_states import SeatState, map_with
 from roleplay.store.stored import reads
 from roleplay.turns.calibrating import Learned, learned, subject
@@ -97,6 +97,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
         before = ground.before
         cap, per_message = tokens.prices.bounds(min(budget, room))
         past = yield from read(
+            "path",
             lambda db: history.path_back(
                 db,
                 scene.tenant,
@@ -105,7 +106,7 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
                 start=inherited.start,
                 cap=cap,
                 per_message=per_message,
-            )
+            ),
         )
     if ground.line is not None:
         past = past.then(ground.line)
@@ -230,16 +231,6 @@ def moment(scene: Scene, time_zone: str | None, time: datetime) -> datetime:
     return time.astimezone(zone)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """The terms of a claim: its key and body digest, the caller's metadata, and whether it may move the head."""
-
-    key: str | None = None
-    body_digest: str | None = None
-    metadata_json: str | None = None
-    moves_head: bool = True
-
-
 def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
     """Give everything that claiming a planned reply writes."""
     ground, draft, ports = made.ground, made.draft, scene.ports
@@ -252,29 +243,21 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
     goes_on = again is not None and bool(ground.so_far)  # in the message that holds the text so far
     new_messages = int(ground.human is not None) + int(not goes_on)
     seq = again.seq if again else stand.last_turn + 1
-    attempt = again.attempt + 1 if again else 1
-    turn = NewTurn(
-        seq=seq,
-        id=again.id if again else ports.new_id(),
+    turn = stand.new_turn(
+        again.id if again else ports.new_id(),
+        TurnKind.REPLY,
+        made.speaker.seat,
         parent_turn=ground.parent_turn,
-        from_head=stand.head_seq,
-        kind=TurnKind.REPLY.value,
-        round=again.round if again else seq,
-        ordinal=1,
-        speaker=made.speaker.seat,
-        revision=ground.revision,
         states=map_with(ground.states, rows, seq),
-        status=TurnStatus.PENDING.value,
         human_seq=ground.line.seq if ground.line else None,
         reply_seq=again.reply_seq if again and goes_on else stand.last_seq + new_messages,
+        status=TurnStatus.PENDING,
         lease_owner=ports.owner,
-        idempotency_key=terms.key,
-        body_digest=terms.body_digest,
-        metadata_json=terms.metadata_json,
-        attempt=attempt,
-        moves_head=terms.moves_head,
+        terms=terms,
         draws=made.draws.written(),
     )
+    if again is not None:
+        turn = turn._replace(seq=seq, round=again.round, attempt=again.attempt + 1)
     return Claim(
         version=stand.version,
         last_seq=stand.last_seq + new_messages,
@@ -284,7 +267,7 @@ def claim_of(scene: Scene, made: Plan, terms: Terms) -> Claim:
         call=NewCall(
             id=ports.new_id(),
             turn_seq=seq,
-            attempt=attempt,
+            attempt=turn.attempt,
             model_asked=made.endpoint.model,
             host=made.endpoint.host[:200],
             dialect=made.form.dialect.value,

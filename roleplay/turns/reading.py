@@ -17,13 +17,17 @@ from roleplay.turns.scene import Scene
 
 def info(scene: Scene) -> Steps[SessionInfo]:
     """Read the session as it stands."""
-    return (yield from read(lambda db: sessions.get(db, scene.tenant, scene.session_id)))
+    return (yield from read("session", lambda db: sessions.get(db, scene.tenant, scene.session_id)))
 
 
 def turns(scene: Scene, before: str | None, limit: int) -> Steps[Page[Turn]]:
     """Read a page of the active path."""
     check_limit(limit)
-    return (yield from read(lambda db: transcript.page(db, scene.tenant, scene.session_id, before=before, limit=limit)))
+    return (
+        yield from read(
+            "page", lambda db: transcript.page(db, scene.tenant, scene.session_id, before=before, limit=limit)
+        )
+    )
 
 
 def verdicts(scene: Scene, turn_id: str) -> Steps[Sequence[StoredVerdict]]:
@@ -36,7 +40,7 @@ def verdicts(scene: Scene, turn_id: str) -> Steps[Sequence[StoredVerdict]]:
             transcript.by_id(db, *place, key)  # nothing was said of a turn that is there
         return found
 
-    return (yield from read(work))
+    return (yield from read("verdicts", work))
 
 
 def turn(scene: Scene, turn_id: str | int) -> Steps[Turn]:
@@ -44,9 +48,9 @@ def turn(scene: Scene, turn_id: str | int) -> Steps[Turn]:
     place = scene.tenant, scene.session_id
     if not isinstance(turn_id, int):
         key = turn_key(turn_id)
-        return (yield from read(lambda db: transcript.by_id(db, *place, key)))
+        return (yield from read("turn", lambda db: transcript.by_id(db, *place, key)))
     seq = number("turn_id", turn_id, 0)
-    found = yield from read(lambda db: transcript.path(db, *place, from_turn=seq, limit=1))
+    found = yield from read("turn", lambda db: transcript.path(db, *place, from_turn=seq, limit=1))
     if not found:
         raise NotFoundError("turn", str(turn_id))
     return found[0]

@@ -201,7 +201,7 @@ class Reply:
                 return store.unsay(db, hold, reply.seq)
             return store.flush(db, hold, reply, first=False, lease=lease, at=at, now=self.scene.ports.now())
 
-        if not (yield from write(work, patient=True)):
+        if not (yield from write("keep less", work, patient=True)):
             raise self._taken_over()
         self.kept, self.kept_chars = speaks, len(reply.text) if speaks else 0
 
@@ -292,7 +292,7 @@ class Reply:
             now = self.scene.ports.now()
             return store.flush(db, self._hold, reply, first=first, lease=lease, at=at, now=now)
 
-        if not (yield from write(work, patient=True)):
+        if not (yield from write("keep", work, patient=True)):
             raise self._taken_over()
         self.kept_chars, self.kept_at = length, now
         self.reply_at = self.reply_at or at
@@ -340,11 +340,11 @@ class Reply:
             return store.next_attempt(db, hold, ended, call, pieces, handed, lease=lease, at=at, now=now)
 
         try:
-            held = yield from write(work, patient=True)
+            held = yield from write("next attempt", work, patient=True)
         except GeneratorExit:
             raise
         except BaseException:
-            if (yield from read(lambda db: store.is_held(db, hold._replace(attempt=call.attempt)))):
+            if (yield from read("is held", lambda db: store.is_held(db, hold._replace(attempt=call.attempt)))):
                 self.call, self.call_at, self.held_until = call, at, at + lease
             raise
         if not held:
@@ -371,7 +371,7 @@ class Reply:
         def work(db: Connection) -> bool:
             return store.renew(db, hold, lease=lease, now=self.scene.ports.now())
 
-        if not (yield from write(work, patient=True)):
+        if not (yield from write("hold on", work, patient=True)):
             raise self._taken_over()
         self.held_until = now + lease
 
@@ -417,15 +417,15 @@ class Reply:
         try:
             if error is None:
                 yield Release()
-            finished: Turn | bool = yield from write(work, patient=True)
+            finished: Turn | bool = yield from write("finish", work, patient=True)
         except (GeneratorExit, StoreError):
             raise
         except BaseException as leaving:  # Ctrl-C or a cancelled task: to leave is wanted, not a turn without an end
-            finished = yield from write(work, patient=True)
+            finished = yield from write("finish", work, patient=True)
             if not isinstance(leaving, Interrupt):
                 raise
         if finished is False:
-            yield Ended((yield from read(lambda db: transcript.by_id(db, *self._place, turn.id))))
+            yield Ended((yield from read("turn", lambda db: transcript.by_id(db, *self._place, turn.id))))
             raise self._taken_over()
         if isinstance(finished, Turn):
             return finished
@@ -453,20 +453,17 @@ class Reply:
         text = ground.so_far + self._speech
         if ground.so_far or self.sieve is not None:  # what is put together may make a secret
             text = secrets_of(self.plan.endpoint).in_speech(text)
-        humans, models = ground.ordinals
-        return NewMessage(
-            seq=turn.reply_seq,
-            parent_seq=ground.line.seq if ground.line else ground.before,
-            role="assistant",
-            seat=turn.speaker,
-            name=self.plan.speaker.display_name,
-            text=text,
-            tokens=self.scene.counter.count(text),
-            counter=self.scene.counter.name,
-            depth=humans + models + 1,
-            human_ordinal=humans,
-            model_ordinal=models + 1,
-            repaired=self.decoder is not None and self.decoder.repaired,
+        repaired = self.decoder is not None and self.decoder.repaired
+        who = turn.speaker, self.plan.speaker.display_name
+        return NewMessage.after(
+            ground.end,
+            turn.reply_seq,
+            who,
+            text,
+            self.scene.counter,
+            by_human=False,
+            revision=turn.revision,
+            repaired=repaired,
         )
 
     def _ending(self, error: BaseException | None) -> CallEnding:

@@ -116,7 +116,9 @@ def rehearse(scene: Scene, revision: int, seat: int | None) -> Steps[Rehearsed]:
     key = (scene.tenant, scene.session_id, revision, scene.counter.name)
     known = scene.rehearsed.get((*key, seat))
     if known is None:
-        stage: sessions.Stage = yield from read(lambda db: sessions.stage(db, scene.tenant, scene.session_id, revision))
+        stage: sessions.Stage = yield from read(
+            "rehearse", lambda db: sessions.stage(db, scene.tenant, scene.session_id, revision)
+        )
         for pair in pairs(stage):
             scene.rehearsed[(*key, pair.speaker.participant.seat)] = _rehearsed(scene, stage, pair)
         known = scene.rehearsed.get((*key, seat))

@@ -17,13 +17,13 @@ from roleplay.domain.values import TEXT_LIMIT, text_problem
 from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, StoreError
 from roleplay.store import Connection, rescue, sessions, transcript
 from roleplay.store import turns as store
-from roleplay.store.entries import CallEnding, Claim
+from roleplay.store.entries import CallEnding, Claim, Terms
 from roleplay.turns.asked import options_of, turn_key
 from roleplay.turns.calibrating import merge_due, recount
 from roleplay.turns.effects import Claimed, Course, Emit, Steps, read, write
 from roleplay.turns.ground import Ground, Queue, end_if_lost, look, of_new_line, of_no_line, of_told, read_stand, told
 from roleplay.turns.guarding import Judged, judge
-from roleplay.turns.plan import Plan, Terms, Wish, claim_of, plan
+from roleplay.turns.plan import Plan, Wish, claim_of, plan
 from roleplay.turns.reply import Reply, error_json
 from roleplay.turns.scene import Rehearsed, Scene, rehearse
 
@@ -204,12 +204,14 @@ def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
         return store.claim(db, scene.tenant, scene.session_id, claim, at, now=scene.ports.now())
 
     try:
-        return (yield from write(work))
+        return (yield from write("claim", work))
     except (GeneratorExit, StoreError):
         raise
     except BaseException as error:
         ending = CallEnding(error=error_json(error))
-        yield from write(lambda db: store.abandon(db, scene.tenant, scene.session_id, claim, ending, at), patient=True)
+        yield from write(
+            "abandon", lambda db: store.abandon(db, scene.tenant, scene.session_id, claim, ending, at), patient=True
+        )
         raise
 
 
@@ -277,7 +279,9 @@ def _to_go_on(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps
 
 def _last_attempt(scene: Scene, stand: sessions.Stand) -> Steps[str | None]:
     """Give the id of the last attempt after the head, if it has not become a reply."""
-    last = yield from read(lambda db: transcript.unresolved(db, scene.tenant, scene.session_id, stand.head_turn))
+    last = yield from read(
+        "unresolved", lambda db: transcript.unresolved(db, scene.tenant, scene.session_id, stand.head_turn)
+    )
     return None if last is None else last.id
 
 

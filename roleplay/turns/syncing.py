@@ -51,7 +51,7 @@ def sync_personas(company: Company, files: Sequence[PersonaFile], how: Sync) -> 
             done.append(gone)
         return SyncReport(dry_run=how.dry_run, personas=tuple(sorted(done, key=lambda one: one.key)))
 
-    return (yield from (read(work) if how.dry_run else write(work)))
+    return (yield from (read("sync", work) if how.dry_run else write("sync", work)))
 
 
 def _change(before: StoredPersona | None, file: PersonaFile) -> tuple[PersonaChange, int]:

@@ -14,7 +14,7 @@ from roleplay.domain.settings import SessionSettings
 from roleplay.errors import ConflictError, InvalidInputError
 from roleplay.store import Connection, moves, rescue, sessions, transcript
 from roleplay.store import turns as store
-from roleplay.store.entries import NewMessage, NewTurn
+from roleplay.store.entries import NewMessage
 from roleplay.turns.asked import number, turn_key
 from roleplay.turns.effects import Steps, read, write
 from roleplay.turns.ground import end_if_lost
@@ -137,19 +137,16 @@ def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
         old = transcript.by_id(*now.place, turn_id)
         if old.reply is None:
             raise InvalidInputError("turn_id", "has no reply", allowed="a turn with a reply")
-        message = _reworded(scene, found, old, stand.last_seq + 1, words)
-        turn = NewTurn(
-            seq=stand.last_turn + 1,
-            id=scene.ports.new_id(),
+        who, end = (old.reply.seat, old.reply.name), found.end._replace(seq=old.reply.parent_seq)
+        message = NewMessage.after(
+            end, stand.last_seq + 1, who, words, scene.counter, by_human=False, revision=stand.revision
+        )
+        turn = stand.new_turn(
+            scene.ports.new_id(),
+            old.kind,
+            found.speaker,
             parent_turn=found.parent_turn,
-            from_head=stand.head_seq,
-            kind=old.kind.value,
-            round=stand.last_turn + 1,
-            ordinal=1,
-            speaker=found.speaker,
-            revision=stand.revision,
             states=found.left,
-            status=TurnStatus.COMPLETED.value,
             human_seq=found.human_seq,
             reply_seq=message.seq,
             draws=found.draws,
@@ -161,24 +158,6 @@ def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
         return transcript.by_id(*now.place, turn.id)
 
     return (yield from _write(scene, work))
-
-
-def _reworded(scene: Scene, found: rescue.Told, old: Turn, seq: int, text: str) -> NewMessage:
-    assert old.reply is not None
-    humans, models = found.ordinals
-    return NewMessage(
-        seq=seq,
-        parent_seq=old.reply.parent_seq,
-        role="assistant",
-        seat=old.reply.seat,
-        name=old.reply.name,
-        text=text,
-        tokens=scene.counter.count(text),
-        counter=scene.counter.name,
-        depth=humans + models + 1,
-        human_ordinal=humans,
-        model_ordinal=models + 1,
-    )
 
 
 def hide(scene: Scene, turn_id: str, *, hidden: bool) -> Steps[Turn]:
@@ -212,13 +191,13 @@ def update(scene: Scene, label: str | None, settings: SessionSettings | None) ->
 
 def branches(scene: Scene) -> Steps[Sequence[Turn]]:
     """Give the last turn of every branch, newest first; the session stands on one of them or before it."""
-    return (yield from read(lambda db: transcript.tips(db, scene.tenant, scene.session_id)))
+    return (yield from read("branches", lambda db: transcript.tips(db, scene.tenant, scene.session_id)))
 
 
 def variants(scene: Scene, turn_id: str) -> Steps[Sequence[Turn]]:
     """Give all complete variants of a turn's reply, oldest first, and the turn itself among them."""
     key = turn_key(turn_id)
-    return (yield from read(lambda db: transcript.variants(db, scene.tenant, scene.session_id, key)))
+    return (yield from read("variants", lambda db: transcript.variants(db, scene.tenant, scene.session_id, key)))
 
 
 def _write(scene: Scene, work: Callable[[_Now], T]) -> Steps[T]:
@@ -231,7 +210,7 @@ def _write(scene: Scene, work: Callable[[_Now], T]) -> Steps[T]:
 
     while True:
         try:
-            return (yield from write(whole))
+            return (yield from write("move", whole))
         except ConflictError as error:
             if error.turn_id is None or not (yield from end_if_lost(scene, error.turn_id)):
                 raise

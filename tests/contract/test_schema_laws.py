@@ -112,6 +112,13 @@ LIVE: dict[str, Any] = TURN | {
 }
 MESSAGE = {"seq": 4, "parent_seq": 3, "depth": 4, "human_ordinal": 2, "model_ordinal": 2, "role": "user", "seat": 2}
 CALL = {"id": "call-2", "attempt": 2}
+ALONE: dict[str, Any] = CALL | {
+    "turn_seq": None,
+    "total_s": None,
+    "error": None,
+    "lease_owner": "me",
+    "lease_until": NOW + timedelta(minutes=5),
+}
 
 BAD: list[tuple[str, Row, dict[str, Any]]] = [
     # whose rows: every row of a session has the session's tenant
@@ -161,6 +168,10 @@ BAD: list[tuple[str, Row, dict[str, Any]]] = [
     ("a call without its front", ModelCallRow, CALL | {"front_digest": "d" * 32}),
     ("a call for the same attempt", ModelCallRow, CALL | {"attempt": 1}),
     ("an attempt 0", ModelCallRow, CALL | {"attempt": 0}),
+    ("a call of a turn with an owner of its own", ModelCallRow, CALL | {"lease_owner": "me"}),
+    ("a call of a turn with a lease of its own", ModelCallRow, CALL | {"lease_until": NOW}),
+    ("a call in flight that nobody holds", ModelCallRow, ALONE | {"lease_owner": None}),
+    ("a call in flight without a lease", ModelCallRow, ALONE | {"lease_until": None}),
     ("a head move to nowhere", HeadMoveRow, {"version": 99, "to_seq": 77}),
     ("a head move from nowhere", HeadMoveRow, {"version": 99, "from_seq": 77}),
     ("two head moves of one version", HeadMoveRow, {}),
@@ -178,7 +189,6 @@ BAD: list[tuple[str, Row, dict[str, Any]]] = [
     ("a verdict of nobody's turn", VerdictRow, {"turn_seq": 77}),
     ("a verdict on an unknown side", VerdictRow, {"ordinal": 2, "side": "other"}),
     ("a verdict to allow", VerdictRow, {"ordinal": 2, "action": "allow"}),
-    ("an unknown purpose", ModelCallRow, CALL | {"purpose": "fun"}),
     ("an unknown cause", HeadMoveRow, {"version": 99, "cause": "boredom"}),
     # numbers
     ("negative tokens", MessageRow, MESSAGE | {"tokens": -1}),
@@ -234,6 +244,9 @@ def test_good_rows_are_taken(house: House) -> None:
     house.add(TurnRow, **TURN)
     house.add(MessageRow, **MESSAGE)
     house.add(ModelCallRow, **CALL)
+    house.add(ModelCallRow, **CALL | {"id": "call-3", "purpose": "another"})
+    house.add(ModelCallRow, **ALONE | {"id": "call-4"})
+    house.add(ModelCallRow, **ALONE | {"id": "call-5", "lease_until": None, "error": "{}"})
     house.add(VerdictRow, ordinal=2)
     house.add(HeadMoveRow, version=99)
     house.add(PieceRow, digest="d" * 32)

@@ -48,7 +48,7 @@ class Table(NamedTuple):
 
     def _course(self, seat: int, line: str | None, shared: SeatState | None) -> Course:
         scene = self.session._scene
-        stand = yield from read(lambda db: sessions.stand(db, scene.tenant, scene.session_id, seat))
+        stand = yield from read("stand", lambda db: sessions.stand(db, scene.tenant, scene.session_id, seat))
         known: Rehearsed = yield from rehearse(scene, stand.revision, seat)
         ground: Ground = of_no_line(stand, known) if line is None else of_new_line(scene, stand, known, line)
         made = yield from plan(scene, ground, known, Wish(), stream=False)
@@ -62,7 +62,7 @@ class Table(NamedTuple):
                 **{name: getattr(claim, name) for name in claim.__slots__}
                 | {"turn": claim.turn._replace(states=states), "state_rows": rows}
             )
-        yield from write(lambda db: store.claim(db, scene.tenant, scene.session_id, claim, at, now=at))
+        yield from write("claim", lambda db: store.claim(db, scene.tenant, scene.session_id, claim, at, now=at))
         return (yield from Reply(scene, made, claim, at).course())
 
     def states(self) -> dict[tuple[int, int], SeatState | None]:

@@ -18,7 +18,8 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import make_url
 
 from roleplay import ChatSession, Endpoint, Persona, ReplyStream, Roleplay, SessionSettings
-from roleplay.store import schema
+from roleplay.store import ancestry, schema
+from roleplay.store.ancestry import jump_depth
 from roleplay.store.database import Database
 from roleplay.testing import ScriptedModel
 
@@ -68,12 +69,23 @@ FROM n, roleplay_sessions AS s WHERE s.id = :session AND s.tenant = :tenant
 """
 MESSAGES = """
 INSERT INTO roleplay_messages (session_id, seq, tenant, parent_seq, turn_seq, role, seat, name, text, tokens, counter,
-    depth, human_ordinal, model_ordinal, repaired, hidden, created_at)
+    depth, human_ordinal, model_ordinal, repaired, hidden, created_at, revision, jump_seq)
 {series} SELECT s.id, n, s.tenant, CASE WHEN n > 1 THEN n - 1 END, (n + 1) / 2,
     CASE WHEN n % 2 = 1 THEN 'user' ELSE 'assistant' END, 1 + n % 2, CASE WHEN n % 2 = 1 THEN 'User' ELSE 'Nova' END,
-    'What was said as number ' || n, 9, 'estimate-1', n, (n + 1) / 2, n / 2, {false}, {false}, s.created_at
+    'What was said as number ' || n, 9, 'estimate-1', n, (n + 1) / 2, n / 2, {false}, {false}, s.created_at,
+    1, CASE WHEN n > 1 THEN n - 1 ELSE 1 END
 FROM n, roleplay_sessions AS s WHERE s.id = :session AND s.tenant = :tenant
 """
+#: The pointers of half of the messages, which name another than the parent.
+JUMPS = {
+    "sqlite": """
+    UPDATE roleplay_messages SET jump_seq = :jump WHERE seq = :seq AND session_id = :session AND tenant = :tenant
+    """,
+    "postgresql": """
+    UPDATE roleplay_messages SET jump_seq = CAST(far.value AS INTEGER) FROM json_each_text(CAST(:jumps AS JSON)) AS far
+    WHERE seq = CAST(far.key AS INTEGER) AND session_id = :session AND tenant = :tenant
+    """,
+}
 PIECE = """
 INSERT INTO roleplay_pieces (session_id, digest, tenant, text)
 SELECT s.id, 'front', s.tenant, '[]' FROM roleplay_sessions AS s WHERE s.id = :session AND s.tenant = :tenant
@@ -132,8 +144,12 @@ class Crowd:
             where = {"session": session.id, "tenant": "default"}
             if dialect == "postgresql":  # what is written here keeps the laws; checking it takes most of the time
                 db.execute(text("SET LOCAL session_replication_role = replica"))
+                db.execute(text("SET LOCAL enable_nestloop = off"))  # it knows nothing yet of how much there is
             db.execute(text(TURNS.format(series=SERIES[dialect], **flags)), where | {"most": messages // 2})
             db.execute(text(MESSAGES.format(series=SERIES[dialect], **flags)), where | {"most": messages})
+            jumps = {depth: to for depth in range(2, messages + 1) if (to := jump_depth(depth)) != depth - 1}
+            each = [where | {"seq": seq, "jump": jump} for seq, jump in jumps.items()]
+            db.execute(text(JUMPS[dialect]), each if dialect == "sqlite" else where | {"jumps": json.dumps(jumps)})
             db.execute(text(HEAD), where | {"most": messages, "turns": messages // 2})
             db.execute(text(PIECE), where)
             most = where | {"most": min(messages // 2, 1_000)}
@@ -152,6 +168,15 @@ class Crowd:
         """What reading the newest page of turns does."""
         with watched() as seen:
             self.sessions[size].turns(limit=5)
+        return seen
+
+    def ancestors(self, size: int) -> list[Seen]:
+        """What it takes to find whether an early message is on the path, and what lies at a depth of it."""
+        place = "default", self.sessions[size].id
+        head = self.sessions[size].info().head_seq or 0
+        with watched() as seen:
+            assert self.database.read(lambda db: ancestry.is_on_path(db, *place, 2, head=head))
+            assert self.database.read(lambda db: ancestry.at_depth(db, *place, 3, head=head)) == 3
         return seen
 
     def analyze(self) -> None:
@@ -367,6 +392,15 @@ def test_the_work_is_the_same(crowd: Crowd) -> None:
         for work in (crowd.turn, crowd.page):
             short, long = (crowd.effort(work, size) for size in SIZES[1:])
             assert 0 < long < 1.2 * short < 10_000
+        crowd.analyze()
+
+
+def test_ancestry_costs_a_few_look_ups(crowd: Crowd) -> None:
+    """A hundred times the path is not twice the work, with stale and with fresh statistics; nothing is scanned."""
+    for _ in range(2):
+        short, long = (crowd.effort(crowd.ancestors, size) for size in SIZES[1:])
+        assert 0 < long < 2 * short < 10_000
+        assert scans(crowd, crowd.ancestors(100_000)) == []
         crowd.analyze()
 
 

@@ -7,14 +7,22 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from roleplay import Dialect, Endpoint, Roleplay, StoreError
+from roleplay import Database, Dialect, Endpoint, Roleplay, StoreError
+from roleplay.store import schema
+from roleplay.store.ancestry import jump_depth
 from roleplay.testing import ScriptedModel
 from roleplay.wire.recipes import RECIPE_VERSION, VERSIONS
 
 VERSIONS_OF_CALLS = "SELECT DISTINCT recipe_version FROM roleplay_model_calls WHERE tenant = 'default'"
+MESSAGES = """
+SELECT m.session_id, m.seq, m.parent_seq, m.jump_seq, m.revision, t.revision FROM roleplay_messages m
+JOIN roleplay_turns t ON t.session_id = m.session_id AND t.seq = m.turn_seq ORDER BY m.session_id, m.seq
+"""
+CALLS = "SELECT session_id, id, turn_seq, attempt, recipe, total_tokens, error FROM roleplay_model_calls ORDER BY 1, 2"
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 DATABASES = sorted(FIXTURES.glob("*.db"))
 
@@ -40,6 +48,50 @@ def test_an_old_database_lives_on(path: Path, tmp_path: Path) -> None:
             assert [turn.id for turn in session.turns()][: len(before)] == before
         assert len(list(rp.replay.verify())) == verified + len(rp.sessions.list())
     assert versions_of(copy) == versions_of(path) | {RECIPE_VERSION}
+
+
+@pytest.mark.parametrize("path", DATABASES, ids=lambda path: path.stem)
+def test_every_message_gets_what_new_ones_have(path: Path, tmp_path: Path) -> None:
+    """Its revision and its jump pointer, as if it were written now; up, down and up again keeps every row."""
+    copy = tmp_path / path.name
+    shutil.copy(path, copy)
+    database = Database.open(f"sqlite:///{copy}")
+    for to in ("0003", "up"):
+        schema.upgrade(database)
+        with closing(sqlite3.connect(copy)) as db:
+            rows = db.execute(MESSAGES).fetchall()
+            assert rows == right(rows)
+            assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+            kept = db.execute(CALLS).fetchall()
+        if to != "up":
+            schema.downgrade(database, to)
+            with closing(sqlite3.connect(copy)) as db:
+                assert db.execute(CALLS).fetchall() == kept
+    database.close()
+
+
+def right(rows: list[Any]) -> list[Any]:
+    """The rows with the jump pointers that follow from their parents by the rule, found by walks."""
+    found, parents = [], {(session, seq): parent for session, seq, parent, *_ in rows}
+    for session, seq, _, _, said_under, its in rows:
+        path = [seq]
+        while (before := parents[session, path[-1]]) is not None:
+            path.append(before)
+        found.append((session, seq, parents[session, seq], path[len(path) - jump_depth(len(path))], its, its))
+        assert said_under == its
+    return found
+
+
+def test_a_damaged_database_is_upgraded_too(tmp_path: Path) -> None:
+    """What is broken in it is for the doctor to tell, which speaks to this version's schema alone."""
+    copy = tmp_path / "damaged.db"
+    shutil.copy(FIXTURES / "0003_conversation.db", copy)
+    with closing(sqlite3.connect(copy)) as db, db:
+        db.execute("DELETE FROM roleplay_turns WHERE seq = 5")
+        db.execute("DELETE FROM roleplay_messages WHERE seq = 4")
+        db.execute("DELETE FROM roleplay_pieces WHERE rowid % 2 = 0")
+    with Roleplay.open(f"sqlite:///{copy}", model=Endpoint("MiniMax-M2.7"), chat=ScriptedModel()) as rp:
+        assert {one.fault for one in rp.doctor()} >= {"orphan-call", "broken-message-link", "missing-text"}
 
 
 def versions_of(path: Path) -> set[int]:

@@ -12,7 +12,7 @@ from roleplay import Endpoint, EstimatingCounter, Participant, Persona, PlayedBy
 from roleplay.context.calibration import Fit
 from roleplay.context.languages import LANGUAGES
 from roleplay.domain.persona import StoredPersona
-from roleplay.store.sessions import Seat, Stage, Stand
+from roleplay.store.sessions import Seat, Stage, beginning
 from roleplay.turns.effects import Admit, Effect, Open, Pause, Ports, Read, Receive, Write
 from roleplay.turns.ground import Seen
 from roleplay.turns.scene import Scene, Watch
@@ -21,22 +21,7 @@ from roleplay.wire.heads import Head
 E = TypeVar("E")
 OWNER = "us"
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
-STAND = Stand(
-    version=1,
-    revision=1,
-    head_seq=None,
-    last_seq=0,
-    last_turn=0,
-    head_turn=None,
-    depth=0,
-    human_ordinal=0,
-    model_ordinal=0,
-    seat=1,
-    states=None,
-    state=None,
-    shared=None,
-    live_turn=None,
-)
+STAND = beginning(0)
 FREE = Seen(STAND, mine=None, live=None, gone=False)
 END = b"data: [DONE]\n\n"
 
@@ -53,7 +38,7 @@ class CountedTexts(EstimatingCounter):
 
 
 class Hand:
-    """Answers effects. ``told`` holds what reads and writes give, by the function that asks; what is not told is true.
+    """Answers effects. ``told`` holds what reads and writes give, by their names; what is not told is true.
 
     ``answers`` are the model's: for each call an error, or pieces of a stream, an error among them where it breaks.
     ``pace_s`` is how long each piece takes, ``late_s`` how much longer each pause than it should. Time passes with
@@ -127,8 +112,8 @@ class Hand:
         return [one.seconds for one in self.of(Pause)]
 
     def done(self, name: str) -> int:
-        """How often a function read or wrote."""
-        return sum(asks(one) == name for one in (*self.of(Read), *self.of(Write)))
+        """How often a reading or a writing of this name was done."""
+        return sum(one.name == name for one in (*self.of(Read), *self.of(Write)))
 
     def sent(self) -> list[list[str]]:
         """The roles of each request."""
@@ -151,7 +136,7 @@ class Hand:
                 raise piece
             return piece
         if isinstance(effect, Read | Write):
-            told = self.told.get(asks(effect))
+            told = self.told.get(effect.name)
             return told.popleft() if told else True
         return self._admit() if isinstance(effect, Admit) else None
 
@@ -163,11 +148,6 @@ class Hand:
     def _name(self) -> str:
         self.names += 1
         return f"id-{self.names}"
-
-
-def asks(effect: Read | Write) -> str:
-    """The function that asks for a reading or a writing."""
-    return effect.work.__qualname__.partition(".<locals>")[0]
 
 
 def stage(persona: Persona, scene: str = "") -> Stage:

@@ -82,7 +82,7 @@ def test_a_claim_that_was_lost_looks_again() -> None:
     """Who was first under the key may be this caller's own first call, so that nothing is refused unseen."""
     hand = Hand([said("Sit."), END])
     hand.told["look"].append(FREE)
-    hand.told["_claimed"] = deque([False, True])
+    hand.told["claim"] = deque([False, True])
     assert played(hand).status is TurnStatus.COMPLETED
     assert hand.done("look") == 2
     assert len(hand.of(Open)) == 1

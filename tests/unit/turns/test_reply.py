@@ -49,8 +49,8 @@ def test_a_call_is_made_again_as_often_as_the_policy_says() -> None:
         play(hand)
     assert len(hand.of(Open)) == 3
     assert hand.pauses() == [2.0, 3.0]  # half of 4 and of 6, which 8 is cut to
-    assert hand.done("Reply._next_attempt") == 2
-    assert hand.done("Reply._end") == 1
+    assert hand.done("next attempt") == 2
+    assert hand.done("finish") == 1
 
 
 def test_no_attempt_begins_after_the_last_second() -> None:
@@ -66,13 +66,13 @@ def test_a_pause_that_took_too_long_is_followed_by_another_look(late_s: float, l
     """Where the lease may end before the call can, it begins anew before the call is made."""
     hand = Hand(BUSY, ANSWER, late_s=late_s)
     assert play(hand).status is TurnStatus.COMPLETED
-    assert hand.done("Reply._hold_on") == looks
+    assert hand.done("hold on") == looks
 
 
 def test_a_turn_that_was_lost_in_a_pause_is_not_asked_for_again() -> None:
     hand = Hand(BUSY, ANSWER, late_s=40.0)
-    hand.told["Reply._hold_on"] = deque([False])
-    hand.told["Reply._end"] = deque([False, True])
+    hand.told["hold on"] = deque([False])
+    hand.told["finish"] = deque([False, True])
     with pytest.raises(ConflictError, match="took over"):
         play(hand)
     assert len(hand.of(Open)) == 1
@@ -85,7 +85,7 @@ def test_a_wait_for_a_place_keeps_the_turn(line_s: float, looks: int) -> None:
     hand.line_s = line_s
     turn = play(hand)
     assert turn.status is TurnStatus.COMPLETED
-    assert hand.done("Reply._hold_on") == looks
+    assert hand.done("hold on") == looks
     assert turn.call is not None
     assert turn.call.total_s == 0.0
 
@@ -101,8 +101,8 @@ def test_a_wait_for_a_place_is_no_time_of_the_retries() -> None:
 def test_a_turn_that_was_lost_before_a_place_was_free_is_not_asked_for() -> None:
     hand = Hand(ANSWER)
     hand.line_s = 80.0
-    hand.told["Reply._hold_on"] = deque([False])
-    hand.told["Reply._end"] = deque([False, True])
+    hand.told["hold on"] = deque([False])
+    hand.told["finish"] = deque([False, True])
     with pytest.raises(ConflictError, match="took over"):
         play(hand)
     assert hand.of(Open) == []
@@ -242,7 +242,7 @@ def stored(pieces: int, pace_s: float) -> list[int]:
     hand = Hand([*[said("twelve chars")] * pieces, END], pace_s=pace_s)
     assert play(hand).status is TurnStatus.COMPLETED
     lengths = [len(text) for text in hand.counter.texts if text.startswith("twelve")]
-    assert len(lengths) == hand.done("Reply._keep") + hand.done("Reply._end")
+    assert len(lengths) == hand.done("keep") + hand.done("finish")
     assert lengths[-1] == 12 * pieces
     return lengths
 
@@ -280,7 +280,7 @@ def test_slow_text_is_kept_after_some_seconds() -> None:
 def test_who_lost_the_turn_says_nothing_more() -> None:
     """Another process took the turn over: no piece after that is handed on, and the caller is told."""
     hand = Hand([said("x" * FLUSH_CHARS), said("more"), END])
-    hand.told["Reply._keep"] = hand.told["Reply._end"] = deque([False] * 2)
+    hand.told["keep"] = hand.told["finish"] = deque([False] * 2)
     with pytest.raises(ConflictError, match="took over"):
         play(hand)
     assert not any("more" in str(effect) for effect in hand.effects)
