@@ -138,7 +138,7 @@ def rebuild_all(url: str, heard: set[bytes]) -> set[bytes]:
 
 def was_answered(view: Roleplay, session_id: str, call_id: str) -> bool:
     """Whether the service said anything to a call."""
-    database = view._backstage.database
+    database = view._runtime.database
     sql = "SELECT response_id FROM roleplay_model_calls WHERE session_id = '%s' AND id = '%s'"
     row = database.read(lambda db: db.exec_driver_sql(sql % (session_id, call_id)).one())
     return row[0] is not None

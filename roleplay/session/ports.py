@@ -1,4 +1,4 @@
-"""What the shells give a course: the real clock, chance, ids, and this process as the owner of its turns."""
+"""What the shells give an operation: the real clock, chance, ids, and this process as the owner of its turns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from roleplay.store.ids import new_id
-from roleplay.store.lease import is_dead, this_owner
+from roleplay.store.process import is_dead, this_owner
 from roleplay.turns.effects import Ports
 
 _driven: dict[str, str] = {}  # of the process: engines beside each other are one owner

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from roleplay.context.builder import Load
 from roleplay.context.calibration import Cut, Fit, Seen, Trust
 from roleplay.domain.endpoint import Dialect
-from roleplay.store.stored import reads
+from roleplay.store.decoding import reads
 from roleplay.store.tables import CalibrationRow, table
 
 _c = table(CalibrationRow).c

@@ -17,8 +17,8 @@ from roleplay.domain.values import Value, json_object
 from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import recipes
 from roleplay.store.calibrations import Subject
-from roleplay.store.entries import Purpose, settings_of
-from roleplay.store.stored import absent, reads
+from roleplay.store.decoding import absent, reads
+from roleplay.store.new_rows import Purpose, settings_of
 from roleplay.store.tables import ModelCallRow, PieceRow, TurnRow, table
 
 _c = table(ModelCallRow).c

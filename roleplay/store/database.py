@@ -19,7 +19,8 @@ from roleplay.domain.erasure import Files
 from roleplay.errors import InvalidInputError, RoleplayError, SettingsError, StoreError
 from roleplay.store import address, postgres, prepared
 from roleplay.store.address import Address, DatabaseUrl
-from roleplay.store.places import Places
+from roleplay.store.decoding import unreadable
+from roleplay.store.fair_semaphore import FairSemaphore
 from roleplay.store.sqlite import (
     BUSY_TIMEOUT_S,
     Creator,
@@ -33,7 +34,6 @@ from roleplay.store.sqlite import (
     files_of,
     open_sqlite,
 )
-from roleplay.store.stored import unreadable
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Database:
         self.engine = engine
         self.dialect = engine.dialect.name
         self._owns_engine = owns_engine
-        self._places = Places(places_of(engine.pool))
+        self._semaphore = FairSemaphore(places_of(engine.pool))
         self._files = files_of(engine) if self.dialect == "sqlite" else Unwatched()
 
     @classmethod
@@ -145,14 +145,14 @@ class Database:
     def _again(self, work: Callable[[Connection], T], begin: str, *, patient: bool, linked: bool = True) -> T:
         patience = Patience(lost_too=patient)
         while True:
-            if not self._places.enter(patience.for_connection_s):
+            if not self._semaphore.acquire(patience.for_connection_s):
                 raise too_many()
             try:
                 return self._run(work, begin) if linked else self._run_unlinked(work, begin)
             except StoreError as error:
                 pause_s = patience.pause_after(error, time.monotonic())
             finally:
-                self._places.leave()
+                self._semaphore.release()
             time.sleep(pause_s)
 
     def _run(self, work: Callable[[Connection], T], begin: str) -> T:

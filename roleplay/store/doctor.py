@@ -13,13 +13,13 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, bindparam, delete, text
 
 from roleplay.errors import StoreError
-from roleplay.store import history, rescue, sessions, side_calls
+from roleplay.store import history, recovery, sessions, side_calls
 from roleplay.store.ancestry import jump_of
 from roleplay.store.checks import BREAKING, CHECKS, OF_SESSIONS, WRONG_JUMPS, Fault, Finding, finding, no_session
-from roleplay.store.entries import PathEnd
+from roleplay.store.new_rows import PathEnd
 from roleplay.store.path_states import SHARED, SeatState, read_map, read_state, write_map
-from roleplay.store.readable import lost_states, names_texts, unreadable
 from roleplay.store.tables import table
+from roleplay.store.unreadable import lost_states, names_texts, unreadable
 
 #: With statistics of when a table was small, PostgreSQL may read all of it for each row of another.
 _NO_LOOPS = text("SELECT set_config('enable_nestloop', 'off', true) /* tenant: none */")
@@ -137,7 +137,7 @@ AND t.seq = roleplay_model_calls.turn_seq AND t.tenant = roleplay_model_calls.te
 AND t.status IN ('completed', 'interrupted', 'failed'))
 """)
 
-IsLost = Callable[[rescue.Holder | side_calls.CallHolder], bool]
+IsLost = Callable[[recovery.Holder | side_calls.CallHolder], bool]
 Mend = Callable[[Connection, str, Sequence[Finding]], None]
 
 
@@ -159,7 +159,7 @@ def examine(connection: Connection, tenant: str, *, at: datetime, is_lost: IsLos
         *found,
         *(
             finding(Fault.EXPIRED, one.session_id, one.turn_seq, f"a turn {why}", mendable=True)
-            for one in rescue.holders(connection, tenant, at)
+            for one in recovery.holders(connection, tenant, at)
             if is_lost(one)
         ),
         *(
@@ -175,7 +175,7 @@ def mend(
 ) -> list[Finding]:
     """Mend what can be mended of what was found, and give it with whether it is put right now.
 
-    Turns and calls in flight that nobody holds are ended before, one by one, by ``rescue`` and ``side_calls``.
+    Turns and calls in flight that nobody holds are ended before, one by one, by ``recovery`` and ``side_calls``.
     """
     for fault, put_right in _MENDS.items():
         if wrong := [one for one in found if one.fault is fault and one.mendable]:
@@ -375,7 +375,7 @@ def _jump_again(connection: Connection, tenant: str, wrong: Sequence[Finding]) -
 
 
 def _end_calls(connection: Connection, tenant: str, _wrong: Sequence[Finding]) -> None:
-    connection.execute(_END_CALLS, {"tenant": tenant, "lost": rescue.LOST})
+    connection.execute(_END_CALLS, {"tenant": tenant, "lost": recovery.LOST})
 
 
 def _sessions(wrong: Iterable[Finding]) -> list[str]:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, dis
 
 from roleplay.domain.erasure import Counts
 from roleplay.errors import NotFoundError
-from roleplay.store import rescue, sessions
+from roleplay.store import recovery, sessions
 from roleplay.store.tables import (
     Base,
     ExampleDialogueRow,
@@ -38,7 +38,7 @@ from roleplay.store.tables import (
 from roleplay.store.turns import LIVE
 
 By = Literal["owner", "session", "persona", "idle_since"]
-IsLost = Callable[[rescue.Holder], bool]
+IsLost = Callable[[recovery.Holder], bool]
 
 #: What a session's rows are counted as, in the order in which they can be deleted.
 OF_SESSION: tuple[tuple[type[Base], str], ...] = (
@@ -75,7 +75,7 @@ _MEANT: dict[By, ColumnElement[bool]] = {
     "idle_since": _s.last_turn_at < bindparam("what", type_=UtcDateTime),
 }
 _IDS: dict[By, Select[Any]] = {
-    by: select(_s.id).where(_s.tenant == bindparam("tenant"), meant) for by, meant in _MEANT.items()
+    by: select(_s.id).where(_s.tenant == bindparam("tenant"), selection) for by, selection in _MEANT.items()
 }
 _NEXT = {
     by: ids.where(_s.id > bindparam("after"), _s.id.not_in(bindparam("but", expanding=True)))
@@ -140,7 +140,7 @@ _HOSTS_OF_SESSIONS: dict[By, Select[Any]] = {
 _HOSTS = select(_c.host).distinct().where(_c.tenant == bindparam("tenant"), _c.session_id == bindparam("whose"))
 
 
-class Meant(NamedTuple):
+class Selection(NamedTuple):
     """Which sessions of a tenant are meant: of an owner, one by its id, those that pin a persona, the idle ones."""
 
     tenant: str
@@ -176,26 +176,26 @@ def pinned_by(connection: Connection, tenant: str, whose: str) -> int:
     return int(connection.execute(_PINNED_BY, {"tenant": tenant, "what": whose}).scalar_one())
 
 
-def running(connection: Connection, meant: Meant, *, at: datetime, is_lost: IsLost) -> list[rescue.Holder]:
+def running(connection: Connection, selection: Selection, *, at: datetime, is_lost: IsLost) -> list[recovery.Holder]:
     """Give the turns in flight of the sessions that are meant which somebody holds."""
-    found = connection.execute(_IN_FLIGHT[meant.by], meant.values())
-    held = [rescue.holder(connection, meant.tenant, row.session_id, row.id, at) for row in found.all()]
+    found = connection.execute(_IN_FLIGHT[selection.by], selection.values())
+    held = [recovery.holder(connection, selection.tenant, row.session_id, row.id, at) for row in found.all()]
     return [one for one in held if one is not None and not is_lost(one)]
 
 
-def some(connection: Connection, meant: Meant, *, after: str, but: Sequence[str], most: int) -> list[str]:
+def some(connection: Connection, selection: Selection, *, after: str, but: Sequence[str], most: int) -> list[str]:
     """Give the ids of sessions that are meant, in order, those after ``after`` and not among ``but``."""
-    values = meant.values() | {"after": after, "but": list(but), "most": most}
-    return list(connection.execute(_NEXT[meant.by], values).scalars())
+    values = selection.values() | {"after": after, "but": list(but), "most": most}
+    return list(connection.execute(_NEXT[selection.by], values).scalars())
 
 
-def count(connection: Connection, meant: Meant, *, but: Sequence[str]) -> Erased:
+def count(connection: Connection, selection: Selection, *, but: Sequence[str]) -> Erased:
     """Count what erasing the sessions that are meant would delete."""
     counted: dict[str, int] = {}
-    for name, statement in _COUNT_OF_SESSIONS[meant.by]:
-        rows = connection.execute(statement, meant.values() | {"but": list(but)}).scalar_one()
+    for name, statement in _COUNT_OF_SESSIONS[selection.by]:
+        rows = connection.execute(statement, selection.values() | {"but": list(but)}).scalar_one()
         counted[name] = counted.get(name, 0) + rows
-    hosts = connection.execute(_HOSTS_OF_SESSIONS[meant.by], meant.values()).scalars()
+    hosts = connection.execute(_HOSTS_OF_SESSIONS[selection.by], selection.values()).scalars()
     return Erased(Counts(**counted), frozenset(hosts))
 
 
@@ -206,20 +206,20 @@ def count_persona(connection: Connection, tenant: str, whose: str) -> Counts:
 
 
 def erase_session(
-    connection: Connection, meant: Meant, session_id: str, *, at: datetime, is_lost: IsLost
-) -> Erased | rescue.Holder | None:
+    connection: Connection, selection: Selection, session_id: str, *, at: datetime, is_lost: IsLost
+) -> Erased | recovery.Holder | None:
     """Delete a session with all its rows. Gives who holds a turn of it instead, having deleted nothing; ``None`` when
     it is gone already or is not meant any more."""
-    tenant = meant.tenant
-    if meant.by == "persona":
+    tenant = selection.tenant
+    if selection.by == "persona":
         _one_after_the_other(connection)
     try:
         sessions.lock(connection, tenant, session_id)
     except NotFoundError:
         return None
-    if connection.execute(_ONE[meant.by], meant.values() | {"session": session_id}).first() is None:
+    if connection.execute(_ONE[selection.by], selection.values() | {"session": session_id}).first() is None:
         return None
-    if held := running(connection, Meant(tenant, "session", session_id), at=at, is_lost=is_lost):
+    if held := running(connection, Selection(tenant, "session", session_id), at=at, is_lost=is_lost):
         return held[0]
     hosts = frozenset(connection.execute(_HOSTS, {"tenant": tenant, "whose": session_id}).scalars())
     return Erased(_delete(connection, tenant, session_id, OF_SESSION), hosts)

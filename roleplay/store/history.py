@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Integer, bindparam, case, func, literal_colum
 from roleplay.domain.context import Line, Span
 from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import sessions
+from roleplay.store.decoding import reads
 from roleplay.store.prepared import Prepared
-from roleplay.store.stored import reads
 from roleplay.store.tables import MessageRow, TurnRow, table
 
 _NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")

@@ -15,7 +15,7 @@ from sqlalchemy import Integer
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from roleplay.store.stored import as_text, reads
+from roleplay.store.decoding import as_text, reads
 
 #: How long a row's JSON may be, in characters, all of them ASCII; a CHECK of the table holds it too.
 LIMIT = 8192
@@ -42,8 +42,8 @@ class SeatState(NamedTuple):
 
     def written(self) -> str:
         """Write the state as JSON; what is as in a new path is left out."""
-        told = {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
-        return json.dumps(told, separators=(",", ":"))
+        values = {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
+        return json.dumps(values, separators=(",", ":"))
 
     @property
     def digests(self) -> frozenset[str]:
@@ -55,20 +55,20 @@ class SeatState(NamedTuple):
 @reads("what a path hands on")
 def read_state(stored: str | None) -> SeatState | None:
     """Read a state; ``None`` where nothing was handed on, or no more. Raises ``StoreError``."""
-    told = {} if stored is None else json.loads(as_text(stored))
-    state = SeatState(**told)
+    values = {} if stored is None else json.loads(as_text(stored))
+    state = SeatState(**values)
     if type(state.window_start) is not int or state.window_start < 0:
         raise ValueError("window_start")
     for text in state[1:]:
         as_text(text)
-    return state if told else None
+    return state if values else None
 
 
 @reads("the path states of a turn")
 def read_map(stored: str | None) -> dict[int, int]:
     """Read which turn wrote each seat's state last. Raises ``StoreError``."""
-    told = {} if stored is None else json.loads(as_text(stored))
-    found = {int(seat): turn for seat, turn in told.items()}
+    values = {} if stored is None else json.loads(as_text(stored))
+    found = {int(seat): turn for seat, turn in values.items()}
     if any(seat < SHARED or type(turn) is not int or turn < 1 for seat, turn in found.items()):
         raise ValueError("states")
     return found

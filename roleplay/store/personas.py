@@ -18,8 +18,8 @@ from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, Store
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import ConflictError, InvalidInputError, NotFoundError
 from roleplay.store.cursors import after, numbered, page_of
+from roleplay.store.decoding import reads
 from roleplay.store.ids import ID_LENGTH
-from roleplay.store.stored import reads
 from roleplay.store.tables import ExampleDialogueRow, ExampleLineRow, PersonaRow, PersonaVersionRow, table
 
 _NO_VERSION = 2**31

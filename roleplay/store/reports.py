@@ -9,12 +9,12 @@ from typing import Any
 from roleplay.context.builder import Draft, section_name
 from roleplay.context.sources import order_of
 from roleplay.domain.context import ContextReport, SectionReport
-from roleplay.store.stored import reads
+from roleplay.store.decoding import reads
 
 
 def report_text(draft: Draft) -> str:
     """Write the report of a draft."""
-    prices = draft.prices
+    prices = draft.weights
     counted = [prices.counter.name, prices.counter.exact, prices.calibrated, len(draft.foreign)]
     whole = [draft.budget_tokens, draft.prompt_tokens, prices.fixed, draft.recipe.history.first, draft.moved]
     if draft.room:

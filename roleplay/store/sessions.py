@@ -30,11 +30,11 @@ from roleplay.domain.settings import SessionSettings
 from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import personas
 from roleplay.store.cursors import after, page_of
-from roleplay.store.entries import NO_TERMS, NewTurn, PathEnd, Terms
+from roleplay.store.decoding import absent, as_numbers, as_text, reads
 from roleplay.store.ids import ID_LENGTH
+from roleplay.store.new_rows import NO_CALLER_FIELDS, CallerFields, NewTurn, PathEnd
 from roleplay.store.path_states import SHARED, handed_on
 from roleplay.store.prepared import Prepared
-from roleplay.store.stored import absent, as_numbers, as_text, reads
 from roleplay.store.tables import (
     MessageRow,
     ParticipantRevisionRow,
@@ -206,7 +206,7 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Revision:
     """What a revision of a session says: scene, settings and seats. Immutable, so it may be kept in memory."""
 
     revision: int
@@ -220,7 +220,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
+class Position:
     """Where a session stands: counters, head, whose turn is asked about, what its path handed on for that seat and for
     all, and the turn in flight on its head, if any."""
 
@@ -256,7 +256,7 @@ class Stand:
         reply_seq: int | None,
         status: TurnStatus = TurnStatus.COMPLETED,
         lease_owner: str | None = None,
-        terms: Terms = NO_TERMS,
+        caller: CallerFields = NO_CALLER_FIELDS,
         draws: str | None = None,
     ) -> NewTurn:
         """Make the session's next turn, as a round of its own."""
@@ -276,17 +276,17 @@ class Stand:
             human_seq=human_seq,
             reply_seq=reply_seq,
             lease_owner=lease_owner,
-            idempotency_key=terms.idempotency_key,
-            body_digest=terms.body_digest,
-            metadata_json=terms.metadata_json,
-            moves_head=terms.moves_head,
+            idempotency_key=caller.idempotency_key,
+            body_digest=caller.body_digest,
+            metadata_json=caller.metadata_json,
+            moves_head=caller.moves_head,
             draws=draws,
         )
 
 
-def beginning(said: int) -> Stand:
+def beginning(said: int) -> Position:
     """Where a new session stands before its first move, with so many turns of one message each."""
-    return Stand(
+    return Position(
         version=1,
         revision=1,
         head_seq=None,
@@ -304,21 +304,21 @@ def beginning(said: int) -> Stand:
     )
 
 
-def stand(connection: Connection, tenant: str, session_id: str, seat: int | None = None) -> Stand:
+def position(connection: Connection, tenant: str, session_id: str, seat: int | None = None) -> Position:
     """Read where a session stands, in one statement, for the turn of ``seat`` (``None``: of the first one that the
     model plays). Raises ``NotFoundError``."""
     row = _STAND.run(connection, {"tenant": tenant, "session": session_id, "seat": seat}).first()
     if row is None:
         raise NotFoundError("session", session_id)
-    return _as_stand(row)
+    return _as_position(row)
 
 
 @reads("the place of a session")
-def _as_stand(row: Sequence[Any]) -> Stand:
+def _as_position(row: Sequence[Any]) -> Position:
     values: list[Any] = list(row)
     as_numbers(values[:10])  # up to the seat
     values[6:9] = [number or 0 for number in values[6:9]]
-    return Stand(*values)
+    return Position(*values)
 
 
 def lock(connection: Connection, tenant: str, session_id: str) -> None:
@@ -333,7 +333,7 @@ def give_out(connection: Connection, tenant: str, session_id: str, *, last_seq: 
     connection.execute(_GIVE_OUT, where | {"seq_now": last_seq, "turn_now": last_turn})
 
 
-def stage(connection: Connection, tenant: str, session_id: str, revision: int) -> Stage:
+def revision(connection: Connection, tenant: str, session_id: str, revision: int) -> Revision:
     """Read a revision of a session with the persona versions in its seats. Raises ``NotFoundError``."""
     where = {"tenant": tenant, "session": session_id, "revision": revision}
     row = connection.execute(_REVISION, where).first()
@@ -341,12 +341,12 @@ def stage(connection: Connection, tenant: str, session_id: str, revision: int) -
         raise missing(connection, tenant, session_id, f"revision {revision}")
     cast = _cast(connection, where)
     _check_cast(session_id, cast)
-    return _stage(row, revision, tuple([Seat(one, _persona(connection, tenant, one)) for one in cast]))
+    return _revision(row, revision, tuple([Seat(one, _persona(connection, tenant, one)) for one in cast]))
 
 
 @reads("a revision of a session")
-def _stage(row: Row[*tuple[Any, ...]], revision: int, seats: tuple[Seat, ...]) -> Stage:
-    return Stage(revision, as_text(row.scene), SessionSettings(**json.loads(row.settings)), seats)
+def _revision(row: Row[*tuple[Any, ...]], revision: int, seats: tuple[Seat, ...]) -> Revision:
+    return Revision(revision, as_text(row.scene), SessionSettings(**json.loads(row.settings)), seats)
 
 
 def _persona(connection: Connection, tenant: str, participant: Participant) -> StoredPersona | None:

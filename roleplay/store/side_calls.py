@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 
-from roleplay.store.entries import CallEnding, CallHold, NewCall
-from roleplay.store.rescue import LOST, clock
+from roleplay.store.new_rows import CallEnding, CallHold, NewCall
+from roleplay.store.recovery import LOST, clock
 from roleplay.store.tables import LEASED, ModelCallRow, UtcDateTime, table
 from roleplay.store.turns import UNTIL, add_pieces, until
 

@@ -26,7 +26,7 @@ from roleplay.domain.page import Page
 from roleplay.errors import NotFoundError
 from roleplay.store import calls, postgres, sessions
 from roleplay.store.cursors import numbered
-from roleplay.store.stored import reads
+from roleplay.store.decoding import reads
 from roleplay.store.tables import MessageRow, SessionRow, TurnRow, table
 
 BRANCHES_LIMIT = 500
@@ -248,7 +248,7 @@ def page(connection: Connection, tenant: str, session_id: str, *, before: str | 
     start = {} if before is None else {"from_turn": numbered("turn", before)}
     rows = _stretch(connection, where | start)
     if not rows and before is None:
-        sessions.stand(connection, tenant, session_id)  # an empty page is a session's that is there
+        sessions.position(connection, tenant, session_id)  # an empty page is a session's that is there
     after = [row for row in rows if row.head_turn is None or row.seq > row.head_turn]
     walked = rows[len(after) :]
     turns = _whole(connection, where, [*after, *walked[:limit]])

@@ -16,7 +16,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from roleplay.domain.conversation import TurnStatus
 from roleplay.store import verdicts
 from roleplay.store.ancestry import JUMP, jump_of
-from roleplay.store.entries import (
+from roleplay.store.moves import move_head
+from roleplay.store.new_rows import (
     CallEnding,
     Claim,
     Handed,
@@ -26,7 +27,6 @@ from roleplay.store.entries import (
     NewTurn,
     Uttered,
 )
-from roleplay.store.moves import move_head
 from roleplay.store.prepared import Prepared
 from roleplay.store.sessions import ADVANCE
 from roleplay.store.tables import (
@@ -213,7 +213,7 @@ def utter(connection: Connection, tenant: str, session_id: str, version: int, ne
     return True
 
 
-def abandon(
+def interrupt_claim(
     connection: Connection, tenant: str, session_id: str, made: Claim, ending: CallEnding, at: datetime
 ) -> None:
     """Interrupt a turn whose caller left before its call was made; where the claim does not stand, change nothing.

@@ -8,8 +8,8 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, insert, select
 
 from roleplay.domain.guards import StoredVerdict
-from roleplay.store.entries import NewVerdict
-from roleplay.store.stored import reads
+from roleplay.store.decoding import reads
+from roleplay.store.new_rows import NewVerdict
 from roleplay.store.tables import TurnRow, VerdictRow, table
 
 _v = table(VerdictRow).c

@@ -15,7 +15,7 @@ Layer = tuple[str, SessionSettings]
 _PLAIN = ("budget_tokens", "model", "language", "time_zone", "high_water", "low_water", "examples", "seed")
 
 
-class Told(NamedTuple):
+class SettingsText(NamedTuple):
     """Settings as they are stored: their text, and the digest that it is stored under."""
 
     text: str
@@ -27,7 +27,7 @@ class InForce:
     """The settings in force for a turn; ``None`` where no layer says. ``origins`` names each value's layer.
 
     ``facts`` stand in the order of their layers, farthest first, since what is farther changes more rarely. What was
-    ``written`` once is remembered.
+    ``texts`` once is remembered.
     """
 
     sampling: Sampling
@@ -41,23 +41,25 @@ class InForce:
     seed: int | None
     facts: tuple[Fact, ...]
     origins: dict[str, str]
-    written: dict[tuple[Any, ...], Told] = field(default_factory=dict, compare=False)
+    texts: dict[tuple[Any, ...], SettingsText] = field(default_factory=dict, compare=False)
 
-    def told(self, **decided: tuple[Any, str]) -> Told:
+    def text_with(self, **decided: tuple[Any, str]) -> SettingsText:
         """Write every value with its layer as JSON; ``decided`` are (value, layer) of those that a plan decides."""
         known = tuple(decided.values())
-        found = self.written.get(known)
+        found = self.texts.get(known)
         if found is None:
             text = self._write(decided)
-            found = self.written[known] = Told(text, digest(text))
+            found = self.texts[known] = SettingsText(text, digest(text))
         return found
 
     def _write(self, decided: dict[str, tuple[Any, str]]) -> str:
         values: dict[str, Any] = {**dict(self.sampling), **{name: getattr(self, name) for name in _PLAIN}}
-        told = {name: [value, self.origins.get(name, "default")] for name, value in values.items()}
-        told |= {name: list(one) for name, one in decided.items()}
-        told |= {f"fact {one.name}": [digest(one.text), self.origins[f"fact {one.name}"]] for one in self.facts}
-        return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+        values_by_name = {name: [value, self.origins.get(name, "default")] for name, value in values.items()}
+        values_by_name |= {name: list(one) for name, one in decided.items()}
+        values_by_name |= {
+            f"fact {one.name}": [digest(one.text), self.origins[f"fact {one.name}"]] for one in self.facts
+        }
+        return json.dumps(values_by_name, ensure_ascii=False, separators=(",", ":"))
 
 
 def in_force(layers: Sequence[Layer]) -> InForce:

@@ -10,7 +10,7 @@ from typing import Any
 from roleplay.domain.endpoint import Dialect
 from roleplay.errors import StoreError
 from roleplay.store import Connection, calls, history
-from roleplay.store.stored import reads
+from roleplay.store.decoding import reads
 from roleplay.wire.recipes import VERSIONS
 from roleplay.wire.request import encode_request
 

@@ -42,7 +42,7 @@ class House:
     """A database with two sessions of one turn each, whose rows are copied with one thing wrong."""
 
     def __init__(self, rp: Roleplay) -> None:
-        self.database: Database = rp._backstage.database
+        self.database: Database = rp._runtime.database
         nova = rp.personas.put(Persona("Nova", greetings=["Welcome."], examples=["{{char}}: Aye."], key="nova"))
         self.persona_id = nova.id
         self.first, self.second = (rp.sessions.create(cast=[nova]) for _ in range(2))

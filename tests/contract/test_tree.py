@@ -730,8 +730,8 @@ def lose(url: str) -> None:
 def crash(stream: Any, url: str) -> str:
     """Let a stream's process die as it stands, and give the turn's id."""
     real = getattr(stream, "_target", stream)
-    real._drive._course._steps.close()
-    real._drive._backstage.leave(real._drive)
+    real._driver._execution._steps.close()
+    real._driver._runtime.unregister(real._driver)
     lose(url)
     return str(real.turn_id)
 

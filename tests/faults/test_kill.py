@@ -64,7 +64,7 @@ class Aftermath:
         self.rp = rp
         self.session = session
         self.door = door
-        database = rp._backstage.database
+        database = rp._runtime.database
         found = database.read(lambda db: transcript.by_key(db, "default", session.id, KEY))
         self.left = None if found is None else found[0]
 

@@ -208,7 +208,7 @@ def test_psycopg2_goes_on_working(postgres_url: str, scripted: Scripted) -> None
     """In the blocking shell; in asyncio, which it does not know, psycopg takes its place."""
     url = postgres_url.replace("+psycopg:", "+psycopg2:")
     with Blocking.open(url, model=MODEL, chat=scripted("Hello. 😊", "word " * 300)) as rp:
-        assert rp._backstage.database.engine.url.drivername == "postgresql+psycopg2"
+        assert rp._runtime.database.engine.url.drivername == "postgresql+psycopg2"
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
         assert session.send("Hi.").reply.text == "Hello. 😊"
         with session.stream("And?") as reply:
@@ -467,6 +467,6 @@ def test_a_merge_that_fails_fails_no_turn(database_url: str, scripted: Scripted)
             session.send(f"Line {number}.")
         count = "SELECT count(*) FROM roleplay_calibrations WHERE tenant = 'default'"
         assert behind.read(lambda db: db.exec_driver_sql(count).scalar_one()) == 1
-        [known] = rp._company.calibrated.values()
+        [known] = rp._scope.calibrations.values()
         assert known.fit.observations >= 16
     behind.close()

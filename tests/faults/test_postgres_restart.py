@@ -174,7 +174,7 @@ class LostAnswer:
 
 def pool_of(rp: Any) -> Any:
     """The pool of an engine's connections, whichever shell it has."""
-    store = rp._backstage.database
+    store = rp._runtime.database
     if hasattr(store, "_engine"):
         return store._engine.pool
     return getattr(store, "_database", store).engine.pool

@@ -23,7 +23,7 @@ ROOT = PACKAGE.parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
 HEAVY = ("requests", "urllib3", "httpx", "h11", "alembic", "ruamel", "rich", "typer", "click", "psycopg", "yaml")
 HEAVY += ("kitoken",)
-CORE = ("domain/", "context/", "wire/", "turns/")
+CORE = ("domain/", "context/", "wire/", "turns/", "operations/")
 
 
 def short(path: Path) -> str:

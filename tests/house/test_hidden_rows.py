@@ -35,7 +35,7 @@ class Hiding(Crowd):
         self.model = ScriptedModel(usage=False)
         settings = SessionSettings(budget_tokens=BUDGET_TOKENS)
         self.rp = Roleplay.open(url, model=Endpoint("MiniMax-M2.7"), chat=self.model, settings=settings)
-        self.database: Database = self.rp._backstage.database
+        self.database: Database = self.rp._runtime.database
         self.nova = self.rp.personas.put(Persona("Nova", "A pilot.", key="nova"))
         self.sessions = {size: self.of(size) for size in SIZES}
 

@@ -125,7 +125,7 @@ class Crowd:
         settings = SessionSettings(budget_tokens=BUDGET_TOKENS)
         self.url = url
         self.rp = Roleplay.open(url, model=Endpoint("MiniMax-M2.7"), chat=ScriptedModel(usage=False), settings=settings)
-        self.database: Database = self.rp._backstage.database
+        self.database: Database = self.rp._runtime.database
         self.nova = self.rp.personas.put(Persona("Nova", "A pilot.", key="nova"))
         for _ in range(OTHERS):
             self.grow(self.rp.sessions.create(cast=[self.nova]), 20)

@@ -657,9 +657,9 @@ def die(_messages: object) -> str:
 
 def abandon(stream: Any) -> None:
     """Let nobody drive a stream any more."""
-    drive = getattr(stream, "_target", stream)._drive
-    drive._course._steps.close()
-    drive._backstage.leave(drive)
+    driver = getattr(stream, "_target", stream)._driver
+    driver._execution._steps.close()
+    driver._runtime.unregister(driver)
 
 
 def flushed(pieces: int, before: int) -> int:

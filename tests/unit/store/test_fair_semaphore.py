@@ -5,19 +5,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from roleplay.store.places import Places
+from roleplay.store.fair_semaphore import FairSemaphore
 
 
 @contextmanager
-def place(places: Places, patience_s: float) -> Iterator[bool]:
-    held = places.enter(patience_s)
+def place(places: FairSemaphore, patience_s: float) -> Iterator[bool]:
+    held = places.acquire(patience_s)
     yield held
     if held:
-        places.leave()
+        places.release()
 
 
 def test_who_came_first_is_served_first() -> None:
-    places, served, begun = Places(1), [], []
+    places, served, begun = FairSemaphore(1), [], []
 
     def come(number: int) -> None:
         with place(places, 10) as held:
@@ -37,7 +37,7 @@ def test_who_came_first_is_served_first() -> None:
 
 
 def test_who_waits_too_long_goes_and_takes_no_place() -> None:
-    places = Places(1)
+    places = FairSemaphore(1)
     with place(places, 0):
         for _ in range(3):
             with place(places, 0.01) as held:

@@ -1,4 +1,4 @@
-"""The course that brings the personas of a folder into the database: in one transaction, or not at all."""
+"""The operation that brings the personas of a folder into the database: in one transaction, or not at all."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from roleplay.errors import InvalidInputError
 from roleplay.exchange.persona_files import PersonaFile
 from roleplay.store import Connection, personas
 from roleplay.store.personas import Change
-from roleplay.turns.company import Company, check_change
+from roleplay.turns.arguments import change_of_persona
 from roleplay.turns.effects import Steps, read, write
+from roleplay.turns.scope import TenantScope
 
 
 @dataclass(frozen=True, slots=True)
-class Sync:
+class SyncOptions:
     """How a folder is brought in; see ``Personas.sync``."""
 
     prune: bool
@@ -25,15 +26,15 @@ class Sync:
     message: str
 
 
-def sync_personas(company: Company, files: Sequence[PersonaFile], how: Sync) -> Steps[SyncReport]:
+def sync(scope: TenantScope, files: Sequence[PersonaFile], how: SyncOptions) -> Steps[SyncReport]:
     """Put the personas of files that are new or changed, and archive those whose files are gone."""
     change = Change(author=how.author, message=how.message, synced=True)
-    check_change(change)
+    change_of_persona(change)
     if how.prune and not files:
         raise InvalidInputError("folder", "holds no persona files", allowed="at least one, to prune")
-    tenant, at = company.tenant, company.ports.now()
+    tenant, at = scope.tenant, scope.ports.now()
     files = sorted(files, key=lambda one: one.key)
-    fresh = {one.key: company.ports.new_id() for one in files}
+    fresh = {one.key: scope.ports.new_id() for one in files}
 
     def work(db: Connection) -> SyncReport:
         held = personas.with_keys(db, tenant, list(fresh))

@@ -9,13 +9,13 @@ from sqlalchemy import Connection, Integer, Select, bindparam, func, select
 
 from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import NotFoundError
-from roleplay.store.rescue import EXPIRED, Holder, clock
-from roleplay.store.stored import as_text, reads
+from roleplay.store.decoding import as_text, reads
+from roleplay.store.recovery import EXPIRED, Holder, clock
 from roleplay.store.tables import MessageRow, TurnRow, table
 
 _t = table(TurnRow).c
 _m = table(MessageRow).c
-_GLIMPSE: dict[str, Select[Any]] = {
+_SNAPSHOT: dict[str, Select[Any]] = {
     name: select(
         _t.id,
         _t.seq,
@@ -35,7 +35,7 @@ _GLIMPSE: dict[str, Select[Any]] = {
 }
 
 
-class Glimpse(NamedTuple):
+class Snapshot(NamedTuple):
     """A turn at one moment. ``text`` is what its reply has beyond the characters that are known already, ``live`` who
     holds it, as long as it is in flight."""
 
@@ -45,14 +45,16 @@ class Glimpse(NamedTuple):
     live: Holder | None
 
 
-def glimpse(connection: Connection, tenant: str, session_id: str, turn_id: str, *, after: int, at: datetime) -> Glimpse:
+def snapshot(
+    connection: Connection, tenant: str, session_id: str, turn_id: str, *, after: int, at: datetime
+) -> Snapshot:
     """Look at a turn whose first ``after`` characters are known. Raises ``NotFoundError``."""
     where = {"tenant": tenant, "session": session_id, "turn": turn_id, "after": after} | clock(connection, at)
-    row = connection.execute(_GLIMPSE[connection.dialect.name], where).first()
+    row = connection.execute(_SNAPSHOT[connection.dialect.name], where).first()
     if row is None:
         raise NotFoundError("turn", turn_id)
     with reads("a turn"):
         live = None
         if TurnStatus(row.status).in_flight:
             live = Holder(session_id, row.id, row.seq, row.attempt, row.lease_owner, bool(row.expired))
-        return Glimpse(row.reply_seq, row.name or "", as_text(row.text or ""), live)
+        return Snapshot(row.reply_seq, row.name or "", as_text(row.text or ""), live)

@@ -1,4 +1,4 @@
-"""A process that takes whatever it is sent: ``python -m tests.support.glutton SHELL DATABASE BASE_URL KEY MODE ...``.
+"""A process that reads all it is sent: ``python -m tests.support.memory_hog SHELL DATABASE BASE_URL KEY MODE ...``.
 
 It says a line for each mode, ``stream`` or ``whole``, and prints a line of JSON about it: the error, the status of the
 turn, how many characters were heard and stored, and the most memory that the process had until then.

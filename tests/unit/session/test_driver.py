@@ -106,8 +106,8 @@ def test_closing_swallows_no_cancellation(sqlite_url: str, scripted: Callable[..
         async with opened(sqlite_url, scripted, 10) as (rp, session, slow):
             taking = asyncio.create_task(take(session))
             await slow.waits.wait()
-            [drive] = rp._backstage._on
-            steps: list[Callable[[], object]] = [drive.stop, taking.cancel]
+            [driver] = rp._runtime._on
+            steps: list[Callable[[], object]] = [driver.signal_interrupt, taking.cancel]
             for step in steps if first == "closing" else reversed(steps):
                 step()
             with pytest.raises(asyncio.CancelledError):
@@ -176,11 +176,11 @@ def test_an_answer_that_comes_with_the_cancellation(
 
 
 def test_what_was_stopped_begins_nothing(sqlite_url: str, scripted: Callable[..., ScriptedModel]) -> None:
-    """A course that is stopped between its last reading and its claim writes none, though nothing stands in its way."""
+    """An operation that is ended between its last reading and its claim writes none, though nothing is in its way."""
 
     async def run() -> None:
         async with opened(sqlite_url, scripted, 10) as (rp, session, _):
-            database = rp._backstage.database
+            database = rp._runtime.database
             read, reads = database.read, 0
 
             async def stopping(work: Any) -> Any:
@@ -188,8 +188,8 @@ def test_what_was_stopped_begins_nothing(sqlite_url: str, scripted: Callable[...
                 reads += 1
                 found = await read(work)
                 if reads == 2:  # where the session stands, who is in it; it has no history yet
-                    [drive] = rp._backstage._on
-                    drive.stop()
+                    [driver] = rp._runtime._on
+                    driver.signal_interrupt()
                 return found
 
             database.read = stopping  # type: ignore[method-assign]

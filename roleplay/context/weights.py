@@ -53,7 +53,7 @@ def prior(demands: DialectDemands) -> Rates:
     return Rates(1.0, 1.0, demands.per_message_tokens, demands.fixed_tokens)
 
 
-class Prices:
+class Weights:
     """The prices of messages in requests to one model. ``calibrated`` is the number of reports behind the rates,
     ``user_first`` what the dialect demands of the first message."""
 

@@ -1,4 +1,4 @@
-"""A shell that performs nothing: what a course asks for is answered as a test says, and kept to be looked at."""
+"""A shell that performs nothing: what an operation asks for is answered as a test says, and kept to be looked at."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Any, TypeVar
 
 from roleplay import Endpoint, EstimatingCounter, Participant, Persona, PlayedBy, RoleplayError, SessionSettings
 from roleplay.context.calibration import Fit
-from roleplay.context.languages import LANGUAGES
 from roleplay.domain.persona import StoredPersona
-from roleplay.store.sessions import Seat, Stage, beginning
+from roleplay.store.sessions import Revision, Seat, beginning
+from roleplay.turns.basis import Situation
 from roleplay.turns.effects import Admit, Effect, Open, Pause, Ports, Read, Receive, Write
-from roleplay.turns.ground import Seen
-from roleplay.turns.scene import Scene, Watch
+from roleplay.turns.scope import SessionScope, TenantScope
 from roleplay.wire.heads import Head
 
 E = TypeVar("E")
 OWNER = "us"
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
-STAND = beginning(0)
-FREE = Seen(STAND, mine=None, live=None, gone=False)
+POSITION = beginning(0)
+FREE = Situation(POSITION, mine=None, live=None, gone=False)
 END = b"data: [DONE]\n\n"
 
 
@@ -49,8 +48,8 @@ class Hand:
         self, *answers: RoleplayError | Iterable[bytes | RoleplayError], pace_s: float = 0.0, late_s: float = 0.0
     ) -> None:
         self.effects: list[Effect] = []
-        self.told: dict[str, deque[Any]] = {"look": deque([FREE]), "rehearse": deque([stage(Persona("Nova"))])}
-        self.told["learned"] = deque([Fit()] * 9)
+        self.told: dict[str, deque[Any]] = {"situation": deque([FREE]), "revision": deque([revision(Persona("Nova"))])}
+        self.told["calibration"] = deque([Fit()] * 9)
         self.now_s = 0.0
         self.names = 0
         self._answers = deque(answers)
@@ -60,39 +59,26 @@ class Hand:
         self.line_s = 0.0  # how long the next request waits for a place
         self.counter = CountedTexts()
 
-    def scene(self, endpoint: Endpoint, *others: Endpoint) -> Scene:
-        """The scene of a session that nobody spoke in yet."""
-        return Scene(
-            tenant="default",
-            session_id="session",
-            endpoints=(endpoint, *others),
-            outer=(),
-            languages=LANGUAGES,
-            watch=Watch(),
-            counter=self.counter,
-            ports=Ports(
-                now=lambda: BEGAN + timedelta(seconds=self.now_s),
-                monotonic=lambda: self.now_s,
-                draw=lambda: 0.5,
-                new_id=self._name,
-                zone=lambda _name: UTC,
-                owner=OWNER,
-                is_gone=lambda owner: owner == "gone",
-            ),
-            rehearsed={},
-            learned={},
-            spoke={},
-            calibrated={},
-            recounts={},
+    def scope(self, endpoint: Endpoint, *others: Endpoint) -> SessionScope:
+        """The scope of a session that nobody spoke in yet."""
+        ports = Ports(
+            now=lambda: BEGAN + timedelta(seconds=self.now_s),
+            monotonic=lambda: self.now_s,
+            draw=lambda: 0.5,
+            new_id=self._name,
+            zone=lambda _name: UTC,
+            owner=OWNER,
+            is_gone=lambda owner: owner == "gone",
         )
+        return TenantScope("default", (endpoint, *others), (), self.counter, ports).session("session")
 
-    def play(self, course: Generator[Effect, Any, E]) -> E:
-        """Answer a course until its end; gives what it gives, raises what it raises."""
+    def play(self, operation: Generator[Effect, Any, E]) -> E:
+        """Answer an operation until its end; gives what it gives, raises what it raises."""
         answer: Any = None
         error: RoleplayError | None = None
         try:
             while True:
-                effect = course.throw(error) if error else course.send(answer)
+                effect = operation.throw(error) if error else operation.send(answer)
                 self.effects.append(effect)
                 answer = error = None
                 try:
@@ -150,14 +136,14 @@ class Hand:
         return f"id-{self.names}"
 
 
-def stage(persona: Persona, scene: str = "") -> Stage:
+def revision(persona: Persona, scene: str = "") -> Revision:
     """A persona alone with a human who has none."""
     stored = StoredPersona(id="nova", version=1, persona=persona, created_at=BEGAN)
     model = Participant(
         seat=1, played_by=PlayedBy.MODEL, display_name=persona.name, persona_id="nova", persona_version=1
     )
     human = Participant(seat=2, played_by=PlayedBy.HUMAN, display_name="User", persona_id=None, persona_version=None)
-    return Stage(1, scene, SessionSettings(), (Seat(model, stored), Seat(human, None)))
+    return Revision(1, scene, SessionSettings(), (Seat(model, stored), Seat(human, None)))
 
 
 def said(text: str) -> bytes:

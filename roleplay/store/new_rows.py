@@ -14,15 +14,15 @@ from roleplay.context.counting import Counter
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.settings import Setting
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
-from roleplay.store.stored import reads
+from roleplay.store.decoding import reads
 
 
 @lru_cache(maxsize=256)
 @reads("the settings of a model call")
 def settings_of(text: str | None) -> Mapping[str, Setting]:
     """Read the settings of a call from the text they are stored as; calls of older versions have none."""
-    told = {} if text is None else json.loads(text)
-    return {name: Setting(value=value, layer=layer) for name, (value, layer) in told.items()}
+    stored = {} if text is None else json.loads(text)
+    return {name: Setting(value=value, layer=layer) for name, (value, layer) in stored.items()}
 
 
 class PathEnd(NamedTuple):
@@ -131,7 +131,7 @@ class NewVerdict(NamedTuple):
     original: str | None
 
 
-class Terms(NamedTuple):
+class CallerFields(NamedTuple):
     """The terms of a turn: the caller's key and the digest of its body, metadata, and whether it may move the head."""
 
     idempotency_key: str | None = None
@@ -140,7 +140,7 @@ class Terms(NamedTuple):
     moves_head: bool = True
 
 
-NO_TERMS = Terms()
+NO_CALLER_FIELDS = CallerFields()
 
 
 class NewTurn(NamedTuple):

@@ -9,7 +9,7 @@ from roleplay.context.macros import expand
 from roleplay.domain.conversation import SessionInfo, TurnKind
 from roleplay.domain.persona import Persona
 from roleplay.store import sessions
-from roleplay.store.entries import NewMessage, Uttered
+from roleplay.store.new_rows import NewMessage, Uttered
 
 
 def greetings(info: SessionInfo, persona: Persona, counter: Counter, new_id: Callable[[], str]) -> list[Uttered]:
@@ -18,11 +18,11 @@ def greetings(info: SessionInfo, persona: Persona, counter: Counter, new_id: Cal
     uttered = []
     for number, greeting in enumerate((one for one in persona.greetings if one.strip()), start=1):
         text = expand(greeting, char=char.display_name, user=user.display_name)
-        stand = sessions.beginning(number - 1)
+        position = sessions.beginning(number - 1)
         message = NewMessage.after(
-            stand.end, number, (char.seat, char.display_name), text, counter, by_human=False, revision=1
+            position.end, number, (char.seat, char.display_name), text, counter, by_human=False, revision=1
         )
-        turn = stand.new_turn(
+        turn = position.new_turn(
             new_id(),
             TurnKind.GREETING,
             char.seat,

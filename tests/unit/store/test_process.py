@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from roleplay.store import lease
-from roleplay.store.lease import is_dead, this_owner
+from roleplay.store import process
+from roleplay.store.process import is_dead, this_owner
 
 NAME_YOURSELF = """
 import sys
-from roleplay.store.lease import this_owner
+from roleplay.store.process import this_owner
 print(this_owner(), flush=True)
 sys.stdin.read()
 """
@@ -74,10 +74,10 @@ def test_of_other_hosts_nothing_is_known() -> None:
 @pytest.mark.parametrize("tail", ["", "/", "//", "/²/1", "/-1/1", "/1.5/1", "/x/1", "1"])
 def test_what_is_no_name(tail: str) -> None:
     """A text that is no process's name is nobody known to be dead, and no failure."""
-    assert not is_dead(f"{lease._host()}{tail}")
+    assert not is_dead(f"{process._host()}{tail}")
 
 
 @pytest.mark.parametrize("pid", ["999999999", "99999999999999999999999", "0"])
 def test_a_number_that_no_process_has(pid: str) -> None:
     """A number that cannot be running belongs to a process that is gone."""
-    assert is_dead(f"{lease._host()}/{pid}/1")
+    assert is_dead(f"{process._host()}/{pid}/1")

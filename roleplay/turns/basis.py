@@ -12,11 +12,12 @@ from roleplay.context.builder import Inherited
 from roleplay.domain.context import Line
 from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.errors import ConflictError, InvalidInputError
-from roleplay.store import Connection, entries, rescue, sessions, transcript
+from roleplay.store import Connection, new_rows, recovery, sessions, transcript
 from roleplay.store.path_states import SeatState, read_state
-from roleplay.turns.asked import turn_key
+from roleplay.turns.arguments import turn_key
 from roleplay.turns.effects import Pause, Steps, read, write
-from roleplay.turns.scene import Rehearsed, Scene
+from roleplay.turns.revisions import RenderedRevision
+from roleplay.turns.scope import SessionScope
 
 FIRST_LOOK_S = 0.03
 SHORTEST_LOOK_S = 0.01
@@ -25,7 +26,7 @@ CLAIM_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class Basis:
     """What a reply stands on.
 
     ``line`` is the human line to answer (``None``: the model speaks unasked), ``human`` the message to write for it
@@ -37,21 +38,21 @@ class Ground:
     by the variant that it stands beside.
     """
 
-    stand: sessions.Stand
+    position: sessions.Position
     line: Line | None
-    human: entries.NewMessage | None
+    human: new_rows.NewMessage | None
     before: int | None
     parent_turn: int | None
     seat: int
     states: str | None
     state: SeatState | None
     shared: SeatState | None
-    end: entries.PathEnd
+    end: new_rows.PathEnd
     revision: int
     draws: str | None = None
-    again: rescue.Told | None = None
+    again: recovery.StoredTurn | None = None
     so_far: str = ""
-    verdicts: tuple[entries.NewVerdict, ...] = ()
+    verdicts: tuple[new_rows.NewVerdict, ...] = ()
 
     @property
     def inherited(self) -> Inherited:
@@ -60,91 +61,91 @@ class Ground:
         return Inherited() if state is None else Inherited(state.window_start, state.examples, begun=True)
 
 
-def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str) -> Ground:
+def of_new_line(scope: SessionScope, position: sessions.Position, rendered: RenderedRevision, text: str) -> Basis:
     """Stand on the session's head, with a new human line."""
-    human = known.pair.human.participant
+    human = rendered.pair.human.participant
     who = human.seat, human.display_name
-    message = entries.NewMessage.after(
-        stand.end, stand.last_seq + 1, who, text, scene.counter, by_human=True, revision=stand.revision
+    message = new_rows.NewMessage.after(
+        position.end, position.last_seq + 1, who, text, scope.counter, by_human=True, revision=position.revision
     )
-    line = Line(message.seq, stand.last_turn + 1, *who, text, message.tokens, message.counter)
-    return Ground(
-        stand=stand,
+    line = Line(message.seq, position.last_turn + 1, *who, text, message.tokens, message.counter)
+    return Basis(
+        position=position,
         line=line,
         human=message,
-        before=stand.head_seq,
-        parent_turn=stand.head_turn,
-        seat=known.pair.speaker.participant.seat,
-        states=stand.states,
-        state=read_state(stand.state),
-        shared=read_state(stand.shared),
+        before=position.head_seq,
+        parent_turn=position.head_turn,
+        seat=rendered.pair.speaker.participant.seat,
+        states=position.states,
+        state=read_state(position.state),
+        shared=read_state(position.shared),
         end=message.end,
-        revision=stand.revision,
+        revision=position.revision,
     )
 
 
-def of_no_line(stand: sessions.Stand, known: Rehearsed) -> Ground:
+def of_no_line(position: sessions.Position, rendered: RenderedRevision) -> Basis:
     """Stand on the session's head, with nothing to answer."""
-    return Ground(
-        stand=stand,
+    return Basis(
+        position=position,
         line=None,
         human=None,
-        before=stand.head_seq,
-        parent_turn=stand.head_turn,
-        seat=known.pair.speaker.participant.seat,
-        states=stand.states,
-        state=read_state(stand.state),
-        shared=read_state(stand.shared),
-        end=stand.end,
-        revision=stand.revision,
+        before=position.head_seq,
+        parent_turn=position.head_turn,
+        seat=rendered.pair.speaker.participant.seat,
+        states=position.states,
+        state=read_state(position.state),
+        shared=read_state(position.shared),
+        end=position.end,
+        revision=position.revision,
     )
 
 
-def of_told(stand: sessions.Stand, told: rescue.Told, *, again: bool, so_far: str = "") -> Ground:
+def of_stored_turn(position: sessions.Position, turn: recovery.StoredTurn, *, again: bool, so_far: str = "") -> Basis:
     """Stand on the human line of a turn that is stored, for another variant of its reply or another attempt at it.
 
     Raises ``InvalidInputError`` for a turn that no model spoke and that has no human line, such as a greeting.
     """
-    line, before = None, told.tip_seq
-    if told.human_seq is not None and told.human_text is not None:
-        seat, name = told.human_seat or 0, told.human_name or ""
-        counted = told.human_tokens or 0, told.human_counter or ""
-        line = Line(told.human_seq, told.seq, seat, name, told.human_text, *counted)
-        before = told.human_parent
-    elif told.kind != TurnKind.REPLY:
+    line, before = None, turn.tip_seq
+    if turn.human_seq is not None and turn.human_text is not None:
+        seat, name = turn.human_seat or 0, turn.human_name or ""
+        counted = turn.human_tokens or 0, turn.human_counter or ""
+        line = Line(turn.human_seq, turn.seq, seat, name, turn.human_text, *counted)
+        before = turn.human_parent
+    elif turn.kind != TurnKind.REPLY:
         raise InvalidInputError(
-            "turn_id", f"is a {told.kind}, which answers no line", allowed="a turn with a human line"
+            "turn_id", f"is a {turn.kind}, which answers no line", allowed="a turn with a human line"
         )
-    return Ground(
-        stand=stand,
+    return Basis(
+        position=position,
         line=line,
         human=None,
         before=before,
-        parent_turn=told.parent_turn,
-        seat=told.answering,
-        states=told.states,
-        state=read_state(told.state),
-        shared=read_state(told.shared),
-        end=told.end,
-        revision=stand.revision,
-        draws=told.draws,
-        again=told if again else None,
+        parent_turn=turn.parent_turn,
+        seat=turn.answering,
+        states=turn.states,
+        state=read_state(turn.state),
+        shared=read_state(turn.shared),
+        end=turn.end,
+        revision=position.revision,
+        draws=turn.draws,
+        again=turn if again else None,
         so_far=so_far,
     )
 
 
-def read_stand(scene: Scene) -> Steps[sessions.Stand]:
+def read_position(scope: SessionScope) -> Steps[sessions.Position]:
     """Read where the session stands. Raises ``NotFoundError``."""
-    return (yield from read("stand", lambda db: sessions.stand(db, scene.tenant, scene.session_id)))
+    return (yield from read("position", lambda db: sessions.position(db, scope.tenant, scope.session_id)))
 
 
-class Seen(NamedTuple):
+class Situation(NamedTuple):
     """Where a session stands, the turn of the caller's key with the digest of its arguments, and who holds the turn in
     flight that is in the way. ``gone``: it ended between two statements of the look."""
 
-    stand: sessions.Stand
+    position: sessions.Position
     mine: tuple[Turn, str] | None
-    live: rescue.Holder | None
+    live: recovery.Holder | None
     gone: bool
 
 
@@ -156,11 +157,11 @@ class Queue:
     others look first, so that nobody waits for ever.
     """
 
-    def __init__(self, scene: Scene, on_conflict: str, wait_s: float) -> None:
-        self._scene = scene
+    def __init__(self, scope: SessionScope, on_conflict: str, wait_s: float) -> None:
+        self._scope = scope
         self._on_conflict = on_conflict
         self._wait_s = wait_s
-        self._give_up = scene.ports.monotonic() + wait_s
+        self._give_up = scope.ports.monotonic() + wait_s
         self._look_s = FIRST_LOOK_S
         self._passed = 0
         self._seen: str | None = None
@@ -169,22 +170,22 @@ class Queue:
 
     def let_others(self) -> Steps[None]:
         """Pause for a look's time after a turn of one's own, without which one would be first again and again."""
-        ports, spoke = self._scene.ports, self._scene.spoke.get(self._scene.session_id)
-        if self._on_conflict == "wait" and spoke is not None and ports.monotonic() - spoke < LONGEST_LOOK_S:
+        ports, last_spoke = self._scope.ports, self._scope.tenant_scope.last_spoke.get(self._scope.session_id)
+        if self._on_conflict == "wait" and last_spoke is not None and ports.monotonic() - last_spoke < LONGEST_LOOK_S:
             yield Pause(min(FIRST_LOOK_S * (0.5 + ports.draw()), self._wait_s))
 
     def has_spoken(self) -> None:
         """Note that the caller's turn has ended."""
         if self._on_conflict == "wait":
-            self._scene.spoke[self._scene.session_id] = self._scene.ports.monotonic()
+            self._scope.tenant_scope.last_spoke[self._scope.session_id] = self._scope.ports.monotonic()
 
-    def may_pass(self, live: rescue.Holder, key: str | None) -> Steps[bool]:
+    def may_pass(self, live: recovery.Holder, key: str | None) -> Steps[bool]:
         """Say whether to speak beside the turn in flight ``live``; ``False``, perhaps after a pause: look again.
 
         A turn that nobody drives any more is ended first. ``key``: the turn is the one that the caller asks for.
         Raises ``ConflictError``.
         """
-        if (yield from end_if_left(self._scene, live)):
+        if (yield from end_if_left(self._scope, live)):
             return False
         if self._on_conflict == "fork" and key is None:
             return True
@@ -194,23 +195,23 @@ class Queue:
         yield from self._pause(live.turn_id, what)
         return False
 
-    def lost_claim(self, stand: sessions.Stand) -> Steps[None]:
+    def lost_claim(self, position: sessions.Position) -> Steps[None]:
         """Note that somebody changed the session before the claim, and pause. Raises ``ConflictError``."""
         self._lost_claims += 1
-        self._head = stand.head_seq
+        self._head = position.head_seq
         what = "the session is being changed by others"
         if self._on_conflict == "wait":
             yield from self._pause(None, what)
         elif self._lost_claims >= CLAIM_TRIES:
             raise ConflictError(what, expected=self._head)
 
-    def check(self, stand: sessions.Stand) -> None:
+    def check(self, position: sessions.Position) -> None:
         """Raise ``ConflictError`` when a lost claim was another turn's gain, and the caller did not agree to wait."""
-        if self._on_conflict == "reject" and self._lost_claims and stand.head_seq != self._head:
-            raise ConflictError("another turn was first", expected=self._head, found=stand.head_seq)
+        if self._on_conflict == "reject" and self._lost_claims and position.head_seq != self._head:
+            raise ConflictError("another turn was first", expected=self._head, found=position.head_seq)
 
     def _pause(self, live: str | None, what: str) -> Steps[None]:
-        ports = self._scene.ports
+        ports = self._scope.ports
         left_s = self._give_up - ports.monotonic()
         if left_s <= 0:
             raise ConflictError(f"{what}, after {self._wait_s:g} s", found=live, turn_id=live)
@@ -221,45 +222,49 @@ class Queue:
         self._look_s = min(1.5 * self._look_s, LONGEST_LOOK_S)
 
 
-def look(scene: Scene, key: str | None) -> Steps[Seen]:
+def read_situation(scope: SessionScope, key: str | None) -> Steps[Situation]:
     """Read where the session stands and what is in the way. Raises ``NotFoundError``."""
-    tenant, session_id, now = scene.tenant, scene.session_id, scene.ports.now()
+    tenant, session_id, now = scope.tenant, scope.session_id, scope.ports.now()
 
-    def work(db: Connection) -> Seen:
+    def work(db: Connection) -> Situation:
         # First the stand, then the key: a turn of this key that comes later moves the version that the claim names.
-        stand = sessions.stand(db, tenant, session_id)
+        position = sessions.position(db, tenant, session_id)
         mine = None if key is None else transcript.by_key(db, tenant, session_id, key)
-        in_flight = stand.live_turn if mine is None or not mine[0].status.in_flight else mine[0].id
-        live = None if in_flight is None else rescue.holder(db, tenant, session_id, in_flight, now)
+        in_flight = position.live_turn if mine is None or not mine[0].status.in_flight else mine[0].id
+        live = None if in_flight is None else recovery.holder(db, tenant, session_id, in_flight, now)
         gone = in_flight is not None and live is None
-        return Seen(stand, mine, live, gone)
+        return Situation(position, mine, live, gone)
 
-    return (yield from read("look", work))
+    return (yield from read("situation", work))
 
 
-def end_if_lost(scene: Scene, turn_id: str) -> Steps[bool]:
+def end_if_lost(scope: SessionScope, turn_id: str) -> Steps[bool]:
     """End a turn in flight that nobody drives; says whether it is in flight no more."""
-    tenant, session_id, now = scene.tenant, scene.session_id, scene.ports.now()
-    held: rescue.Holder | None = yield from read(
-        "holder", lambda db: rescue.holder(db, tenant, session_id, turn_id, now)
+    tenant, session_id, now = scope.tenant, scope.session_id, scope.ports.now()
+    held: recovery.Holder | None = yield from read(
+        "holder", lambda db: recovery.holder(db, tenant, session_id, turn_id, now)
     )
-    return held is None or (yield from end_if_left(scene, held))
+    return held is None or (yield from end_if_left(scope, held))
 
 
-def end_if_left(scene: Scene, held: rescue.Holder) -> Steps[bool]:
+def end_if_left(scope: SessionScope, held: recovery.Holder) -> Steps[bool]:
     """End a turn in flight if nobody drives it; says whether it did."""
-    if not scene.ports.is_left(held.owner, held.turn_id, expired=held.expired):
+    if not scope.ports.is_left(held.owner, held.turn_id, expired=held.expired):
         return False
-    hold = entries.Hold(scene.tenant, scene.session_id, held.turn_seq, held.attempt, held.owner)
-    now = scene.ports.now()
-    yield from write("recover", lambda db: rescue.recover(db, hold, at=now))
+    hold = new_rows.Hold(scope.tenant, scope.session_id, held.turn_seq, held.attempt, held.owner)
+    now = scope.ports.now()
+    yield from write("recover", lambda db: recovery.recover(db, hold, at=now))
     return True
 
 
-def told(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[rescue.Told]:
+def read_turn(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[recovery.StoredTurn]:
     """Read a turn by its id; without one, the head's turn.
 
     Raises ``NotFoundError``, and ``InvalidInputError`` when nothing was said yet.
     """
     key = None if turn_id is None else turn_key(turn_id)
-    return (yield from read("told", lambda db: rescue.told(db, scene.tenant, scene.session_id, key, stand.head_turn)))
+    return (
+        yield from read(
+            "turn", lambda db: recovery.read_turn(db, scope.tenant, scope.session_id, key, position.head_turn)
+        )
+    )

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 
 
-class Places:
+class FairSemaphore:
     """So many threads at once; the others wait in the order in which they came."""
 
     def __init__(self, number: int) -> None:
@@ -18,7 +18,7 @@ class Places:
         self._waiting: deque[threading.Lock] = deque()
         self._lock = threading.Lock()
 
-    def enter(self, patience_s: float) -> bool:
+    def acquire(self, patience_s: float) -> bool:
         """Take a place, waiting at most ``patience_s`` seconds for it; tells whether there was one."""
         with self._lock:
             if self._free > 0:
@@ -32,7 +32,7 @@ class Places:
                 return True
         except BaseException:  # Ctrl-C
             if not self._withdraw(mine):
-                self.leave()
+                self.release()
             raise
         return not self._withdraw(mine)
 
@@ -44,7 +44,7 @@ class Places:
                 return True
         return False
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Give a place back, to who has waited longest."""
         with self._lock:
             if self._waiting:

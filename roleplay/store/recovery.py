@@ -13,10 +13,10 @@ from sqlalchemy import Connection, Integer, Row, Select, bindparam, func, litera
 from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store.calls import FOR_REPLY
-from roleplay.store.entries import CallEnding, Hold, NewMessage, PathEnd
+from roleplay.store.decoding import as_text, reads
+from roleplay.store.new_rows import CallEnding, Hold, NewMessage, PathEnd
 from roleplay.store.path_states import SHARED, handed_on
 from roleplay.store.sessions import FIRST_MODEL
-from roleplay.store.stored import as_text, reads
 from roleplay.store.tables import MessageRow, ModelCallRow, ParticipantRow, PathStateRow, TurnRow, UtcDateTime, table
 from roleplay.store.turns import END_TURN, HELD, LIVE, OURS, add_message, end_call
 
@@ -105,7 +105,7 @@ _EARLIER = _TEXT_OF.where(_m.parent_seq == bindparam("after"))
 _EARLIER_OPENING = _TEXT_OF.where(_m.parent_seq.is_(None))
 
 
-def _told(where: Any) -> Select[Any]:
+def _stored_turns(where: Any) -> Select[Any]:
     return (
         select(
             _t.id,
@@ -154,8 +154,8 @@ def _beside(other: Any) -> Any:
     return (other.c.session_id == _t.session_id) & (other.c.tenant == _t.tenant)
 
 
-_TOLD_BY_ID = _told(_t.id == bindparam("turn"))
-_TOLD_BY_SEQ = _told(_t.seq == bindparam("seq"))
+_BY_ID = _stored_turns(_t.id == bindparam("turn"))
+_BY_SEQ = _stored_turns(_t.seq == bindparam("seq"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class StoredTurn:
     """A stored turn as another variant or attempt needs it: its place, its human line, its reply, the seat that gives
     another one (``answering``), what its parent handed on (``states``, and of them that seat's ``state`` and what is
     ``shared``), what it handed on itself (``left``), what it drew by chance, and its parent's last message."""
@@ -260,7 +260,7 @@ def _earlier(connection: Connection, hold: Hold) -> int | None:
     """Give the message that holds the text of a turn's latest attempt with some, if it had more than one."""
     if hold.attempt == 1:
         return None
-    turn = told(connection, hold.tenant, hold.session_id, None, hold.turn_seq)
+    turn = read_turn(connection, hold.tenant, hold.session_id, None, hold.turn_seq)
     where = {"tenant": hold.tenant, "session": hold.session_id, "turn": hold.turn_seq}
     after = turn.human_seq if turn.human_seq is not None else turn.tip_seq
     statement = _EARLIER_OPENING if after is None else _EARLIER
@@ -287,7 +287,9 @@ def accept(connection: Connection, tenant: str, session_id: str, turn_seq: int) 
     connection.execute(_ACCEPT, where)
 
 
-def told(connection: Connection, tenant: str, session_id: str, turn_id: str | None, default: int | None) -> Told:
+def read_turn(
+    connection: Connection, tenant: str, session_id: str, turn_id: str | None, default: int | None
+) -> StoredTurn:
     """Read a turn by its id, or by the number ``default`` when no id is given.
 
     Raises ``NotFoundError``, and ``InvalidInputError`` when there is neither.
@@ -297,16 +299,16 @@ def told(connection: Connection, tenant: str, session_id: str, turn_id: str | No
         raise InvalidInputError("turn_id", "is needed, since nothing was said yet")
     by_id = turn_id is not None
     row = connection.execute(
-        _TOLD_BY_ID if by_id else _TOLD_BY_SEQ, where | ({"turn": turn_id} if by_id else {"seq": default})
+        _BY_ID if by_id else _BY_SEQ, where | ({"turn": turn_id} if by_id else {"seq": default})
     ).first()
     if row is None:
         raise NotFoundError("turn", str(turn_id or default))
-    return _as_told(row)
+    return _as_stored_turn(row)
 
 
 @reads("a turn")
-def _as_told(row: Row[*tuple[Any, ...]]) -> Told:
-    found = Told(*row)
+def _as_stored_turn(row: Row[*tuple[Any, ...]]) -> StoredTurn:
+    found = StoredTurn(*row)
     TurnStatus(found.status)
     for text in (found.human_text, found.reply_text):
         as_text(text or "")

@@ -19,9 +19,9 @@ from roleplay.errors import StoreError
 from roleplay.store import recipes
 from roleplay.store.calibrations import read_fit
 from roleplay.store.checks import Fault, Finding, finding
+from roleplay.store.decoding import as_text
 from roleplay.store.path_states import read_map, read_state
 from roleplay.store.reports import read_report
-from roleplay.store.stored import as_text
 from roleplay.store.tables import (
     CAUSES,
     Base,
