@@ -36,13 +36,13 @@ from roleplay.session.gate import OPENINGS, AsyncGate
 from roleplay.session.handle import AsyncChatSession
 from roleplay.session.ports import ports
 from roleplay.settings import Model, environment, resolve_all
-from roleplay.store import schema
-from roleplay.store.address import DatabaseUrl, private
-from roleplay.store.aio import AsyncDatabase, open_async
-from roleplay.store.calls import UsageKey, UsageTotal
-from roleplay.store.checks import Finding
-from roleplay.store.personas import Change
-from roleplay.store.sqlite import Creator, DbKey, Key
+from roleplay.store.access import schema
+from roleplay.store.access.address import DatabaseUrl, private
+from roleplay.store.access.aio import AsyncDatabase, open_async
+from roleplay.store.access.sqlite import Creator, DbKey, Key
+from roleplay.store.records.calls import UsageKey, UsageTotal
+from roleplay.store.records.personas import Change
+from roleplay.store.upkeep.checks import Finding
 from roleplay.turns import calibrating
 from roleplay.turns.scope import NO_WATCH, TenantScope, Watch
 

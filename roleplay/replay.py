@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 from roleplay.session.driver import AsyncRuntime, Runtime
-from roleplay.store import calls
+from roleplay.store.records import calls
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.rebuilding import rebuild
 

@@ -9,8 +9,10 @@ from functools import partial
 from roleplay.domain.erasure import Counts, Files, Receipt
 from roleplay.domain.values import KEY_LIMIT
 from roleplay.errors import ConflictError, InvalidInputError
-from roleplay.store import Connection, erasure, recovery, sessions
-from roleplay.store.erasure import By, Erased, Selection
+from roleplay.store import Connection
+from roleplay.store.records import recovery, sessions
+from roleplay.store.upkeep import erasure
+from roleplay.store.upkeep.erasure import By, Erased, Selection
 from roleplay.turns.arguments import label, moment
 from roleplay.turns.effects import Steps, Wipe, read, write
 from roleplay.turns.scope import TenantScope

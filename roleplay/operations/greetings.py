@@ -8,8 +8,8 @@ from roleplay.context.counting import Counter
 from roleplay.context.macros import expand
 from roleplay.domain.conversation import SessionInfo, TurnKind
 from roleplay.domain.persona import Persona
-from roleplay.store import sessions
-from roleplay.store.new_rows import NewMessage, Uttered
+from roleplay.store.records import sessions
+from roleplay.store.records.new_rows import NewMessage, Uttered
 
 
 def greetings(info: SessionInfo, persona: Persona, counter: Counter, new_id: Callable[[], str]) -> list[Uttered]:

@@ -9,8 +9,9 @@ from roleplay.domain.persona import StoredPersona
 from roleplay.domain.sync import PersonaChange, SyncedPersona, SyncReport
 from roleplay.errors import InvalidInputError
 from roleplay.exchange.persona_files import PersonaFile
-from roleplay.store import Connection, personas
-from roleplay.store.personas import Change
+from roleplay.store import Connection
+from roleplay.store.records import personas
+from roleplay.store.records.personas import Change
 from roleplay.turns.arguments import change_of_persona
 from roleplay.turns.effects import Steps, read, write
 from roleplay.turns.scope import TenantScope

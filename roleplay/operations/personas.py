@@ -9,8 +9,8 @@ from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.values import KEY_LIMIT
 from roleplay.operations.names import only_match
 from roleplay.store import Connection
-from roleplay.store import personas as store
-from roleplay.store.personas import Change
+from roleplay.store.records import personas as store
+from roleplay.store.records.personas import Change
 from roleplay.turns.arguments import change_of_persona, label, page_limit
 from roleplay.turns.effects import Steps, read, write
 from roleplay.turns.scope import TenantScope

@@ -15,10 +15,11 @@ from roleplay.errors import InvalidInputError
 from roleplay.operations import personas
 from roleplay.operations.greetings import greetings
 from roleplay.operations.names import only_match
-from roleplay.store import Connection, moves
-from roleplay.store import personas as stored_personas
-from roleplay.store import sessions as store
-from roleplay.store import turns as stored_turns
+from roleplay.store import Connection
+from roleplay.store.records import moves
+from roleplay.store.records import personas as stored_personas
+from roleplay.store.records import sessions as store
+from roleplay.store.records import turns as stored_turns
 from roleplay.turns.arguments import label, only_persona, owner_filter, page_limit, scene_text
 from roleplay.turns.effects import Steps, read, write
 from roleplay.turns.revisions import spoken_in

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from roleplay.store import recovery, side_calls
-from roleplay.store.checks import Finding
-from roleplay.store.doctor import examine, mend
-from roleplay.store.new_rows import CallHold, Hold
-from roleplay.store.side_calls import CallHolder
+from roleplay.store.records import recovery, side_calls
+from roleplay.store.records.new_rows import CallHold, Hold
+from roleplay.store.records.side_calls import CallHolder
+from roleplay.store.upkeep.checks import Finding
+from roleplay.store.upkeep.doctor import examine, mend
 from roleplay.turns.effects import Steps, read, write
 from roleplay.turns.scope import TenantScope
 

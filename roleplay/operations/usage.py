@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from roleplay.store import calls
+from roleplay.store.records import calls
 from roleplay.turns.arguments import usage_key
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.scope import TenantScope

@@ -17,8 +17,8 @@ from roleplay.domain.events import Observer
 from roleplay.errors import ConflictError, RoleplayError, SettingsError
 from roleplay.session.gate import AsyncGate, AsyncPlace, Gate, Place
 from roleplay.session.watch import watched, watched_async
-from roleplay.store.aio import AsyncDatabase
-from roleplay.store.database import Database
+from roleplay.store.access.aio import AsyncDatabase
+from roleplay.store.access.database import Database
 from roleplay.turns.effects import (
     Admit,
     Ask,

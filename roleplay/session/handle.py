@@ -12,7 +12,7 @@ from roleplay.domain.settings import DEFAULT_OPTIONS, SessionSettings, Setting, 
 from roleplay.domain.values import Value
 from roleplay.session.driver import AsyncRuntime, Runtime
 from roleplay.session.stream import AsyncReplyStream, ReplyStream
-from roleplay.store.new_rows import settings_of
+from roleplay.store.records.new_rows import settings_of
 from roleplay.turns import adding, explaining, following, reading, speaking, tree
 from roleplay.turns.arguments import Speaker, options_of
 from roleplay.turns.explaining import PlanPreview

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from roleplay.store.ids import new_id
-from roleplay.store.process import is_dead, this_owner
+from roleplay.store.access.ids import new_id
+from roleplay.store.access.process import is_dead, this_owner
 from roleplay.turns.effects import Ports
 
 _driven: dict[str, str] = {}  # of the process: engines beside each other are one owner

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.domain.settings import TurnOptions
-from roleplay.store import Connection, sessions, transcript
-from roleplay.store import turns as store
-from roleplay.store.new_rows import CallerFields, NewMessage, NewVerdict, Uttered
+from roleplay.store import Connection
+from roleplay.store.records import sessions, transcript
+from roleplay.store.records import turns as store
+from roleplay.store.records.new_rows import CallerFields, NewMessage, NewVerdict, Uttered
 from roleplay.turns.arguments import Speaker, line_text, options_of, speaker_of_line
 from roleplay.turns.basis import Queue, read_situation
 from roleplay.turns.effects import Operation, write

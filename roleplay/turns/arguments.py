@@ -11,8 +11,8 @@ from roleplay.domain.persona import StoredPersona
 from roleplay.domain.settings import TurnOptions
 from roleplay.domain.values import KEY_LIMIT, TEXT_LIMIT, text_problem
 from roleplay.errors import InvalidInputError
-from roleplay.store.calls import UsageKey
-from roleplay.store.personas import Change
+from roleplay.store.records.calls import UsageKey
+from roleplay.store.records.personas import Change
 
 NUMBER_LIMIT = 2**31 - 1
 MESSAGE_LIMIT = 10_000

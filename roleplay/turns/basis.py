@@ -12,8 +12,10 @@ from roleplay.context.builder import Inherited
 from roleplay.domain.context import Line
 from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.errors import ConflictError, InvalidInputError
-from roleplay.store import Connection, new_rows, recovery, sessions, transcript
-from roleplay.store.path_states import SeatState, read_state
+from roleplay.store import Connection
+from roleplay.store.records import new_rows, recovery, sessions, stored_turns, transcript
+from roleplay.store.records.path_states import SeatState, read_state
+from roleplay.store.records.stored_turns import StoredTurn
 from roleplay.turns.arguments import turn_key
 from roleplay.turns.effects import Pause, Steps, read, write
 from roleplay.turns.revisions import RenderedRevision
@@ -50,7 +52,7 @@ class Basis:
     end: new_rows.PathEnd
     revision: int
     draws: str | None = None
-    again: recovery.StoredTurn | None = None
+    again: StoredTurn | None = None
     so_far: str = ""
     verdicts: tuple[new_rows.NewVerdict, ...] = ()
 
@@ -101,7 +103,7 @@ def of_no_line(position: sessions.Position, rendered: RenderedRevision) -> Basis
     )
 
 
-def of_stored_turn(position: sessions.Position, turn: recovery.StoredTurn, *, again: bool, so_far: str = "") -> Basis:
+def of_stored_turn(position: sessions.Position, turn: StoredTurn, *, again: bool, so_far: str = "") -> Basis:
     """Stand on the human line of a turn that is stored, for another variant of its reply or another attempt at it.
 
     Raises ``InvalidInputError`` for a turn that no model spoke and that has no human line, such as a greeting.
@@ -257,7 +259,7 @@ def end_if_left(scope: SessionScope, held: recovery.Holder) -> Steps[bool]:
     return True
 
 
-def read_turn(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[recovery.StoredTurn]:
+def read_turn(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[StoredTurn]:
     """Read a turn by its id; without one, the head's turn.
 
     Raises ``NotFoundError``, and ``InvalidInputError`` when nothing was said yet.
@@ -265,6 +267,6 @@ def read_turn(scope: SessionScope, turn_id: str | None, position: sessions.Posit
     key = None if turn_id is None else turn_key(turn_id)
     return (
         yield from read(
-            "turn", lambda db: recovery.read_turn(db, scope.tenant, scope.session_id, key, position.head_turn)
+            "turn", lambda db: stored_turns.read_turn(db, scope.tenant, scope.session_id, key, position.head_turn)
         )
     )

@@ -21,9 +21,10 @@ from roleplay.context.weights import Weights, prior
 from roleplay.domain.context import Calibration, DialectDemands, Line
 from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.errors import StoreError
-from roleplay.store import Connection, history
-from roleplay.store import calibrations as stored_calibrations
-from roleplay.store.calibrations import Subject
+from roleplay.store import Connection
+from roleplay.store.records import calibrations as stored_calibrations
+from roleplay.store.records import history
+from roleplay.store.records.calibrations import Subject
 from roleplay.turns.effects import Steps, read, write
 from roleplay.wire.dialects import demands
 

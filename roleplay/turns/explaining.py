@@ -10,8 +10,9 @@ from roleplay.domain.context import ContextReport
 from roleplay.domain.endpoint import Dialect
 from roleplay.domain.settings import TurnOptions
 from roleplay.errors import NotFoundError, StoreError
-from roleplay.store import Connection, calls
-from roleplay.store.reports import read_report
+from roleplay.store import Connection
+from roleplay.store.records import calls
+from roleplay.store.records.reports import read_report
 from roleplay.turns import speaking
 from roleplay.turns.basis import read_position, read_turn
 from roleplay.turns.calibrating import calibration_for

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from roleplay.domain.conversation import Delta, Turn
 from roleplay.errors import ConflictError
-from roleplay.store import Connection, snapshots, transcript
+from roleplay.store import Connection
+from roleplay.store.records import snapshots, transcript
 from roleplay.turns.arguments import number, turn_key
 from roleplay.turns.basis import end_if_left
 from roleplay.turns.effects import Claimed, Emit, Interrupt, Operation, Pause, read

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from roleplay.domain.guards import Checked, Verdict, name_of
 from roleplay.domain.values import text_problem
 from roleplay.errors import RefusedError
-from roleplay.store.new_rows import NewVerdict
+from roleplay.store.records.new_rows import NewVerdict
 from roleplay.turns.effects import Ask, Steps
 from roleplay.turns.scope import SessionScope
 

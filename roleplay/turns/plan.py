@@ -21,10 +21,10 @@ from roleplay.domain.conversation import Participant, TurnKind, TurnStatus
 from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, TurnOptions
 from roleplay.errors import BudgetError
-from roleplay.store import history, recipes, reports
-from roleplay.store.decoding import reads
-from roleplay.store.new_rows import CallerFields, Claim, NewCall
-from roleplay.store.path_states import SeatState, map_with
+from roleplay.store.access.decoding import reads
+from roleplay.store.records import history, recipes, reports
+from roleplay.store.records.new_rows import CallerFields, Claim, NewCall
+from roleplay.store.records.path_states import SeatState, map_with
 from roleplay.turns.basis import Basis
 from roleplay.turns.calibrating import LiveCalibration, calibration_for, subject
 from roleplay.turns.effects import Steps, read

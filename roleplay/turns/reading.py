@@ -8,8 +8,9 @@ from roleplay.domain.conversation import SessionInfo, Turn
 from roleplay.domain.guards import StoredVerdict
 from roleplay.domain.page import Page
 from roleplay.errors import NotFoundError
-from roleplay.store import Connection, sessions, transcript
-from roleplay.store import verdicts as stored_verdicts
+from roleplay.store import Connection
+from roleplay.store.records import sessions, transcript
+from roleplay.store.records import verdicts as stored_verdicts
 from roleplay.turns.arguments import number, page_limit, turn_key
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.scope import SessionScope

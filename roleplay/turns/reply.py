@@ -20,10 +20,11 @@ from roleplay.errors import (
     RoleplayError,
     StoreError,
 )
-from roleplay.store import Connection, recipes, recovery, reports, transcript, verdicts
-from roleplay.store import turns as store
-from roleplay.store.new_rows import CallEnding, Claim, Handed, Hold, NewCall, NewMessage
-from roleplay.store.path_states import map_with
+from roleplay.store import Connection
+from roleplay.store.records import recipes, recovery, reports, transcript, verdicts
+from roleplay.store.records import turns as store
+from roleplay.store.records.new_rows import CallEnding, Claim, Handed, Hold, NewCall, NewMessage
+from roleplay.store.records.path_states import map_with
 from roleplay.turns.attempts import Attempts, NextAttempt, observe
 from roleplay.turns.calibrating import subject, to_warn_of
 from roleplay.turns.effects import (

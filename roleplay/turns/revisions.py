@@ -11,7 +11,7 @@ from roleplay.context.placed import Casting
 from roleplay.context.sheet import Sheet, render
 from roleplay.domain.conversation import PlayedBy
 from roleplay.domain.persona import Persona
-from roleplay.store import sessions
+from roleplay.store.records import sessions
 from roleplay.turns.layers import InForce, Layer, in_force
 
 

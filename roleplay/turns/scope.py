@@ -14,9 +14,9 @@ from roleplay.domain.endpoint import PROFILES, Endpoint, Form
 from roleplay.domain.guards import Guard
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import InvalidInputError
-from roleplay.store import sessions
-from roleplay.store.calibrations import Subject
-from roleplay.store.decoding import absent
+from roleplay.store.access.decoding import absent
+from roleplay.store.records import sessions
+from roleplay.store.records.calibrations import Subject
 from roleplay.turns.arguments import label
 from roleplay.turns.calibrating import Calibrations, LiveCalibration
 from roleplay.turns.effects import Ports, Steps, read

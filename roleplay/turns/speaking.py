@@ -14,9 +14,11 @@ from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.guards import Checked
 from roleplay.domain.settings import TurnOptions
 from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, StoreError
-from roleplay.store import Connection, recovery, sessions, transcript
-from roleplay.store import turns as store
-from roleplay.store.new_rows import CallEnding, CallerFields, Claim
+from roleplay.store import Connection
+from roleplay.store.records import sessions, transcript
+from roleplay.store.records import turns as store
+from roleplay.store.records.new_rows import CallEnding, CallerFields, Claim
+from roleplay.store.records.stored_turns import StoredTurn
 from roleplay.turns.arguments import hint_text, line_text, options_of, options_of_attempt, turn_key
 from roleplay.turns.basis import (
     Basis,
@@ -237,7 +239,7 @@ def _given_again(turn: Turn, *, stream: bool) -> Operation:
     return turn
 
 
-def _unresolved(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[recovery.StoredTurn]:
+def _unresolved(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[StoredTurn]:
     """Read a turn that failed or was interrupted; without an id, the last attempt after the head.
 
     Raises ``ConflictError`` for one that still runs, ``InvalidInputError`` for one that is complete.
@@ -252,7 +254,7 @@ def _unresolved(scope: SessionScope, turn_id: str | None, position: sessions.Pos
     return found
 
 
-def _to_go_on(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[recovery.StoredTurn]:
+def _to_go_on(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[StoredTurn]:
     """Read the turn to go on from; without an id, the last attempt after the head, else the head's own turn.
 
     An attempt beside the head's turn that gave no text, such as a failed one to go on from it, leaves that one the
@@ -277,7 +279,7 @@ def _last_attempt(scope: SessionScope, position: sessions.Position) -> Steps[str
     return None if last is None else last.id
 
 
-def _ended(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[recovery.StoredTurn]:
+def _ended(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[StoredTurn]:
     """Read a turn, the head's without an id, and end it first where it is in flight and nobody drives it any more.
 
     Raises ``ConflictError`` for one that still runs.

@@ -12,9 +12,11 @@ from typing import NamedTuple, TypeVar
 from roleplay.domain.conversation import SessionInfo, Turn, TurnStatus
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import ConflictError, InvalidInputError
-from roleplay.store import Connection, moves, recovery, sessions, transcript
-from roleplay.store import turns as store
-from roleplay.store.new_rows import NewMessage
+from roleplay.store import Connection
+from roleplay.store.records import moves, recovery, sessions, stored_turns, transcript
+from roleplay.store.records import turns as store
+from roleplay.store.records.new_rows import NewMessage
+from roleplay.store.records.stored_turns import StoredTurn
 from roleplay.turns.arguments import line_text, number, scene_text, turn_key
 from roleplay.turns.basis import end_if_lost
 from roleplay.turns.effects import Steps, read, write
@@ -35,14 +37,14 @@ class _Now(NamedTuple):
     def place(self) -> tuple[Connection, str, str]:
         return self.db, self.scope.tenant, self.scope.session_id
 
-    def ended(self, turn_id: str) -> recovery.StoredTurn:
+    def ended(self, turn_id: str) -> StoredTurn:
         """Read a turn, which must not be in flight."""
-        found = recovery.read_turn(*self.place, turn_key(turn_id), None)
+        found = stored_turns.read_turn(*self.place, turn_key(turn_id), None)
         if TurnStatus(found.status).in_flight:
             raise ConflictError("this turn is still running", found=found.id, turn_id=found.id)
         return found
 
-    def complete(self, turn_id: str) -> recovery.StoredTurn:
+    def complete(self, turn_id: str) -> StoredTurn:
         """Read a turn, which must be complete."""
         found = self.ended(turn_id)
         if found.status != TurnStatus.COMPLETED:

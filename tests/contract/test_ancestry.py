@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
 from roleplay import ChatRequestError, ChatSession, EstimatingCounter, Persona, Roleplay
-from roleplay.store import ancestry, turns
-from roleplay.store.database import Database
-from roleplay.store.new_rows import NewMessage, PathEnd
+from roleplay.store.access.database import Database
+from roleplay.store.records import ancestry, turns
+from roleplay.store.records.new_rows import NewMessage, PathEnd
 from roleplay.testing import ScriptedModel
 
 TENANT = "default"

@@ -14,7 +14,7 @@ import pytest
 
 import roleplay
 from roleplay import ChatUnavailableError, ConflictError, Endpoint, Persona, StoreError, TurnOptions, TurnStatus
-from roleplay.store import turns
+from roleplay.store.records import turns
 from roleplay.testing import ScriptedModel, Simulator
 from roleplay.testing.simulator import EndlessStream, Fault, SlowDrip, SlowFirstByte
 from tests.support.shells import Roleplay

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from roleplay import ChatRequestError, ChatSession, Endpoint, Finding, Persona, Roleplay, StoreError, TurnStatus
-from roleplay.store.database import Database
-from roleplay.store.process import this_owner
+from roleplay.store.access.database import Database
+from roleplay.store.access.process import this_owner
 from roleplay.testing import ScriptedModel
 from tests.support import files, shells
 

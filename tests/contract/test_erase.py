@@ -26,10 +26,10 @@ from roleplay import (
     TurnOptions,
 )
 from roleplay.operations import erasure as operation
-from roleplay.store import database as stored
-from roleplay.store import erasure
-from roleplay.store.database import Database
-from roleplay.store.tables import Base
+from roleplay.store.access import database as stored
+from roleplay.store.access.database import Database
+from roleplay.store.access.tables import Base
+from roleplay.store.upkeep import erasure
 from roleplay.testing import ScriptedModel
 from tests.support import files, shells
 

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from roleplay import Checked, Endpoint, Persona, Roleplay, StoreError, Verdict
-from roleplay.store.database import Database
-from roleplay.store.tables import (
+from roleplay.store.access.database import Database
+from roleplay.store.access.tables import (
     Base,
     ExampleDialogueRow,
     ExampleLineRow,

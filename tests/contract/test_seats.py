@@ -11,10 +11,10 @@ from sqlalchemy import Connection, text
 
 from roleplay import ChatSession, Endpoint, Participant, Persona, PlayedBy, Roleplay, SessionSettings, TurnOptions
 from roleplay.domain.conversation import SessionInfo, Turn
-from roleplay.store import sessions
-from roleplay.store import turns as store
-from roleplay.store.database import Database
-from roleplay.store.path_states import SHARED, SeatState, read_map, read_state
+from roleplay.store.access.database import Database
+from roleplay.store.records import sessions
+from roleplay.store.records import turns as store
+from roleplay.store.records.path_states import SHARED, SeatState, read_map, read_state
 from roleplay.testing import ScriptedModel
 from roleplay.turns.basis import Basis, of_new_line, of_no_line
 from roleplay.turns.effects import Operation, read, write

@@ -11,10 +11,10 @@ from sqlalchemy import Connection, insert, select, text
 
 from roleplay import ChatRequestError, ChatSession, Endpoint, Persona, Roleplay, StoreError, TurnStatus
 from roleplay.domain.usage import Usage
-from roleplay.store import side_calls
-from roleplay.store.new_rows import CallEnding, CallHold, NewCall
-from roleplay.store.process import this_owner
-from roleplay.store.tables import ModelCallRow, table
+from roleplay.store.access.process import this_owner
+from roleplay.store.access.tables import ModelCallRow, table
+from roleplay.store.records import side_calls
+from roleplay.store.records.new_rows import CallEnding, CallHold, NewCall
 from roleplay.testing import ScriptedModel
 
 Scripted = Callable[..., ScriptedModel]

@@ -24,7 +24,7 @@ from roleplay import (
     TurnOptions,
     TurnStatus,
 )
-from roleplay.store.database import Database
+from roleplay.store.access.database import Database
 from roleplay.testing import ScriptedModel, Simulator
 from roleplay.testing.simulator import CutStream, EndlessStream, SlowDrip
 from tests.contract.test_turns import DIE, end_by_hand

@@ -27,8 +27,8 @@ from roleplay import (
     TurnStatus,
 )
 from roleplay.context.languages import LANGUAGES
-from roleplay.store.database import Database
-from roleplay.store.tables import Base, HeadMoveRow, MessageRow, SessionRow, TurnRow, table
+from roleplay.store.access.database import Database
+from roleplay.store.access.tables import Base, HeadMoveRow, MessageRow, SessionRow, TurnRow, table
 from roleplay.testing import ScriptedModel
 from tests.support.shells import Roleplay
 

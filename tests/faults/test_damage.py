@@ -26,7 +26,7 @@ from roleplay import (
     Turn,
     TurnOptions,
 )
-from roleplay.store.tables import Base
+from roleplay.store.access.tables import Base
 from roleplay.testing import ScriptedModel
 
 MODEL = "MiniMax-M2.7"

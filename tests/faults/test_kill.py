@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from roleplay import ChatSession, Endpoint, Persona, Roleplay, Turn, TurnOptions, TurnStatus
-from roleplay.store import transcript
-from roleplay.store.database import Database
+from roleplay.store.access.database import Database
+from roleplay.store.records import transcript
 from roleplay.testing import ScriptedModel
 from tests.support.mortal import KEY, WORDS, Act, Mortals, Order
 

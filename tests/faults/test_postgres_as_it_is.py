@@ -30,10 +30,11 @@ from roleplay import (
     TurnStatus,
 )
 from roleplay import Roleplay as Blocking
-from roleplay.store import database, erasure
-from roleplay.store.aio import open_async
-from roleplay.store.database import Database
-from roleplay.store.postgres import OPTIONS
+from roleplay.store.access import database
+from roleplay.store.access.aio import open_async
+from roleplay.store.access.database import Database
+from roleplay.store.access.postgres import OPTIONS
+from roleplay.store.upkeep import erasure
 from roleplay.testing import ScriptedModel
 from tests.conftest import Ledger, build_schema
 from tests.support.postgres import FAST, PostgresServer

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from roleplay import ChatUnavailableError, Endpoint, Persona, StoreError, TurnStatus
-from roleplay.store import database
+from roleplay.store.access import database
 from roleplay.testing import ScriptedModel
 from tests.conftest import Ledger, build_schema
 from tests.support.postgres import DURABLE, PostgresServer

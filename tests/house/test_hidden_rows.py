@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from roleplay import ChatSession, Endpoint, Persona, Roleplay, SessionSettings
-from roleplay.store.database import Database
-from roleplay.store.history import PASSES
+from roleplay.store.access.database import Database
+from roleplay.store.records.history import PASSES
 from roleplay.testing import ScriptedModel
 from tests.house.test_statements import BUDGET_TOKENS, Crowd, fetched, scans
 

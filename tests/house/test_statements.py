@@ -18,9 +18,10 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import make_url
 
 from roleplay import ChatSession, Endpoint, Persona, ReplyStream, Roleplay, SessionSettings
-from roleplay.store import ancestry, schema
-from roleplay.store.ancestry import jump_depth
-from roleplay.store.database import Database
+from roleplay.store.access import schema
+from roleplay.store.access.database import Database
+from roleplay.store.records import ancestry
+from roleplay.store.records.ancestry import jump_depth
 from roleplay.testing import ScriptedModel
 
 SIZES = (10, 1_000, 100_000)

@@ -24,8 +24,8 @@ from roleplay.context.sheet import Sheet, render
 from roleplay.context.weights import Rates, Weights
 from roleplay.context.window import Marks
 from roleplay.domain.context import DialectDemands, Line
-from roleplay.store import recipes
-from roleplay.store.reports import read_report, report_text
+from roleplay.store.records import recipes
+from roleplay.store.records.reports import read_report, report_text
 from roleplay.testing.simulator.messages import MessageRules
 from roleplay.testing.simulator.models import MODELS, by_id
 from roleplay.testing.simulator.rules import Rules, read_json, read_request

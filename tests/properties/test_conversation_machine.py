@@ -38,8 +38,8 @@ from roleplay import (
     TurnOptions,
 )
 from roleplay.context.languages import LANGUAGES
-from roleplay.store.database import Database
-from roleplay.store.tables import Base, TurnRow, table
+from roleplay.store.access.database import Database
+from roleplay.store.access.tables import Base, TurnRow, table
 from roleplay.testing import ScriptedModel
 from tests.conftest import Ledger
 from tests.support.shells import Roleplay

@@ -11,7 +11,7 @@ from roleplay.context.placed import Casting
 from roleplay.context.sheet import Sheet, render
 from roleplay.context.weights import Weights
 from roleplay.domain.context import Insertion, Line, Piece, Recipe, Span, digest
-from roleplay.store import recipes
+from roleplay.store.records import recipes
 from roleplay.wire.dialects import demands
 from roleplay.wire.recipes import RECIPE_VERSION
 

@@ -30,8 +30,8 @@ from roleplay.context.sheet import Sheet, render
 from roleplay.context.sources import SOURCES
 from roleplay.context.weights import Weights
 from roleplay.domain.context import Line, Section, SectionReport
-from roleplay.store import recipes
-from roleplay.store.reports import read_report, report_text
+from roleplay.store.records import recipes
+from roleplay.store.records.reports import read_report, report_text
 from roleplay.wire.dialects import demands
 from roleplay.wire.recipes import RECIPE_VERSION
 from tests.support.pages import ROOT

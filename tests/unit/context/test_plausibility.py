@@ -25,7 +25,7 @@ from roleplay.context.calibration import (
 )
 from roleplay.context.weights import Rates, prior
 from roleplay.errors import StoreError
-from roleplay.store.calibrations import _written, read_fit
+from roleplay.store.records.calibrations import _written, read_fit
 from roleplay.wire.dialects import demands
 
 START = prior(demands(Dialect.OPENAI))

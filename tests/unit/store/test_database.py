@@ -13,9 +13,9 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
 from roleplay import Database, Endpoint, InvalidInputError, Persona, Roleplay, SettingsError, StoreError
-from roleplay.store import personas
-from roleplay.store.ids import new_id
-from roleplay.store.personas import Change
+from roleplay.store.access.ids import new_id
+from roleplay.store.records import personas
+from roleplay.store.records.personas import Change
 from roleplay.testing import ScriptedModel
 
 SECRET = "pa55-w0rd"

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from roleplay.store.fair_semaphore import FairSemaphore
+from roleplay.store.access.fair_semaphore import FairSemaphore
 
 
 @contextmanager

@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from roleplay.store import process
-from roleplay.store.process import is_dead, this_owner
+from roleplay.store.access import process
+from roleplay.store.access.process import is_dead, this_owner
 
 NAME_YOURSELF = """
 import sys
-from roleplay.store.process import this_owner
+from roleplay.store.access.process import this_owner
 print(this_owner(), flush=True)
 sys.stdin.read()
 """

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from roleplay import ChatAuthError, ConflictError, Delta, Endpoint, IdempotencyError, Turn, TurnOptions, TurnStatus
-from roleplay.store.recovery import Holder, StoredTurn
+from roleplay.store.records.recovery import Holder
+from roleplay.store.records.stored_turns import StoredTurn
 from roleplay.turns.basis import Situation
 from roleplay.turns.effects import Claimed, Emit, Open
 from roleplay.turns.speaking import body_digest, send

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from roleplay import ConflictError, Endpoint
-from roleplay.store.recovery import Holder
+from roleplay.store.records.recovery import Holder
 from roleplay.turns.basis import CLAIM_TRIES, FIRST_LOOK_S, LONGEST_LOOK_S, Queue
 from roleplay.turns.effects import Write
 from tests.support.operations import OWNER, POSITION, Hand

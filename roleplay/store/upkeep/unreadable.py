@@ -16,13 +16,8 @@ from roleplay.domain.conversation import PlayedBy, TurnKind, TurnStatus
 from roleplay.domain.endpoint import Dialect
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import StoreError
-from roleplay.store import recipes
-from roleplay.store.calibrations import read_fit
-from roleplay.store.checks import Fault, Finding, finding
-from roleplay.store.decoding import as_text
-from roleplay.store.path_states import read_map, read_state
-from roleplay.store.reports import read_report
-from roleplay.store.tables import (
+from roleplay.store.access.decoding import as_text
+from roleplay.store.access.tables import (
     CAUSES,
     Base,
     MessageRow,
@@ -33,6 +28,11 @@ from roleplay.store.tables import (
     UtcDateTime,
     table,
 )
+from roleplay.store.records import recipes
+from roleplay.store.records.calibrations import read_fit
+from roleplay.store.records.path_states import read_map, read_state
+from roleplay.store.records.reports import read_report
+from roleplay.store.upkeep.checks import Fault, Finding, finding
 
 _AT_ONCE = 500
 _KEYS = ("session_id", "persona_id", "id", "model")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import Connection, inspect, text
 
 from roleplay.errors import SchemaError, StoreError
-from roleplay.store import postgres
-from roleplay.store.address import Address, DatabaseUrl
-from roleplay.store.database import Database
-from roleplay.store.sqlite import Creator, Key
+from roleplay.store.access import postgres
+from roleplay.store.access.address import Address, DatabaseUrl
+from roleplay.store.access.database import Database
+from roleplay.store.access.sqlite import Creator, Key
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -140,8 +140,8 @@ def alembic_config() -> Config:
 
 def migrations_folder() -> Path:
     """Where the revisions are: inside the installed package, or beside it in a checkout."""
-    installed = Path(__file__).with_name("migrations")
-    folder = installed if installed.is_dir() else Path(__file__).parents[2] / "migrations"
+    installed = Path(__file__).parents[1] / "migrations"
+    folder = installed if installed.is_dir() else Path(__file__).parents[3] / "migrations"
     if not (folder / "env.py").is_file():
         raise StoreError(f"the migrations are missing: {folder} has no env.py; install the package again")
     return folder

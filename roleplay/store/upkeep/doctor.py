@@ -13,13 +13,13 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, bindparam, delete, text
 
 from roleplay.errors import StoreError
-from roleplay.store import history, recovery, sessions, side_calls
-from roleplay.store.ancestry import jump_of
-from roleplay.store.checks import BREAKING, CHECKS, OF_SESSIONS, WRONG_JUMPS, Fault, Finding, finding, no_session
-from roleplay.store.new_rows import PathEnd
-from roleplay.store.path_states import SHARED, SeatState, read_map, read_state, write_map
-from roleplay.store.tables import table
-from roleplay.store.unreadable import lost_states, names_texts, unreadable
+from roleplay.store.access.tables import table
+from roleplay.store.records import history, recovery, sessions, side_calls
+from roleplay.store.records.ancestry import jump_of
+from roleplay.store.records.new_rows import PathEnd
+from roleplay.store.records.path_states import SHARED, SeatState, read_map, read_state, write_map
+from roleplay.store.upkeep.checks import BREAKING, CHECKS, OF_SESSIONS, WRONG_JUMPS, Fault, Finding, finding, no_session
+from roleplay.store.upkeep.unreadable import lost_states, names_texts, unreadable
 
 #: With statistics of when a table was small, PostgreSQL may read all of it for each row of another.
 _NO_LOOPS = text("SELECT set_config('enable_nestloop', 'off', true) /* tenant: none */")

@@ -14,22 +14,8 @@ from sqlalchemy import Connection, Integer, Interval, bindparam, delete, func, i
 from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.conversation import TurnStatus
-from roleplay.store import verdicts
-from roleplay.store.ancestry import JUMP, jump_of
-from roleplay.store.moves import move_head
-from roleplay.store.new_rows import (
-    CallEnding,
-    Claim,
-    Handed,
-    Hold,
-    NewCall,
-    NewMessage,
-    NewTurn,
-    Uttered,
-)
-from roleplay.store.prepared import Prepared
-from roleplay.store.sessions import ADVANCE
-from roleplay.store.tables import (
+from roleplay.store.access.prepared import Prepared
+from roleplay.store.access.tables import (
     IN_FLIGHT,
     MessageRow,
     ModelCallRow,
@@ -39,6 +25,20 @@ from roleplay.store.tables import (
     UtcDateTime,
     table,
 )
+from roleplay.store.records import verdicts
+from roleplay.store.records.ancestry import JUMP, jump_of
+from roleplay.store.records.moves import move_head
+from roleplay.store.records.new_rows import (
+    CallEnding,
+    Claim,
+    Handed,
+    Hold,
+    NewCall,
+    NewMessage,
+    NewTurn,
+    Uttered,
+)
+from roleplay.store.records.sessions import ADVANCE
 
 _t = table(TurnRow).c
 _c = table(ModelCallRow).c

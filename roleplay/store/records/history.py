@@ -11,10 +11,10 @@ from sqlalchemy import Connection, Integer, bindparam, case, func, literal_colum
 
 from roleplay.domain.context import Line, Span
 from roleplay.errors import NotFoundError, StoreError
-from roleplay.store import sessions
-from roleplay.store.decoding import reads
-from roleplay.store.prepared import Prepared
-from roleplay.store.tables import MessageRow, TurnRow, table
+from roleplay.store.access.decoding import reads
+from roleplay.store.access.prepared import Prepared
+from roleplay.store.access.tables import MessageRow, TurnRow, table
+from roleplay.store.records import sessions
 
 _NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")
 #: How many rows the walk may step over at least, and how many for each row that it keeps.

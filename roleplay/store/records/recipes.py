@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from roleplay.domain.context import Insertion, Piece, Recipe, Span, digest
-from roleplay.store.decoding import as_numbers, reads
+from roleplay.store.access.decoding import as_numbers, reads
 
 #: The recipe version that names the messages that were hidden; later ones have runs.
 _NAMES_HIDDEN = 1

@@ -17,11 +17,11 @@ from sqlalchemy.pool import Pool, QueuePool
 
 from roleplay.domain.erasure import Files
 from roleplay.errors import InvalidInputError, RoleplayError, SettingsError, StoreError
-from roleplay.store import address, postgres, prepared
-from roleplay.store.address import Address, DatabaseUrl
-from roleplay.store.decoding import unreadable
-from roleplay.store.fair_semaphore import FairSemaphore
-from roleplay.store.sqlite import (
+from roleplay.store.access import address, postgres, prepared
+from roleplay.store.access.address import Address, DatabaseUrl
+from roleplay.store.access.decoding import unreadable
+from roleplay.store.access.fair_semaphore import FairSemaphore
+from roleplay.store.access.sqlite import (
     BUSY_TIMEOUT_S,
     Creator,
     DbKey,

@@ -9,7 +9,7 @@ from typing import Any
 from roleplay.context.builder import Draft, section_name
 from roleplay.context.sources import order_of
 from roleplay.domain.context import ContextReport, SectionReport
-from roleplay.store.decoding import reads
+from roleplay.store.access.decoding import reads
 
 
 def report_text(draft: Draft) -> str:

@@ -8,9 +8,9 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, insert, select
 
 from roleplay.domain.guards import StoredVerdict
-from roleplay.store.decoding import reads
-from roleplay.store.new_rows import NewVerdict
-from roleplay.store.tables import TurnRow, VerdictRow, table
+from roleplay.store.access.decoding import reads
+from roleplay.store.access.tables import TurnRow, VerdictRow, table
+from roleplay.store.records.new_rows import NewVerdict
 
 _v = table(VerdictRow).c
 _t = table(TurnRow).c

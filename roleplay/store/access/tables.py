@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from roleplay.store.decoding import reads
+from roleplay.store.access.decoding import reads
 
 IN_FLIGHT = "status IN ('pending', 'streaming')"
 CAUSES = ("greeting", "reply", "accept", "choose", "rewind", "fork", "edit", "undo")

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Integer, bindparam, case, func, literal, null, select
 
-from roleplay.store import postgres
-from roleplay.store.tables import MessageRow, table
+from roleplay.store.access import postgres
+from roleplay.store.access.tables import MessageRow, table
 
 _m = table(MessageRow)
 _near = _m.alias("near")

@@ -24,10 +24,11 @@ from sqlalchemy import (
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.page import Page
 from roleplay.errors import NotFoundError
-from roleplay.store import calls, postgres, sessions
-from roleplay.store.cursors import numbered
-from roleplay.store.decoding import reads
-from roleplay.store.tables import MessageRow, SessionRow, TurnRow, table
+from roleplay.store.access import postgres
+from roleplay.store.access.cursors import numbered
+from roleplay.store.access.decoding import reads
+from roleplay.store.access.tables import MessageRow, SessionRow, TurnRow, table
+from roleplay.store.records import calls, sessions
 
 BRANCHES_LIMIT = 500
 _Beside = defaultdict[tuple[int | None, int | None], dict[int, int]]

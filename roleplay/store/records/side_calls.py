@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 
-from roleplay.store.new_rows import CallEnding, CallHold, NewCall
-from roleplay.store.recovery import LOST, clock
-from roleplay.store.tables import LEASED, ModelCallRow, UtcDateTime, table
-from roleplay.store.turns import UNTIL, add_pieces, until
+from roleplay.store.access.tables import LEASED, ModelCallRow, UtcDateTime, table
+from roleplay.store.records.new_rows import CallEnding, CallHold, NewCall
+from roleplay.store.records.recovery import LOST, clock
+from roleplay.store.records.turns import UNTIL, add_pieces, until
 
 _c = table(ModelCallRow).c
 _IN_FLIGHT = text(LEASED)  # as the index says it

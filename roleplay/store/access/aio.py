@@ -19,9 +19,9 @@ from sqlalchemy import Connection
 
 from roleplay.domain.erasure import Files
 from roleplay.errors import SettingsError, StoreError
-from roleplay.store import postgres
-from roleplay.store.database import Database, OurErrors, Patience, places_of, too_many
-from roleplay.store.sqlite import FileLostError
+from roleplay.store.access import postgres
+from roleplay.store.access.database import Database, OurErrors, Patience, places_of, too_many
+from roleplay.store.access.sqlite import FileLostError
 
 T = TypeVar("T")
 READERS = 2

@@ -17,10 +17,10 @@ from roleplay.domain.page import Page
 from roleplay.domain.persona import ExampleDialogue, ExampleLine, Persona, StoredPersona
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import ConflictError, InvalidInputError, NotFoundError
-from roleplay.store.cursors import after, numbered, page_of
-from roleplay.store.decoding import reads
-from roleplay.store.ids import ID_LENGTH
-from roleplay.store.tables import ExampleDialogueRow, ExampleLineRow, PersonaRow, PersonaVersionRow, table
+from roleplay.store.access.cursors import after, numbered, page_of
+from roleplay.store.access.decoding import reads
+from roleplay.store.access.ids import ID_LENGTH
+from roleplay.store.access.tables import ExampleDialogueRow, ExampleLineRow, PersonaRow, PersonaVersionRow, table
 
 _NO_VERSION = 2**31
 _KEYS_AT_ONCE = 200

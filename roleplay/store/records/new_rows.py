@@ -14,7 +14,7 @@ from roleplay.context.counting import Counter
 from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.settings import Setting
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
-from roleplay.store.decoding import reads
+from roleplay.store.access.decoding import reads
 
 
 @lru_cache(maxsize=256)

@@ -140,7 +140,7 @@ def _connect(dialect: Any, _record: object, args: Any, options: dict[str, Any]) 
     if dialect.driver == "psycopg2":
         options.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
         return _bounded_psycopg2(dialect.loaded_dbapi, limit_s)(*args, **options)
-    bounded: Any = importlib.import_module("roleplay.store.bounded")  # needs the driver, which is an extra
+    bounded: Any = importlib.import_module("roleplay.store.access.bounded")  # needs the driver, which is an extra
     if not bounded.has_connect_timeout():
         options.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
     options["prepare_threshold"] = None  # works behind a transaction-pooling proxy

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, bindparam, literal, null, select, text
 
 from roleplay.domain.values import Value
-from roleplay.store.tables import (
+from roleplay.store.access.tables import (
     Base,
     HeadMoveRow,
     MessageRow,

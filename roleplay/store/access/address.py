@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from roleplay.domain.values import text_problem
 from roleplay.errors import SettingsError
-from roleplay.store.sqlite import url_of
+from roleplay.store.access.sqlite import url_of
 
 DatabaseUrl = str | URL | Engine
 """A URL of SQLAlchemy's or a ``file:`` URI of SQLite's, or an engine, which its maker closes."""

@@ -15,7 +15,7 @@ from sqlalchemy import Integer
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from roleplay.store.decoding import as_text, reads
+from roleplay.store.access.decoding import as_text, reads
 
 #: How long a row's JSON may be, in characters, all of them ASCII; a CHECK of the table holds it too.
 LIMIT = 8192

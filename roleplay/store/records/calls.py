@@ -15,11 +15,11 @@ from roleplay.domain.endpoint import Dialect
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 from roleplay.domain.values import Value, json_object
 from roleplay.errors import NotFoundError, StoreError
-from roleplay.store import recipes
-from roleplay.store.calibrations import Subject
-from roleplay.store.decoding import absent, reads
-from roleplay.store.new_rows import Purpose, settings_of
-from roleplay.store.tables import ModelCallRow, PieceRow, TurnRow, table
+from roleplay.store.access.decoding import absent, reads
+from roleplay.store.access.tables import ModelCallRow, PieceRow, TurnRow, table
+from roleplay.store.records import recipes
+from roleplay.store.records.calibrations import Subject
+from roleplay.store.records.new_rows import Purpose, settings_of
 
 _c = table(ModelCallRow).c
 _p = table(PieceRow).c

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from roleplay.errors import StoreError
-from roleplay.store.prepared import Prepared
-from roleplay.store.tables import HeadMoveRow, MessageRow, SessionRow, table
+from roleplay.store.access.prepared import Prepared
+from roleplay.store.access.tables import HeadMoveRow, MessageRow, SessionRow, table
 
 _s = table(SessionRow).c
 _h = table(HeadMoveRow).c

@@ -28,14 +28,11 @@ from roleplay.domain.page import Page
 from roleplay.domain.persona import StoredPersona
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import NotFoundError, StoreError
-from roleplay.store import personas
-from roleplay.store.cursors import after, page_of
-from roleplay.store.decoding import absent, as_numbers, as_text, reads
-from roleplay.store.ids import ID_LENGTH
-from roleplay.store.new_rows import NO_CALLER_FIELDS, CallerFields, NewTurn, PathEnd
-from roleplay.store.path_states import SHARED, handed_on
-from roleplay.store.prepared import Prepared
-from roleplay.store.tables import (
+from roleplay.store.access.cursors import after, page_of
+from roleplay.store.access.decoding import absent, as_numbers, as_text, reads
+from roleplay.store.access.ids import ID_LENGTH
+from roleplay.store.access.prepared import Prepared
+from roleplay.store.access.tables import (
     MessageRow,
     ParticipantRevisionRow,
     ParticipantRow,
@@ -45,6 +42,9 @@ from roleplay.store.tables import (
     TurnRow,
     table,
 )
+from roleplay.store.records import personas
+from roleplay.store.records.new_rows import NO_CALLER_FIELDS, CallerFields, NewTurn, PathEnd
+from roleplay.store.records.path_states import SHARED, handed_on
 
 _s = table(SessionRow).c
 _r = table(SessionRevisionRow).c

@@ -13,8 +13,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from roleplay.context.builder import Load
 from roleplay.context.calibration import Cut, Fit, Seen, Trust
 from roleplay.domain.endpoint import Dialect
-from roleplay.store.decoding import reads
-from roleplay.store.tables import CalibrationRow, table
+from roleplay.store.access.decoding import reads
+from roleplay.store.access.tables import CalibrationRow, table
 
 _c = table(CalibrationRow).c
 _SUBJECT = ("tenant", "model", "host", "dialect", "counter")

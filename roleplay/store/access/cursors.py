@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, literal
 from roleplay.domain.page import Page
 from roleplay.domain.values import text_problem
 from roleplay.errors import InvalidInputError
-from roleplay.store.tables import UtcDateTime
+from roleplay.store.access.tables import UtcDateTime
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Integer, Select, bindparam, func, select
 
 from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import NotFoundError
-from roleplay.store.decoding import as_text, reads
-from roleplay.store.recovery import EXPIRED, Holder, clock
-from roleplay.store.tables import MessageRow, TurnRow, table
+from roleplay.store.access.decoding import as_text, reads
+from roleplay.store.access.tables import MessageRow, TurnRow, table
+from roleplay.store.records.recovery import EXPIRED, Holder, clock
 
 _t = table(TurnRow).c
 _m = table(MessageRow).c

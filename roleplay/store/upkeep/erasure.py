@@ -14,8 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, dis
 
 from roleplay.domain.erasure import Counts
 from roleplay.errors import NotFoundError
-from roleplay.store import recovery, sessions
-from roleplay.store.tables import (
+from roleplay.store.access.tables import (
     Base,
     ExampleDialogueRow,
     ExampleLineRow,
@@ -35,7 +34,8 @@ from roleplay.store.tables import (
     VerdictRow,
     table,
 )
-from roleplay.store.turns import LIVE
+from roleplay.store.records import recovery, sessions
+from roleplay.store.records.turns import LIVE
 
 By = Literal["owner", "session", "persona", "idle_since"]
 IsLost = Callable[[recovery.Holder], bool]
