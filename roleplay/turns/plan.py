@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 
 from roleplay.context.builder import Draft, Rules, build
@@ -17,26 +15,22 @@ from roleplay.context.languages import language_of
 from roleplay.context.placed import Request
 from roleplay.context.weights import Weights, prior
 from roleplay.context.window import MARKS, Marks
-from roleplay.domain.conversation import Participant, TurnKind, TurnStatus
+from roleplay.domain.conversation import Participant
 from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, TurnOptions
 from roleplay.errors import BudgetError
 from roleplay.store.access.decoding import reads
-from roleplay.store.records import history, recipes, reports
-from roleplay.store.records.new_rows import CallerFields, Claim, NewCall
-from roleplay.store.records.path_states import SeatState, map_with
+from roleplay.store.records import history
 from roleplay.turns.basis import Basis
 from roleplay.turns.calibrating import LiveCalibration, calibration_for, subject
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.layers import InForce, SettingsText, in_force, of_turn
 from roleplay.turns.limits import budget_of, cap_in_force, fitting, window_room
 from roleplay.turns.revisions import RenderedRevision
-from roleplay.turns.scope import SessionScope
-from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
-from roleplay.wire.request import parameters, parameters_json
+from roleplay.turns.scope import UTC_NAME, SessionScope
+from roleplay.wire.recipes import CURRENT
+from roleplay.wire.request import parameters
 
-LEASE_MARGIN_S = 30.0
-UTC_NAME = "UTC"
 SHRINK_SHARE = 0.7
 
 
@@ -80,51 +74,30 @@ def plan(
 
     Raises ``BudgetError`` and ``InvalidInputError``.
     """
-    counter = scope.counter
+    tenant_scope, sheet = scope.tenant_scope, rendered.sheet
     own = of_turn(wanted.options)
     force = rendered.in_force if own is None else in_force((("turn", own), *rendered.layers))
     model = wanted.options.model if isinstance(wanted.options.model, Endpoint) else force.model
-    endpoint, *others = scope.tenant_scope.endpoints_for(model)
-    form = scope.tenant_scope.form_of(endpoint)
+    endpoint, *others = tenant_scope.endpoints_for(model)
+    form = tenant_scope.form_of(endpoint)
     request_parameters = parameters(endpoint, force.sampling, stream=stream, cap_name=form.cap_name)
     limit = budget_of(force, (endpoint, *others))
     budget, room = limit.tokens, window_room(endpoint, force.sampling)
-    of = subject(scope.tenant, endpoint, form.dialect, counter)
-    tokens: LiveCalibration = yield from calibration_for(scope.tenant_scope.calibrations, counter, of)
+    of = subject(scope.tenant, endpoint, form.dialect, scope.counter)
+    tokens: LiveCalibration = yield from calibration_for(tenant_scope.calibrations, scope.counter, of)
     language = force.language or (language_of(basis.so_far) if basis.so_far else rendered.language)
-    words = scope.tenant_scope.words(language)
-    sheet = rendered.sheet
-    inherited = basis.inherited
-    past = history.Path()
-    if basis.before is not None:
-        before = basis.before
-        cap, per_message = tokens.weights.bounds(min(budget, room))
-        past = yield from read(
-            "path",
-            lambda db: history.path_back(
-                db,
-                scope.tenant,
-                scope.session_id,
-                head=before,
-                start=inherited.start,
-                cap=cap,
-                per_message=per_message,
-            ),
-        )
-    if basis.line is not None:
-        past = past.then(basis.line)
+    words = tenant_scope.words(language)
+    past = yield from _past(scope, basis, tokens.weights.bounds(min(budget, room)))
     lines = past.lines
     marks = Marks(force.high_water or MARKS.high, force.low_water or MARKS.low)
     draws = _draws(scope, basis, force)
     rule = Rule(force.examples or "keep", draws=draws, subject=str(sheet.seat))
-    now = partial(
-        scope.tenant_scope.local_time, force.time_zone, scope.ports.now()
-    )  # so that every draft says the same time
+    now = partial(tenant_scope.local_time, force.time_zone, scope.ports.now())  # so that every draft says the same time
 
     def draw(budget_tokens: int, weights: Weights) -> Draft:
         request = Request(
             casting=sheet.casting,
-            counter=counter,
+            counter=scope.counter,
             words=words,
             now=now,
             lines=lines,
@@ -140,22 +113,11 @@ def plan(
             skipped=past.skipped,
             passed_over=past.passed_over,
             rules=Rules(budget_tokens, marks, rule, limit.room if budget_tokens == budget else 0),
-            inherited=inherited,
+            inherited=basis.inherited,
             weights=weights,
         )
 
     draft = _within(draw, budget, room, tokens)
-    body = CURRENT.encode(form.dialect, draft.messages, request_parameters)
-    settings = force.text_with(
-        model=(endpoint.model, force.origins.get("model", "engine")),
-        max_completion_tokens=cap_in_force(force, endpoint),
-        budget_tokens=(budget, limit.layer),
-        language=(language, force.origins.get("language", "detected")),
-        time_zone=(force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
-        high_water=(marks.high, force.origins.get("high_water", "default")),
-        low_water=(marks.low, force.origins.get("low_water", "default")),
-        examples=(rule.policy, force.origins.get("examples", "default")),
-    )
     return Plan(
         basis,
         rendered.pair.speaker.participant,
@@ -165,12 +127,40 @@ def plan(
         force.sampling,
         request_parameters,
         form,
-        body,
+        CURRENT.encode(form.dialect, draft.messages, request_parameters),
         stream,
-        settings,
+        _settings_text(force, endpoint, (budget, limit.layer), language, marks, rule),
         budget,
         draw,
         draws,
+    )
+
+
+def _past(scope: SessionScope, basis: Basis, bounds: tuple[int, int]) -> Steps[history.Path]:
+    """Read the path before the reply back from its end, within ``bounds``: tokens in all, and for each message."""
+    past, before = history.Path(), basis.before
+    if before is not None:
+        start, (cap, per_message) = basis.inherited.start, bounds
+        past = yield from read(
+            "path",
+            lambda db: history.path_back(db, *scope.place, head=before, start=start, cap=cap, per_message=per_message),
+        )
+    return past if basis.line is None else past.then(basis.line)
+
+
+def _settings_text(
+    force: InForce, endpoint: Endpoint, budget: tuple[int, str], language: str, marks: Marks, rule: Rule
+) -> SettingsText:
+    """Give the settings in force as they are stored, with those that were decided here."""
+    return force.text_with(
+        model=(endpoint.model, force.origins.get("model", "engine")),
+        max_completion_tokens=cap_in_force(force, endpoint),
+        budget_tokens=budget,
+        language=(language, force.origins.get("language", "detected")),
+        time_zone=(force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
+        high_water=(marks.high, force.origins.get("high_water", "default")),
+        low_water=(marks.low, force.origins.get("low_water", "default")),
+        examples=(rule.policy, force.origins.get("examples", "default")),
     )
 
 
@@ -208,78 +198,6 @@ def _in_window(draw: Callable[[int, Weights], Draft], budget: int, room: int, to
     draft = draw(int(draft.prompt_tokens * room / size), tokens.weights)
     # What was left out may be of another script, which was off by less.
     return draft if predicted(first, draft.load) <= room else draw(room, Weights(tokens.counter, tokens.needs))
-
-
-def claim_of(scope: SessionScope, made: Plan, caller: CallerFields) -> Claim:
-    """Give everything that claiming a planned reply writes."""
-    basis, draft, ports = made.basis, made.draft, scope.ports
-    position, again = basis.position, basis.again
-    front, front_digest = recipes.front_of(draft.recipe.front)
-    rows = state_rows(made)
-    same_epoch = not rows
-    volatile = {p.digest for p in draft.recipe.tail} | {one.piece.digest for one in draft.recipe.insertions}
-    pieces = {name: text for name, text in draft.texts.items() if not same_epoch or name in volatile}
-    goes_on = again is not None and bool(basis.so_far)  # in the message that holds the text so far
-    new_messages = int(basis.human is not None) + int(not goes_on)
-    seq = again.seq if again else position.last_turn + 1
-    turn = position.new_turn(
-        again.id if again else ports.new_id(),
-        TurnKind.REPLY,
-        made.speaker.seat,
-        parent_turn=basis.parent_turn,
-        states=map_with(basis.states, rows, seq),
-        human_seq=basis.line.seq if basis.line else None,
-        reply_seq=again.reply_seq if again and goes_on else position.last_seq + new_messages,
-        status=TurnStatus.PENDING,
-        lease_owner=ports.owner,
-        caller=caller,
-        draws=made.draws.written(),
-    )
-    if again is not None:
-        turn = turn._replace(seq=seq, round=again.round, attempt=again.attempt + 1)
-    return Claim(
-        version=position.version,
-        last_seq=position.last_seq + new_messages,
-        last_turn=max(position.last_turn, seq),
-        turn=turn,
-        human=basis.human,
-        call=NewCall(
-            id=ports.new_id(),
-            turn_seq=seq,
-            attempt=turn.attempt,
-            model_asked=made.endpoint.model,
-            host=made.endpoint.host[:200],
-            dialect=made.form.dialect.value,
-            streamed=made.stream,
-            parameters=parameters_json(made.parameters),
-            recipe_version=RECIPE_VERSION,
-            front_digest=front_digest,
-            recipe=recipes.rest_text(draft.recipe),
-            request_digest=hashlib.sha256(made.body).hexdigest(),
-            prompt_count=draft.prompt_tokens,
-            counter=scope.counter.name,
-            settings_digest=made.settings.digest,
-            report=reports.report_text(draft),
-        ),
-        lease=lease_of(made),
-        verdicts=basis.verdicts,
-        again=again is not None,
-        earlier=again.reply_seq if again and again.reply_text and not goes_on else None,
-        state_rows=rows,
-        pieces=pieces if same_epoch else pieces | {front_digest: front, made.settings.digest: made.settings.text},
-    )
-
-
-def state_rows(made: Plan) -> dict[int, str]:
-    """Give the path states that a planned reply writes, by seat: its speaker's, where it is not what the path hands on
-    anyway."""
-    draft = made.draft
-    _, front_digest = recipes.front_of(draft.recipe.front)
-    before = made.basis.state
-    state = SeatState(draft.window_start, front_digest, made.settings.digest, draft.examples)
-    if state == before or (state := state.fitting()) == before:
-        return {}
-    return {made.speaker.seat: state.written()}
 
 
 def shrunk(made: Plan, room: int | None = None) -> Plan:
@@ -326,8 +244,3 @@ def _drawn_for(made: Plan, scope: SessionScope, budget_tokens: int) -> Steps[Pla
     with contextlib.suppress(BudgetError):
         draft = _within(made.redraw, budget_tokens, window_room(made.endpoint, made.sampling), tokens)
     return replace(made, draft=draft, body=CURRENT.encode(made.form.dialect, draft.messages, made.parameters))
-
-
-def lease_of(made: Plan, pause_s: float = 0.0) -> timedelta:
-    """How long a turn in flight is its owner's without a sign of life, when its call begins after a pause."""
-    return timedelta(seconds=pause_s + made.endpoint.timeout_s + LEASE_MARGIN_S)
