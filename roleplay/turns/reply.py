@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, Turn, TurnStatus
+from roleplay.domain.conversation import Delta, ModelCall, Turn
 from roleplay.domain.events import TurnEvent
-from roleplay.domain.guards import Checked
 from roleplay.errors import (
     BadReplyError,
     ChatError,
     ChatUnavailableError,
     ConflictError,
-    RefusedError,
     RoleplayError,
     StoreError,
 )
 from roleplay.store import Connection
 from roleplay.store.records import recipes, recovery, transcript, verdicts
 from roleplay.store.records import turns as store
-from roleplay.store.records.new_rows import CallEnding, Claim, HandedOn, Hold, NewCall, NewMessage
+from roleplay.store.records.new_rows import Claim, HandedOn, Hold, NewCall, NewMessage
 from roleplay.store.records.path_states import map_with
 from roleplay.turns.attempts import Attempts, NextAttempt, observe
 from roleplay.turns.calibrating import subject, to_warn_of
@@ -44,11 +41,11 @@ from roleplay.turns.effects import (
     read,
     write,
 )
-from roleplay.turns.guarding import GuardedSpeech, ask_guards
+from roleplay.turns.incoming import IncomingReply, speech_chars, status_of
 from roleplay.turns.plan import Plan
 from roleplay.turns.scope import SessionScope
 from roleplay.wire.heads import Head
-from roleplay.wire.reply import ReplyDecoder, Said
+from roleplay.wire.reply import Said
 from roleplay.wire.request import WireRequest
 from roleplay.wire.secrets import secrets_of
 
@@ -72,20 +69,16 @@ class Reply:
     held_until: datetime = field(init=False)
     reply_at: datetime | None = field(init=False, default=None)
     past_calls: list[ModelCall] = field(init=False, default_factory=list)
-    decoder: ReplyDecoder | None = field(init=False, default=None)
-    began: float = field(init=False, default=0.0)
-    first_token_s: float | None = field(init=False, default=None)
-    speech_chars: int = field(init=False, default=0)
-    restarts: int = field(init=False, default=0)
     kept_chars: int = field(init=False, default=0)
     kept: bool = field(init=False, default=False)
     kept_at: float = field(init=False, default=0.0)
     attempts: Attempts = field(init=False)
-    guarded: GuardedSpeech | None = field(init=False, default=None)
+    incoming: IncomingReply = field(init=False)
 
     def __post_init__(self) -> None:
         self.call, self.call_at = self.claim.call, self.claimed_at
         self.held_until = self.claimed_at + lease_of(self.plan)
+        self.incoming = IncomingReply(self.scope, self.plan, self.claim.turn.id)
         self.kept = self.goes_on
         self.kept_chars = len(self.plan.basis.so_far) if self.goes_on else 0
 
@@ -128,19 +121,12 @@ class Reply:
         return (yield from self._finish(None))
 
     def _converse(self) -> Steps[None]:
-        ports, endpoint = self.scope.ports, self.plan.endpoint
-        self.began = self.kept_at = ports.monotonic()
-        self.decoder = None
-        self.first_token_s = None
-        self.speech_chars = self.restarts = 0
-        self.guarded = GuardedSpeech() if self.scope.tenant_scope.watch.guards else None
+        endpoint = self.plan.endpoint
+        self.kept_at = self.scope.ports.monotonic()
+        self.incoming = IncomingReply.beginning(self.scope, self.plan, self.claim.turn.id, self.kept_at)
         yield from self._admitted()
-        request = WireRequest(str(endpoint.path), self.plan.body, self.plan.stream)
-        head: Head = yield Open(endpoint, request)
-        so_far = self.plan.basis.so_far
-        secrets = secrets_of(endpoint)
-        decoder = ReplyDecoder(head, streamed=self.plan.stream, now=ports.now(), so_far=so_far, secrets=secrets)
-        self.decoder = decoder
+        head: Head = yield Open(endpoint, WireRequest(str(endpoint.path), self.plan.body, self.plan.stream))
+        decoder = self.incoming.decode(head)
         try:
             while not decoder.done and (piece := (yield Receive())):
                 said, piece = decoder.feed(piece), b""  # so that no frame of an error shows what came
@@ -157,40 +143,27 @@ class Reply:
         since = ports.monotonic()
         while not (yield Admit()):
             yield from self._hold_on(LINE_SPARE_S, LINE_S)
-        self.began = self.kept_at = ports.monotonic()
-        self.attempts.began += self.began - since
+        self.incoming.began = self.kept_at = ports.monotonic()
+        self.attempts.began += self.incoming.began - since
 
     def _hand_on(self, said: Sequence[Said], *, last: bool = False) -> Steps[None]:
-        if said and self.first_token_s is None:
-            self.first_token_s = self.scope.ports.monotonic() - self.began
-        if self.decoder is not None and self.decoder.restarts != self.restarts:
-            said = yield from self._taken_back(self.decoder, said)
-        if self.guarded is not None:
-            said = yield from self._guarded(self.guarded, said, last=last)
+        incoming = self.incoming
+        incoming.note_times(said)
+        if incoming.took_back:
+            said = incoming.anew(said)
+            if self.kept:
+                yield from self._keep_less()
+        if incoming.guarded is not None:
+            said = yield from incoming.through_guards(incoming.guarded, said, last=last)
         if not said:
             return
-        self.speech_chars += sum(len(text) for kind, text in said if kind is DeltaKind.SPEECH)
+        incoming.speech_chars += speech_chars(said)
         if not self.plan.stream:
             return
         yield from self._keep()
         speaker = self.plan.speaker.display_name
         for kind, text in said:
             yield Emit(Delta(text=text, kind=kind, speaker=speaker))
-
-    def _taken_back(self, decoder: ReplyDecoder, said: Sequence[Said]) -> Steps[Sequence[Said]]:
-        """Count, keep and guard anew what is left of the speech, after some that was handed on proved to be reasoning.
-
-        Gives what there is to hand on now. What the caller of a stream was given stays given.
-        """
-        self.restarts = decoder.restarts
-        new = sum(len(text) for kind, text in said if kind is DeltaKind.SPEECH)
-        self.speech_chars = len(decoder.speech) - new
-        if self.guarded is not None:
-            self.guarded, self.speech_chars = GuardedSpeech(verdicts=self.guarded.verdicts), 0
-            said = [Said(DeltaKind.SPEECH, decoder.speech)] if decoder.speech else []
-        if self.kept:
-            yield from self._keep_less()
-        return said
 
     def _keep_less(self) -> Steps[None]:
         """Store the text again that was kept before some of it was taken back; none, where nothing is left."""
@@ -206,52 +179,11 @@ class Reply:
             raise self._taken_over()
         self.kept, self.kept_chars = speaks, len(reply.text) if speaks else 0
 
-    def _guarded(self, guarded: GuardedSpeech, said: Sequence[Said], *, last: bool) -> Steps[list[Said]]:
-        """Give what the guards pass of the speech: sentence by sentence where it is shown as it comes, else at the end.
-
-        Reasoning is not shown, since no guard sees it. Raises ``RefusedError``.
-        """
-        text = "".join(text for kind, text in said if kind is DeltaKind.SPEECH)
-        if not self.plan.stream:
-            guarded.held += text
-            sentences, guarded.held = ([guarded.held], "") if last and guarded.held else ([], guarded.held)
-        else:
-            sentences = list(guarded.sentences(text, last=last))
-        passed = []
-        for sentence in sentences:
-            guarded_text = yield from ask_guards(self.scope, self._checked(sentence))
-            guarded.verdicts += guarded_text.verdicts
-            if guarded_text.refused is not None:
-                raise guarded_text.refused
-            guarded.passed += guarded_text.text
-            passed.append(Said(DeltaKind.SPEECH, guarded_text.text))
-        if last and not guarded.passed.strip():
-            raise RefusedError("guards", "reply", "nothing is left of it")
-        return [one for one in passed if one.text]
-
-    def _checked(self, text: str) -> Checked:
-        return Checked(
-            side="reply",
-            text=text,
-            before=self.plan.basis.so_far + self._speech,
-            speaker=self.plan.speaker.display_name,
-            tenant=self.scope.tenant,
-            session_id=self.scope.session_id,
-            turn_id=self.claim.turn.id,
-        )
-
-    @property
-    def _speech(self) -> str:
-        """What the model said in this attempt, as far as it may be shown and stored."""
-        if self.guarded is not None:
-            return self.guarded.passed
-        return self.decoder.speech if self.decoder else ""
-
     @property
     def _speaks(self) -> bool:
         """Whether the turn has a reply so far. A variant that goes on from another's text has one of its own only when
         something was added."""
-        return self.goes_on or bool(self._speech.strip())
+        return self.goes_on or bool(self.incoming.speech.strip())
 
     def _event(self) -> TurnEvent:
         return TurnEvent(
@@ -281,7 +213,7 @@ class Reply:
 
         So all that is stored on the way stays below three times the text, and with its end below four times.
         """
-        length, now = len(self.plan.basis.so_far) + self.speech_chars, self.scope.ports.monotonic()
+        length, now = len(self.plan.basis.so_far) + self.incoming.speech_chars, self.scope.ports.monotonic()
         doubled = length >= max(2 * self.kept_chars, FLUSH_CHARS)
         late = now - self.kept_at >= FLUSH_S and length > self.kept_chars * FLUSH_GROWTH
         if not ((doubled or late) and self._speaks):
@@ -309,13 +241,13 @@ class Reply:
 
     def _what_next(self, error: ChatError) -> Steps[NextAttempt | None]:
         """Give what to ask next after ``error``; nothing once the caller may have seen some of this reply."""
-        said = self.decoder
+        said = self.incoming.decoder
         if said is not None and (said.speech or (self.plan.stream and said.reasoning)):
             return None
         return (yield from self.attempts.after(error, self.plan, self.call.attempt))
 
     def _next_attempt(self, error: ChatError, pause_s: float) -> Steps[None]:
-        ended = self.call.id, self._ending(error)
+        ended = self.call.id, self.incoming.ending(error)
         draft, settings = self.plan.draft, self.plan.settings
         front, front_digest = recipes.front_of(draft.recipe.front)
         call = call_of(self.scope, self.plan, self.claim.turn.seq, self.call.attempt + 1)
@@ -367,8 +299,8 @@ class Reply:
 
     def _finish(self, error: BaseException | None) -> Operation:
         """End the turn, and tell who watches."""
-        if error is None and self.decoder is not None:
-            if reported := self.decoder.facts.usage.prompt_tokens:
+        if error is None and (decoder := self.incoming.decoder) is not None:
+            if reported := decoder.facts.usage.prompt_tokens:
                 observe(self.scope, self.plan, reported)
             if self.plan.draft.moved and self.plan.draft.foreign:
                 self.scope.tenant_scope.recounts[self.scope.session_id] = self.plan.draft.foreign
@@ -386,8 +318,8 @@ class Reply:
         """
         reply = self._message() if self._speaks else None
         earlier = self.claim.earlier if reply is None else None
-        status = _status(error, has_text=reply is not None or earlier is not None)
-        ending = self._ending(error)
+        status = status_of(error, has_text=reply is not None or earlier is not None)
+        ending = self.incoming.ending(error)
         ended = self.call.id, ending
         turn, hold, at = self.claim.turn, self._hold, self.scope.ports.now()
         moves = error is None and turn.moves_head and turn.reply_seq is not None
@@ -400,8 +332,8 @@ class Reply:
             )
             if not held:
                 recovery.keep_lost(db, hold, ended, reply, at=at)
-            elif self.guarded is not None:
-                verdicts.add(db, *self._place, (turn.seq, hold.attempt), self.guarded.verdicts, at)
+            elif self.incoming.guarded is not None:
+                verdicts.add(db, *self._place, (turn.seq, hold.attempt), self.incoming.guarded.verdicts, at)
             return held and (alone or transcript.by_id(db, *self._place, turn.id))
 
         try:
@@ -440,10 +372,11 @@ class Reply:
     def _message(self) -> NewMessage:
         turn, basis = self.claim.turn, self.plan.basis
         assert turn.reply_seq is not None
-        text = basis.so_far + self._speech
-        if basis.so_far or self.guarded is not None:  # what is put together may make a secret
+        text = basis.so_far + self.incoming.speech
+        if basis.so_far or self.incoming.guarded is not None:  # what is put together may make a secret
             text = secrets_of(self.plan.endpoint).in_speech(text)
-        repaired = self.decoder is not None and self.decoder.repaired
+        decoder = self.incoming.decoder
+        repaired = decoder is not None and decoder.repaired
         who = turn.speaker, self.plan.speaker.display_name
         return NewMessage.after(
             basis.end,
@@ -455,44 +388,3 @@ class Reply:
             revision=turn.revision,
             repaired=repaired,
         )
-
-    def _ending(self, error: BaseException | None) -> CallEnding:
-        total_s = self.scope.ports.monotonic() - self.began
-        error_text = error_json(error)
-        if self.decoder is None:
-            return CallEnding(error=error_text, total_s=total_s)
-        facts = self.decoder.facts
-        return CallEnding(
-            model_answered=facts.model_answered,
-            response_id=facts.response_id,
-            response_created=facts.response_created,
-            finish_reason=facts.finish_reason,
-            usage=facts.usage,
-            sensitivity=facts.sensitivity,
-            base_resp=facts.base_resp,
-            reasoning=self.decoder.reasoning or None,
-            error=error_text,
-            first_token_s=self.first_token_s,
-            total_s=total_s,
-        )
-
-
-def _status(error: BaseException | None, *, has_text: bool) -> TurnStatus:
-    if error is None:
-        return TurnStatus.COMPLETED
-    failed = isinstance(error, ChatError | RefusedError) and not has_text
-    return TurnStatus.FAILED if failed else TurnStatus.INTERRUPTED
-
-
-def error_json(error: BaseException | None) -> str | None:
-    """Write an error as it is stored with its call; what is not ours is named, never quoted."""
-    if error is None:
-        return None
-    if isinstance(error, RoleplayError):
-        return json.dumps(error.to_dict(), ensure_ascii=False)
-    name = type(error).__name__[:100]
-    if isinstance(error, Exception):  # such as one of a library; who leaves throws another kind
-        message, slug = f"the engine failed: {name}", name
-    else:
-        message, slug = "the caller ended the reply", "interrupted" if isinstance(error, Interrupt) else name
-    return json.dumps({"slug": slug, "message": message, "retryable": True})

@@ -26,9 +26,10 @@ from roleplay.turns.claim import claim_of
 from roleplay.turns.effects import Claimed, Emit, Operation, Steps, read, write
 from roleplay.turns.guarding import GuardedText, ask_guards
 from roleplay.turns.in_flight import end_if_lost
+from roleplay.turns.incoming import error_json
 from roleplay.turns.plan import Plan, ReplyOptions, plan
 from roleplay.turns.queue import Queue, read_situation
-from roleplay.turns.reply import Reply, error_json
+from roleplay.turns.reply import Reply
 from roleplay.turns.revisions import RenderedRevision
 from roleplay.turns.scope import SessionScope, render_revision
 

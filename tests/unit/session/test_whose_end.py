@@ -13,7 +13,7 @@ import pytest
 from roleplay import AsyncRoleplay, Endpoint, Persona, Roleplay, SettingsError, TurnStatus
 from roleplay.testing import ScriptedModel, Simulator
 from roleplay.turns.effects import Interrupt
-from roleplay.turns.reply import error_json
+from roleplay.turns.incoming import error_json
 from tests.conftest import KEY
 
 MODEL = Endpoint("MiniMax-M2.7")
