@@ -22,6 +22,12 @@ from roleplay.errors import SettingsError
 BUSY_TIMEOUT_S = 5.0
 Creator = Callable[[], Any]
 """Makes a connection of ``sqlite3``, or of a driver with the same interface."""
+_PRAGMAS = (
+    "foreign_keys = ON",
+    "synchronous = FULL",
+    "secure_delete = ON",  # so that a text which is replaced leaves no copy to erase later
+    "wal_autocheckpoint = 4000",  # in pages: the log grows to 16 MB, and a page of many turns is copied once
+)
 _HELD = "roleplay_files"
 _OPENED = "roleplay_opened"
 _LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
@@ -377,8 +383,7 @@ class Files:
                 self._held.discard(held)
 
     def _set_up(self, driver: Any, info: MutableMapping[Any, Any]) -> None:
-        for name in ("foreign_keys = ON", "synchronous = FULL", "secure_delete = ON"):
-            # The last, so that a text which is replaced leaves no copy to erase later.
+        for name in _PRAGMAS:
             driver.execute(f"PRAGMA {name}")
         held = _Held(driver, info.get(_OPENED))
         with self._lock:
