@@ -44,7 +44,7 @@ def add(scene: Scene, text: str, speaker: Speaker, options: TurnOptions) -> Cour
     queue = Queue(scene, options.on_conflict, options.wait_s)
     verdicts: tuple[NewVerdict, ...] | None = None
     while True:
-        stand, found, live, gone = yield from look(scene, key)
+        stand, found, live, gone, _ = yield from look(scene, key)
         mine = None if found is None else of_same_body(*found, digest, key)
         if mine is not None:
             return mine

@@ -5,14 +5,16 @@ A new line, another variant and another attempt differ in nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from roleplay.context.builder import Inherited
+from roleplay.context.pricing import Prices
 from roleplay.domain.context import Line
 from roleplay.domain.conversation import Turn, TurnKind
 from roleplay.errors import ConflictError, InvalidInputError
-from roleplay.store import Connection, entries, rescue, sessions, transcript
+from roleplay.store import Connection, entries, history, rescue, sessions, transcript
 from roleplay.store.path_states import SeatState, read_state
 from roleplay.turns.asked import turn_key
 from roleplay.turns.effects import Pause, Steps, read, write
@@ -56,8 +58,12 @@ class Ground:
     @property
     def inherited(self) -> Inherited:
         """What the path hands on, as a context is built from it."""
-        state = self.state
-        return Inherited() if state is None else Inherited(state.window_start, state.examples, begun=True)
+        return inherited(self.state)
+
+
+def inherited(state: SeatState | None) -> Inherited:
+    """Give what a path state hands on, as a context is built from it."""
+    return Inherited() if state is None else Inherited(state.window_start, state.examples, begun=True)
 
 
 def of_new_line(scene: Scene, stand: sessions.Stand, known: Rehearsed, text: str) -> Ground:
@@ -138,14 +144,33 @@ def read_stand(scene: Scene) -> Steps[sessions.Stand]:
     return (yield from read("stand", lambda db: sessions.stand(db, scene.tenant, scene.session_id)))
 
 
+class Ahead(NamedTuple):
+    """The history before the head, read in one transaction with where the session stands, and for which prices."""
+
+    path: history.Path
+    head: int
+    start: int
+    prices: Prices
+
+    def serves(self, ground: Ground, prices: Prices) -> bool:
+        """Whether it is the history of a reply, as far as the budget reaches by ``prices``."""
+        return (ground.before, ground.inherited.start) == (self.head, self.start) and prices is self.prices
+
+
+ReadAhead = Callable[[Connection, sessions.Stand], Ahead | None]
+"""Reads the history before the head, if all that says how far it reaches is known."""
+
+
 class Seen(NamedTuple):
     """Where a session stands, the turn of the caller's key with the digest of its arguments, and who holds the turn in
-    flight that is in the way. ``gone``: it ended between two statements of the look."""
+    flight that is in the way. ``gone``: it ended between two statements of the look. ``ahead``: what was read with it,
+    where nothing is in the way."""
 
     stand: sessions.Stand
     mine: tuple[Turn, str] | None
     live: rescue.Holder | None
     gone: bool
+    ahead: Ahead | None = None
 
 
 class Queue:
@@ -221,8 +246,11 @@ class Queue:
         self._look_s = min(1.5 * self._look_s, LONGEST_LOOK_S)
 
 
-def look(scene: Scene, key: str | None) -> Steps[Seen]:
-    """Read where the session stands and what is in the way. Raises ``NotFoundError``."""
+def look(scene: Scene, key: str | None, ahead: ReadAhead | None = None) -> Steps[Seen]:
+    """Read where the session stands and what is in the way, and where nothing is, what ``ahead`` reads.
+
+    Raises ``NotFoundError``.
+    """
     tenant, session_id, now = scene.tenant, scene.session_id, scene.ports.now()
 
     def work(db: Connection) -> Seen:
@@ -232,7 +260,8 @@ def look(scene: Scene, key: str | None) -> Steps[Seen]:
         in_flight = stand.live_turn if mine is None or not mine[0].status.in_flight else mine[0].id
         live = None if in_flight is None else rescue.holder(db, tenant, session_id, in_flight, now)
         gone = in_flight is not None and live is None
-        return Seen(stand, mine, live, gone)
+        is_free = mine is None and in_flight is None
+        return Seen(stand, mine, live, gone, ahead(db, stand) if is_free and ahead is not None else None)
 
     return (yield from read("look", work))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from roleplay.domain.context import digest
@@ -41,23 +41,15 @@ class InForce:
     seed: int | None
     facts: tuple[Fact, ...]
     origins: dict[str, str]
-    written: dict[tuple[Any, ...], Told] = field(default_factory=dict, compare=False)
 
-    def told(self, **decided: tuple[Any, str]) -> Told:
-        """Write every value with its layer as JSON; ``decided`` are (value, layer) of those that a plan decides."""
-        known = tuple(decided.values())
-        found = self.written.get(known)
-        if found is None:
-            text = self._write(decided)
-            found = self.written[known] = Told(text, digest(text))
-        return found
-
-    def _write(self, decided: dict[str, tuple[Any, str]]) -> str:
+    def told(self, decided: Mapping[str, tuple[Any, str]]) -> Told:
+        """Write every value with its layer as JSON; ``decided`` are (value, layer) of those that are worked out."""
         values: dict[str, Any] = {**dict(self.sampling), **{name: getattr(self, name) for name in _PLAIN}}
         told = {name: [value, self.origins.get(name, "default")] for name, value in values.items()}
         told |= {name: list(one) for name, one in decided.items()}
         told |= {f"fact {one.name}": [digest(one.text), self.origins[f"fact {one.name}"]] for one in self.facts}
-        return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+        return Told(text, digest(text))
 
 
 def in_force(layers: Sequence[Layer]) -> InForce:

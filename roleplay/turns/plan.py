@@ -16,26 +16,27 @@ from roleplay.context.examples import Rule
 from roleplay.context.languages import Words, language_of
 from roleplay.context.placed import Request
 from roleplay.context.pricing import Prices, prior
-from roleplay.context.window import MARKS, Marks
 from roleplay.domain.conversation import Participant, TurnKind, TurnStatus
 from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, SessionSettings, TurnOptions
 from roleplay.errors import BudgetError, InvalidInputError
-from roleplay.store import history, recipes, reports
+from roleplay.store import Connection, history, recipes, reports
+from roleplay.store.calibrations import Subject
 from roleplay.store.entries import Claim, NewCall, Terms
-from roleplay.store.path_states import SeatState, map_with
+from roleplay.store.path_states import SeatState, map_with, read_state
+from roleplay.store.sessions import Stand
 from roleplay.store.stored import reads
 from roleplay.turns.calibrating import Learned, learned, subject
 from roleplay.turns.effects import Steps, read
-from roleplay.turns.ground import Ground
-from roleplay.turns.layers import InForce, Told, in_force, of_turn
-from roleplay.turns.limits import budget_of, cap_in_force, fitting, window_room
-from roleplay.turns.scene import Rehearsed, Scene
+from roleplay.turns.ground import Ahead, Ground, ReadAhead, inherited
+from roleplay.turns.layers import InForce, Told, of_turn
+from roleplay.turns.limits import fitting, window_room
+from roleplay.turns.scene import Rehearsed, Scene, in_memory
+from roleplay.turns.terms import UTC_NAME, RequestTerms, known_terms, request_terms
 from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
 from roleplay.wire.request import parameters, parameters_json
 
 LEASE_MARGIN_S = 30.0
-UTC_NAME = "UTC"
 SHRINK_SHARE = 0.7
 
 
@@ -45,7 +46,8 @@ class Plan:
     force as JSON.
 
     ``others``: who is asked, in this order, when ``endpoint`` is unavailable. ``redraw`` builds the same context
-    within another budget, at other prices. ``draws``: what all of these contexts drew by chance.
+    within another budget, at other prices. ``draws``: what all of these contexts drew by chance; ``subject``: whose
+    tokens are counted.
     """
 
     ground: Ground
@@ -62,6 +64,7 @@ class Plan:
     budget_tokens: int
     redraw: Callable[[int, Prices], Draft]
     draws: Draws
+    subject: Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,48 +75,55 @@ class Wish:
     hint: str = ""
 
 
-def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: bool) -> Steps[Plan]:
-    """Read what history the budget can hold and build the context. Writes nothing.
+def reads_ahead(scene: Scene, options: TurnOptions, *, stream: bool) -> ReadAhead:
+    """Give what reads the history of a session's next reply, where all that says how far is in memory."""
+    has_own = of_turn(options) is not None
+
+    def work(db: Connection, stand: Stand) -> Ahead | None:
+        known = in_memory(scene, stand.revision, stand.seat)
+        terms = None if known is None or has_own else known_terms(scene, known, stream=stream)
+        tokens = None if terms is None else scene.calibrated.get(terms.subject)
+        if terms is None or tokens is None or stand.head_seq is None:
+            return None
+        start, prices = inherited(read_state(stand.state)).start, tokens.prices
+        reach = _reach(terms, prices, stand.head_seq, start)
+        path = history.path_back(db, scene.tenant, scene.session_id, **reach)
+        return Ahead(path, stand.head_seq, start, prices)
+
+    return work
+
+
+def _reach(terms: RequestTerms, prices: Prices, head: int, start: int) -> dict[str, int]:
+    """Say how far back history is read."""
+    cap, per_message = prices.bounds(min(terms.limit.tokens, terms.room))
+    return {"head": head, "start": start, "cap": cap, "per_message": per_message}
+
+
+def plan(
+    scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: bool, ahead: Ahead | None = None
+) -> Steps[Plan]:
+    """Read what history the budget can hold, unless it was read ``ahead``, and build the context. Writes nothing.
 
     Raises ``BudgetError`` and ``InvalidInputError``.
     """
-    counter = scene.counter
-    own = of_turn(wish.options)
-    force = known.in_force if own is None else in_force((("turn", own), *known.layers))
-    model = wish.options.model if isinstance(wish.options.model, Endpoint) else force.model
-    endpoint, *others = scene.asked_of(model)
-    form = scene.form_of(endpoint)
-    asked = parameters(endpoint, force.sampling, stream=stream, cap_name=form.cap_name)
-    limit = budget_of(force, (endpoint, *others))
-    budget, room = limit.tokens, window_room(endpoint, force.sampling)
-    of = subject(scene.tenant, endpoint, form.dialect, counter)
-    tokens: Learned = yield from learned(scene.calibrated, counter, of)
+    counter, terms = scene.counter, request_terms(scene, known, wish.options, stream=stream)
+    force, budget, room = terms.force, terms.limit.tokens, terms.room
+    tokens: Learned = yield from learned(scene.calibrated, counter, terms.subject)
     language = force.language or (language_of(ground.so_far) if ground.so_far else known.language)
     words = words_of(scene, language)
     sheet = known.sheet
-    inherited = ground.inherited
     past = history.Path()
     if ground.before is not None:
-        before = ground.before
-        cap, per_message = tokens.prices.bounds(min(budget, room))
-        past = yield from read(
-            "path",
-            lambda db: history.path_back(
-                db,
-                scene.tenant,
-                scene.session_id,
-                head=before,
-                start=inherited.start,
-                cap=cap,
-                per_message=per_message,
-            ),
-        )
+        if ahead is not None and ahead.serves(ground, tokens.prices):
+            past = ahead.path
+        else:
+            reach = _reach(terms, tokens.prices, ground.before, ground.inherited.start)
+            past = yield from read("path", lambda db: history.path_back(db, scene.tenant, scene.session_id, **reach))
     if ground.line is not None:
         past = past.then(ground.line)
     lines = past.lines
-    marks = Marks(force.high_water or MARKS.high, force.low_water or MARKS.low)
     draws = _draws(scene, ground, force)
-    rule = Rule(force.examples or "keep", draws=draws, subject=str(sheet.seat))
+    rule = Rule(terms.policy, draws=draws, subject=str(sheet.seat))
     now = partial(moment, scene, force.time_zone, scene.ports.now())  # so that every draft says the same time
 
     def draw(budget_tokens: int, prices: Prices) -> Draft:
@@ -134,38 +144,28 @@ def plan(scene: Scene, ground: Ground, known: Rehearsed, wish: Wish, *, stream: 
             lines,
             skipped=past.skipped,
             passed_over=past.passed_over,
-            rules=Rules(budget_tokens, marks, rule, limit.room if budget_tokens == budget else 0),
-            inherited=inherited,
+            rules=Rules(budget_tokens, terms.marks, rule, terms.limit.room if budget_tokens == budget else 0),
+            inherited=ground.inherited,
             prices=prices,
         )
 
     draft = _within(draw, budget, room, tokens)
-    body = CURRENT.encode(form.dialect, draft.messages, asked)
-    settings = force.told(
-        model=(endpoint.model, force.origins.get("model", "engine")),
-        max_completion_tokens=cap_in_force(force, endpoint),
-        budget_tokens=(budget, limit.layer),
-        language=(language, force.origins.get("language", "detected")),
-        time_zone=(force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
-        high_water=(marks.high, force.origins.get("high_water", "default")),
-        low_water=(marks.low, force.origins.get("low_water", "default")),
-        examples=(rule.policy, force.origins.get("examples", "default")),
-    )
     return Plan(
         ground,
         known.pair.speaker.participant,
         draft,
-        endpoint,
-        tuple(others),
+        terms.endpoint,
+        terms.others,
         force.sampling,
-        asked,
-        form,
-        body,
+        terms.parameters,
+        terms.form,
+        CURRENT.encode(terms.form.dialect, draft.messages, terms.parameters),
         stream,
-        settings,
+        terms.settings(language),
         budget,
         draw,
         draws,
+        terms.subject,
     )
 
 
@@ -346,7 +346,8 @@ def _drawn_for(made: Plan, scene: Scene, budget_tokens: int) -> Steps[Plan]:
     draft = made.draft
     with contextlib.suppress(BudgetError):
         draft = _within(made.redraw, budget_tokens, window_room(made.endpoint, made.sampling), tokens)
-    return replace(made, draft=draft, body=CURRENT.encode(made.form.dialect, draft.messages, made.parameters))
+    body = CURRENT.encode(made.form.dialect, draft.messages, made.parameters)
+    return replace(made, draft=draft, body=body, subject=of)
 
 
 def lease_of(made: Plan, pause_s: float = 0.0) -> timedelta:

@@ -25,7 +25,7 @@ from roleplay.store import turns as store
 from roleplay.store.entries import CallEnding, Claim, Handed, Hold, NewCall, NewMessage
 from roleplay.store.path_states import map_with
 from roleplay.turns.attempts import Attempts, NextAttempt, observe
-from roleplay.turns.calibrating import subject, to_warn_of
+from roleplay.turns.calibrating import to_warn_of
 from roleplay.turns.effects import (
     Admit,
     Claimed,
@@ -300,7 +300,7 @@ class Reply:
     def _warn(self) -> Steps[None]:
         """Log what was found out about the host's reports, where that is new."""
         scene, endpoint = self.scene, self.plan.endpoint
-        finding = to_warn_of(scene.calibrated, subject(scene.tenant, endpoint, self.plan.form.dialect, scene.counter))
+        finding = to_warn_of(scene.calibrated, self.plan.subject)
         if finding is not None:
             yield Warn(endpoint.model, endpoint.host, finding)
 

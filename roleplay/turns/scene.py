@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roleplay.context.counting import Counter
 from roleplay.context.languages import Words, language_of
@@ -23,6 +23,9 @@ from roleplay.turns.calibrating import Memory
 from roleplay.turns.effects import Ports, Steps, read
 from roleplay.turns.layers import InForce, Layer, in_force
 
+if TYPE_CHECKING:
+    from roleplay.turns.terms import RequestTerms
+
 
 class Pair(NamedTuple):
     """Who speaks, and whom they answer."""
@@ -36,7 +39,7 @@ class Rehearsed:
     """A revision of a session as one seat speaks in it: whom it answers, the settings in force without a turn's own,
     its sheet.
 
-    Shells keep the latest ones in memory.
+    Shells keep the latest ones in memory. ``terms``: those of its requests, streamed or not, once they are known.
     """
 
     pair: Pair
@@ -44,6 +47,7 @@ class Rehearsed:
     in_force: InForce
     language: str
     sheet: Sheet
+    terms: dict[bool, RequestTerms] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +117,9 @@ def rehearse(scene: Scene, revision: int, seat: int | None) -> Steps[Rehearsed]:
 
     Raises ``StoreError`` where there is no such seat.
     """
-    key = (scene.tenant, scene.session_id, revision, scene.counter.name)
-    known = scene.rehearsed.get((*key, seat))
+    known = in_memory(scene, revision, seat)
     if known is None:
+        key = (scene.tenant, scene.session_id, revision, scene.counter.name)
         stage: sessions.Stage = yield from read(
             "rehearse", lambda db: sessions.stage(db, scene.tenant, scene.session_id, revision)
         )
@@ -125,6 +129,11 @@ def rehearse(scene: Scene, revision: int, seat: int | None) -> Steps[Rehearsed]:
         if known is None:
             raise absent(f"seat {seat}", f"revision {revision} of session {scene.session_id}")
     return known
+
+
+def in_memory(scene: Scene, revision: int, seat: int | None) -> Rehearsed | None:
+    """Give a revision as a seat speaks in it, where it was read before."""
+    return scene.rehearsed.get((scene.tenant, scene.session_id, revision, scene.counter.name, seat))
 
 
 def pairs(stage: sessions.Stage) -> list[Pair]:

@@ -23,7 +23,7 @@ from roleplay.turns.calibrating import merge_due, recount
 from roleplay.turns.effects import Claimed, Course, Emit, Steps, read, write
 from roleplay.turns.ground import Ground, Queue, end_if_lost, look, of_new_line, of_no_line, of_told, read_stand, told
 from roleplay.turns.guarding import Judged, judge
-from roleplay.turns.plan import Plan, Wish, claim_of, plan
+from roleplay.turns.plan import Plan, Wish, claim_of, plan, reads_ahead
 from roleplay.turns.reply import Reply, error_json
 from roleplay.turns.scene import Rehearsed, Scene, rehearse
 
@@ -48,7 +48,7 @@ def send(scene: Scene, text: str, options: TurnOptions, *, stream: bool) -> Cour
             raise passed.refused
         return replace(of_new_line(scene, stand, known, checked(passed.text)), verdicts=passed.verdicts)
 
-    return (yield from _speak(scene, ground, Wish(options), options, asked, stream=stream))
+    return (yield from _speak(scene, ground, Wish(options), options, asked, stream=stream, at_head=True))
 
 
 def judged_line(scene: Scene, known: Rehearsed, words: str) -> Steps[Judged]:
@@ -81,7 +81,7 @@ def speak(scene: Scene, hint: str, options: TurnOptions, *, stream: bool) -> Cou
 
     return (
         yield from _speak(
-            scene, ground, Wish(options, hint=hint), options, {"do": "speak", "hint": hint}, stream=stream
+            scene, ground, Wish(options, hint=hint), options, {"do": "speak", "hint": hint}, stream=stream, at_head=True
         )
     )
 
@@ -152,15 +152,20 @@ def _speak(
     asked: dict[str, str | None] | None,
     *,
     stream: bool,
+    at_head: bool = False,
 ) -> Course:
-    """Claim a turn on the ground that ``grounding`` gives and drive it to its end, once per idempotency key."""
+    """Claim a turn on the ground that ``grounding`` gives and drive it to its end, once per idempotency key.
+
+    ``at_head``: that ground is the session's head, so that its history may be read with it.
+    """
     key = options_of(options).idempotency_key if asked is not None else None
     digest = None if asked is None or key is None else body_digest(asked, options)
     queue = Queue(scene, options.on_conflict, options.wait_s)
+    ahead = reads_ahead(scene, wish.options, stream=stream) if at_head else None
     yield from _tidy(scene)
     yield from queue.let_others()
     while True:
-        stand, found, live, gone = yield from look(scene, key)
+        stand, found, live, gone, before = yield from look(scene, key, ahead)
         mine = None if found is None else of_same_body(*found, digest, key)
         if mine is not None and _is_answered(mine):
             return (yield from _told_again(mine, stream=stream))
@@ -174,7 +179,7 @@ def _speak(
         else:  # it failed, or ended before it said anything
             ground = of_told(stand, (yield from told(scene, mine.id, stand)), again=True)
         known = yield from rehearse(scene, stand.revision, ground.seat)  # perhaps not the one whose turn it is
-        made = yield from plan(scene, ground, known, wish, stream=stream)
+        made = yield from plan(scene, ground, known, wish, stream=stream, ahead=before)
         metadata = json.dumps(dict(options.metadata), ensure_ascii=False) if options.metadata else None
         claim = claim_of(scene, made, Terms(key, digest, metadata, moves_head=live is None))
         at = scene.ports.now()
