@@ -180,7 +180,7 @@ class OursAsync:
         def durable(db: Any) -> None:
             assert_durable(db.connection.driver_connection)
 
-        await engine._backstage.database.write(durable)  # noqa: SLF001 - asked where the turns will be written
+        await engine._runtime.database.write(durable)  # noqa: SLF001 - asked where the turns will be written
         return cls(engine, sessions, stream=stream)
 
     async def turn(self, session: AsyncChatSession) -> None:

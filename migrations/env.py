@@ -9,9 +9,9 @@ from typing import Any
 
 from alembic import context
 
-from roleplay.store.database import Database
-from roleplay.store.schema import VERSION_TABLE
-from roleplay.store.tables import Base, UtcDateTime
+from roleplay.store.access.database import Database
+from roleplay.store.access.schema import VERSION_TABLE
+from roleplay.store.access.tables import Base, UtcDateTime
 
 
 def _ours(_object: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:

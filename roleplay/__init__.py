@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from roleplay.engine import Roleplay
     from roleplay.exchange.tokenizers import TokenizerCounter
     from roleplay.session import AsyncChatSession, AsyncReplyStream, ChatSession, Preview, ReplyStream
-    from roleplay.store.calls import UsageTotal
-    from roleplay.store.checks import Finding
-    from roleplay.store.database import Database
+    from roleplay.store.access.database import Database
+    from roleplay.store.records.calls import UsageTotal
+    from roleplay.store.upkeep.checks import Finding
 
 __all__ = [
     "Answer",
@@ -162,9 +162,9 @@ _ROOMS = {
     "engine": "Roleplay",
     "exchange.tokenizers": "TokenizerCounter",
     "session": "AsyncChatSession AsyncReplyStream ChatSession Preview ReplyStream",
-    "store.calls": "UsageTotal",
-    "store.checks": "Finding",
-    "store.database": "Database",
+    "store.records.calls": "UsageTotal",
+    "store.upkeep.checks": "Finding",
+    "store.access.database": "Database",
 }
 
 if not TYPE_CHECKING:

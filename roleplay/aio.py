@@ -27,24 +27,24 @@ from roleplay.domain.sync import SyncReport
 from roleplay.domain.values import NO_METADATA, Metadata
 from roleplay.errors import StoreError
 from roleplay.exchange.persona_files import read_folder
+from roleplay.operations import erasure, persona_files, personas, sessions, upkeep, usage
+from roleplay.operations.persona_files import SyncOptions
+from roleplay.operations.sessions import NewSession
 from roleplay.replay import AsyncReplay
-from roleplay.session.drive import GRACE_S, AsyncBackstage
+from roleplay.session.driver import GRACE_S, AsyncRuntime
 from roleplay.session.gate import OPENINGS, AsyncGate
 from roleplay.session.handle import AsyncChatSession
 from roleplay.session.ports import ports
 from roleplay.settings import Model, environment, resolve_all
-from roleplay.store import schema
-from roleplay.store.address import DatabaseUrl, private
-from roleplay.store.aio import AsyncDatabase, open_async
-from roleplay.store.calls import UsageKey, UsageTotal
-from roleplay.store.checks import Finding
-from roleplay.store.personas import Change
-from roleplay.store.sqlite import Creator, DbKey, Key
-from roleplay.turns import calibrating, erasing, syncing
-from roleplay.turns import company as courses
-from roleplay.turns.company import Company, Opening
-from roleplay.turns.scene import NO_WATCH, Watch
-from roleplay.turns.syncing import Sync
+from roleplay.store.access import schema
+from roleplay.store.access.address import DatabaseUrl, private
+from roleplay.store.access.aio import AsyncDatabase, open_async
+from roleplay.store.access.sqlite import Creator, DbKey, Key
+from roleplay.store.records.calls import UsageKey, UsageTotal
+from roleplay.store.records.personas import Change
+from roleplay.store.upkeep.checks import Finding
+from roleplay.turns import calibrating
+from roleplay.turns.scope import NO_WATCH, TenantScope, Watch
 
 
 class AsyncRoleplay:
@@ -65,8 +65,8 @@ class AsyncRoleplay:
         observers: Sequence[Observer] = (),
     ) -> None:
         self._equip(
-            AsyncBackstage(database, chat),
-            Company(
+            AsyncRuntime(database, chat),
+            TenantScope(
                 tenant,
                 (endpoint, *fallbacks),
                 (("engine", settings),),
@@ -76,20 +76,20 @@ class AsyncRoleplay:
                 watch,
             ),
         )
-        self._backstage.observers = tuple(observers)
+        self._runtime.observers = tuple(observers)
         self._is_view = False
         self._owned.append(self._remember)
 
-    def _equip(self, backstage: AsyncBackstage, company: Company) -> None:
-        self._backstage = backstage
-        self._company = company
+    def _equip(self, runtime: AsyncRuntime, scope: TenantScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
         self._owned: list[Callable[[], Awaitable[None]]] = []
         self._is_view = True
-        self.endpoint = company.endpoints[0]
-        self.personas = AsyncPersonas(backstage, company)
-        self.sessions = AsyncSessions(backstage, company)
-        self.usage = AsyncUsageReports(backstage, company)
-        self.replay = AsyncReplay(backstage, company.tenant)
+        self.endpoint = scope.endpoints[0]
+        self.personas = AsyncPersonas(runtime, scope)
+        self.sessions = AsyncSessions(runtime, scope)
+        self.usage = AsyncUsageReports(runtime, scope)
+        self.replay = AsyncReplay(runtime, scope.tenant)
 
     @classmethod
     async def open(  # noqa: PLR0913 - the door takes keywords, and each has a default
@@ -136,8 +136,8 @@ class AsyncRoleplay:
             await database.close()
             raise
         engine._owned += [database.close] if chat is not None else [transport.close, database.close]
-        engine._backstage.owns_transport = chat is None
-        engine._backstage.gate = gate if chat is None else None
+        engine._runtime.owns_transport = chat is None
+        engine._runtime.gate = gate if chat is None else None
         return engine
 
     def for_tenant(
@@ -145,19 +145,19 @@ class AsyncRoleplay:
     ) -> Self:
         """As ``Roleplay.for_tenant``."""
         own = None if model is None else tuple(resolve_all(model, environment(), needs_key=False))
-        if own is not None and self._backstage.owns_transport:
-            check_all(self._backstage.transport, own)
+        if own is not None and self._runtime.owns_transport:
+            check_all(self._runtime.transport, own)
         view = type(self).__new__(type(self))
-        view._equip(self._backstage, self._company.of_tenant(tenant, own, settings))  # noqa: SLF001 - of its own class
+        view._equip(self._runtime, self._scope.of_tenant(tenant, own, settings))  # noqa: SLF001 - of its own class
         return view
 
     async def recover(self) -> Sequence[str]:
         """As ``Roleplay.recover``."""
-        return await self._backstage.run(courses.recover(self._company))
+        return await self._runtime.run(upkeep.recover(self._scope))
 
     async def doctor(self, *, repair: bool = False) -> Sequence[Finding]:
         """As ``Roleplay.doctor``."""
-        return await self._backstage.run(courses.doctor(self._company, repair=repair))
+        return await self._runtime.run(upkeep.doctor(self._scope, repair=repair))
 
     async def erase(
         self,
@@ -170,24 +170,24 @@ class AsyncRoleplay:
         cascade: bool = False,
     ) -> Receipt:
         """As ``Roleplay.erase``."""
-        course = erasing.erase(self._company, owner, session, persona, idle_since, dry_run=dry_run, cascade=cascade)
-        return await self._backstage.run(course)
+        operation = erasure.erase(self._scope, owner, session, persona, idle_since, dry_run=dry_run, cascade=cascade)
+        return await self._runtime.run(operation)
 
     async def calibrations(self) -> Sequence[Calibration]:
         """As ``Roleplay.calibrations``."""
-        return await self._backstage.run(calibrating.list_calibrations(self._company.calibrated, self._company.tenant))
+        return await self._runtime.run(calibrating.list_calibrations(self._scope.calibrations, self._scope.tenant))
 
     async def _remember(self) -> None:
-        for work in calibrating.merges_left(self._company.calibrated, self._company.ports.now):
+        for work in calibrating.merges_left(self._scope.calibrations, self._scope.ports.now):
             with contextlib.suppress(StoreError):  # no turn hangs on it, and this much is learned again
-                await self._backstage.database.write(work)
+                await self._runtime.database.write(work)
 
     async def close(self, *, grace_s: float = GRACE_S) -> None:
         """As ``Roleplay.close``."""
-        if self._is_view or not self._backstage.is_ours:
+        if self._is_view or not self._runtime.is_ours:
             return
-        self._backstage.see_to_the_loop(closes=True)
-        await self._backstage.shut(grace_s, self._owned)
+        self._runtime.see_to_the_loop(closes=True)
+        await self._runtime.close(grace_s, self._owned)
 
     async def __aenter__(self) -> Self:
         return self
@@ -201,9 +201,9 @@ class AsyncRoleplay:
 class AsyncPersonas:
     """``Personas`` for asyncio."""
 
-    def __init__(self, backstage: AsyncBackstage, company: Company) -> None:
-        self._backstage = backstage
-        self._company = company
+    def __init__(self, runtime: AsyncRuntime, scope: TenantScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
 
     async def put(
         self,
@@ -216,30 +216,30 @@ class AsyncPersonas:
     ) -> StoredPersona:
         """As ``Personas.put``."""
         change = Change(persona_id, expected_version, author, message)
-        return await self._backstage.run(courses.put_persona(self._company, persona, change))
+        return await self._runtime.run(personas.put(self._scope, persona, change))
 
     async def get(self, name: str, *, version: int | None = None) -> StoredPersona:
         """As ``Personas.get``."""
-        return await self._backstage.run(courses.get_persona(self._company, name, version))
+        return await self._runtime.run(personas.get(self._scope, name, version))
 
     async def list(self, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
         """As ``Personas.list``."""
-        return await self._backstage.run(courses.list_personas(self._company, limit, before))
+        return await self._runtime.run(personas.list_page(self._scope, limit, before))
 
     async def iter(self) -> AsyncIterator[StoredPersona]:
         """As ``Personas.iter``."""
         last: StoredPersona | None = None
-        while page := await self._backstage.run(courses.next_personas(self._company, last)):
+        while page := await self._runtime.run(personas.list_after(self._scope, last)):
             for last in page:
                 yield last
 
     async def versions(self, name: str, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
         """As ``Personas.versions``."""
-        return await self._backstage.run(courses.persona_versions(self._company, name, limit, before))
+        return await self._runtime.run(personas.versions(self._scope, name, limit, before))
 
     async def archive(self, name: str) -> StoredPersona:
         """As ``Personas.archive``."""
-        return await self._backstage.run(courses.archive_persona(self._company, name))
+        return await self._runtime.run(personas.archive(self._scope, name))
 
     async def sync(
         self,
@@ -252,16 +252,16 @@ class AsyncPersonas:
     ) -> SyncReport:
         """As ``Personas.sync``."""
         files = await asyncio.to_thread(read_folder, Path(folder))
-        how = Sync(prune, dry_run, author, message)
-        return await self._backstage.run(syncing.sync_personas(self._company, files, how))
+        how = SyncOptions(prune, dry_run, author, message)
+        return await self._runtime.run(persona_files.sync(self._scope, files, how))
 
 
 class AsyncSessions:
     """``Sessions`` for asyncio."""
 
-    def __init__(self, backstage: AsyncBackstage, company: Company) -> None:
-        self._backstage = backstage
-        self._company = company
+    def __init__(self, runtime: AsyncRuntime, scope: TenantScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
 
     async def create(
         self,
@@ -274,23 +274,23 @@ class AsyncSessions:
         metadata: Metadata = NO_METADATA,
     ) -> AsyncChatSession:
         """As ``Sessions.create``."""
-        opening = Opening(cast, user, scene, settings, owner, metadata)
-        created = await self._backstage.run(courses.create_session(self._company, opening))
-        return AsyncChatSession(self._backstage, created)
+        opening = NewSession(cast, user, scene, settings, owner, metadata)
+        created = await self._runtime.run(sessions.create(self._scope, opening))
+        return AsyncChatSession(self._runtime, created)
 
     async def get(self, session_id: str, *, owner: str | None = None) -> AsyncChatSession:
         """As ``Sessions.get``."""
-        found = await self._backstage.run(courses.get_session(self._company, session_id, owner))
-        return AsyncChatSession(self._backstage, found)
+        found = await self._runtime.run(sessions.get(self._scope, session_id, owner))
+        return AsyncChatSession(self._runtime, found)
 
     async def list(self, *, owner: str | None = None, limit: int = 50, before: str | None = None) -> Page[SessionInfo]:
         """As ``Sessions.list``."""
-        return await self._backstage.run(courses.list_sessions(self._company, owner, limit, before))
+        return await self._runtime.run(sessions.list_page(self._scope, owner, limit, before))
 
     async def iter(self, *, owner: str | None = None) -> AsyncIterator[SessionInfo]:
         """As ``Sessions.iter``."""
         last: SessionInfo | None = None
-        while page := await self._backstage.run(courses.next_sessions(self._company, owner, last)):
+        while page := await self._runtime.run(sessions.list_after(self._scope, owner, last)):
             for last in page:
                 yield last
 
@@ -298,13 +298,13 @@ class AsyncSessions:
 class AsyncUsageReports:
     """``UsageReports`` for asyncio."""
 
-    def __init__(self, backstage: AsyncBackstage, company: Company) -> None:
-        self._backstage = backstage
-        self._company = company
+    def __init__(self, runtime: AsyncRuntime, scope: TenantScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
 
     async def report(self, *, by: UsageKey = "model") -> Sequence[UsageTotal]:
         """As ``UsageReports.report``."""
-        return await self._backstage.run(courses.usage_report(self._company, by))
+        return await self._runtime.run(usage.report(self._scope, by))
 
 
 def _httpx_transport(endpoints: Sequence[Endpoint]) -> AsyncTransport:

@@ -26,24 +26,24 @@ from roleplay.domain.sync import SyncReport
 from roleplay.domain.values import NO_METADATA, Metadata
 from roleplay.errors import StoreError
 from roleplay.exchange.persona_files import read_folder
+from roleplay.operations import erasure, persona_files, personas, sessions, upkeep, usage
+from roleplay.operations.persona_files import SyncOptions
+from roleplay.operations.sessions import NewSession
 from roleplay.replay import Replay
-from roleplay.session.drive import GRACE_S, Backstage
+from roleplay.session.driver import GRACE_S, Runtime
 from roleplay.session.gate import OPENINGS, Gate
 from roleplay.session.handle import ChatSession
 from roleplay.session.ports import ports
 from roleplay.settings import Model, environment, resolve_all
-from roleplay.store import schema
-from roleplay.store.address import DatabaseUrl, private
-from roleplay.store.calls import UsageKey, UsageTotal
-from roleplay.store.checks import Finding
-from roleplay.store.database import Database
-from roleplay.store.personas import Change
-from roleplay.store.sqlite import Creator, DbKey, Key
-from roleplay.turns import calibrating, erasing, syncing
-from roleplay.turns import company as courses
-from roleplay.turns.company import Company, Opening
-from roleplay.turns.scene import NO_WATCH, Watch
-from roleplay.turns.syncing import Sync
+from roleplay.store.access import schema
+from roleplay.store.access.address import DatabaseUrl, private
+from roleplay.store.access.database import Database
+from roleplay.store.access.sqlite import Creator, DbKey, Key
+from roleplay.store.records.calls import UsageKey, UsageTotal
+from roleplay.store.records.personas import Change
+from roleplay.store.upkeep.checks import Finding
+from roleplay.turns import calibrating
+from roleplay.turns.scope import NO_WATCH, TenantScope, Watch
 
 
 class Roleplay:
@@ -68,8 +68,8 @@ class Roleplay:
         observers: Sequence[Observer] = (),
     ) -> None:
         self._equip(
-            Backstage(database, chat),
-            Company(
+            Runtime(database, chat),
+            TenantScope(
                 tenant,
                 (endpoint, *fallbacks),
                 (("engine", settings),),
@@ -79,20 +79,20 @@ class Roleplay:
                 watch,
             ),
         )
-        self._backstage.observers = tuple(observers)
+        self._runtime.observers = tuple(observers)
         self._is_view = False
         self._owned.append(self._remember)
 
-    def _equip(self, backstage: Backstage, company: Company) -> None:
-        self._backstage = backstage
-        self._company = company
+    def _equip(self, runtime: Runtime, scope: TenantScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
         self._owned: list[Callable[[], None]] = []
         self._is_view = True
-        self.endpoint = company.endpoints[0]
-        self.personas = Personas(backstage, company)
-        self.sessions = Sessions(backstage, company)
-        self.usage = UsageReports(backstage, company)
-        self.replay = Replay(backstage, company.tenant)
+        self.endpoint = scope.endpoints[0]
+        self.personas = Personas(runtime, scope)
+        self.sessions = Sessions(runtime, scope)
+        self.usage = UsageReports(runtime, scope)
+        self.replay = Replay(runtime, scope.tenant)
 
     @classmethod
     def open(  # noqa: PLR0913 - the door takes keywords, and each has a default
@@ -160,7 +160,7 @@ class Roleplay:
             raise
         engine._owned += [database.close]
         if chat is None:
-            engine._backstage.owns_transport, engine._backstage.gate = True, gate
+            engine._runtime.owns_transport, engine._runtime.gate = True, gate
         return engine
 
     def for_tenant(
@@ -172,10 +172,10 @@ class Roleplay:
         may hold a key of its own. Raises ``InvalidInputError`` and ``SettingsError``.
         """
         own = None if model is None else tuple(resolve_all(model, environment(), needs_key=False))
-        if own is not None and self._backstage.owns_transport:
-            check_all(self._backstage.transport, own)
+        if own is not None and self._runtime.owns_transport:
+            check_all(self._runtime.transport, own)
         view = type(self).__new__(type(self))
-        view._equip(self._backstage, self._company.of_tenant(tenant, own, settings))  # noqa: SLF001 - of its own class
+        view._equip(self._runtime, self._scope.of_tenant(tenant, own, settings))  # noqa: SLF001 - of its own class
         return view
 
     def recover(self) -> Sequence[str]:
@@ -183,11 +183,11 @@ class Roleplay:
 
         A send on a session does this for its own head; ``recover`` is for start-up and for a clean house.
         """
-        return self._backstage.run(courses.recover(self._company))
+        return self._runtime.run(upkeep.recover(self._scope))
 
     def doctor(self, *, repair: bool = False) -> Sequence[Finding]:
         """Check every row of the tenant; with ``repair``, mend what can be mended. Reads everything."""
-        return self._backstage.run(courses.doctor(self._company, repair=repair))
+        return self._runtime.run(upkeep.doctor(self._scope, repair=repair))
 
     def erase(
         self,
@@ -212,18 +212,18 @@ class Roleplay:
         the sessions (an idle one has none). When one begins meanwhile, or with ``StoreError``, what was erased before
         stays so.
         """
-        course = erasing.erase(self._company, owner, session, persona, idle_since, dry_run=dry_run, cascade=cascade)
-        return self._backstage.run(course)
+        operation = erasure.erase(self._scope, owner, session, persona, idle_since, dry_run=dry_run, cascade=cascade)
+        return self._runtime.run(operation)
 
     def calibrations(self) -> Sequence[Calibration]:
         """Say what the reports of this tenant's models have taught of their tokens, for each model and host, and where
         they are not believed (``finding``)."""
-        return self._backstage.run(calibrating.list_calibrations(self._company.calibrated, self._company.tenant))
+        return self._runtime.run(calibrating.list_calibrations(self._scope.calibrations, self._scope.tenant))
 
     def _remember(self) -> None:
-        for work in calibrating.merges_left(self._company.calibrated, self._company.ports.now):
+        for work in calibrating.merges_left(self._scope.calibrations, self._scope.ports.now):
             with contextlib.suppress(StoreError):  # no turn hangs on it, and this much is learned again
-                self._backstage.database.write(work)
+                self._runtime.database.write(work)
 
     def close(self, *, grace_s: float = GRACE_S) -> None:
         """Let no turn begin, wait ``grace_s`` seconds for those that run, interrupt the rest, and close what ``open``
@@ -233,9 +233,9 @@ class Roleplay:
         All of it is done whatever goes wrong, and then the first error is raised, such as ``StoreError`` for a turn
         whose end could not be written. Ctrl-C, or a cancelled task, ends the waiting.
         """
-        if self._is_view or not self._backstage.is_ours:
+        if self._is_view or not self._runtime.is_ours:
             return
-        self._backstage.shut(grace_s, self._owned)
+        self._runtime.close(grace_s, self._owned)
 
     def __enter__(self) -> Self:
         return self
@@ -249,9 +249,9 @@ class Roleplay:
 class Personas:
     """The personas of one tenant."""
 
-    def __init__(self, backstage: Backstage, company: Company) -> None:
-        self._backstage = backstage
-        self._company = company
+    def __init__(self, runtime: Runtime, scope: TenantScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
 
     def put(
         self,
@@ -270,34 +270,34 @@ class Personas:
         and ``message`` are kept with the version. Raises ``NotFoundError`` and ``ConflictError``.
         """
         change = Change(persona_id, expected_version, author, message)
-        return self._backstage.run(courses.put_persona(self._company, persona, change))
+        return self._runtime.run(personas.put(self._scope, persona, change))
 
     def get(self, name: str, *, version: int | None = None) -> StoredPersona:
         """Give a persona by its key, its id, or the beginning of its id that no other has; the newest version unless
         ``version`` is given. Raises ``NotFoundError``."""
-        return self._backstage.run(courses.get_persona(self._company, name, version))
+        return self._runtime.run(personas.get(self._scope, name, version))
 
     def list(self, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
         """Give a page of personas, lately changed first; ``before`` is the ``older`` cursor of another page."""
-        return self._backstage.run(courses.list_personas(self._company, limit, before))
+        return self._runtime.run(personas.list_page(self._scope, limit, before))
 
     def iter(self) -> Iterator[StoredPersona]:
         """Give all personas, the oldest first, reading a page at a time; those that are made meanwhile come last."""
         last: StoredPersona | None = None
-        while page := self._backstage.run(courses.next_personas(self._company, last)):
+        while page := self._runtime.run(personas.list_after(self._scope, last)):
             for last in page:
                 yield last
 
     def versions(self, name: str, *, limit: int = 50, before: str | None = None) -> Page[StoredPersona]:
         """Give a page of a persona's versions, newest first; ``name`` is as in ``get``. Raises ``NotFoundError``."""
-        return self._backstage.run(courses.persona_versions(self._company, name, limit, before))
+        return self._runtime.run(personas.versions(self._scope, name, limit, before))
 
     def archive(self, name: str) -> StoredPersona:
         """Keep a persona out of lists and new sessions; those that it sits in go on. Putting it again brings it back.
 
         ``name`` is as in ``get``, which finds it still. Raises ``NotFoundError``.
         """
-        return self._backstage.run(courses.archive_persona(self._company, name))
+        return self._runtime.run(personas.archive(self._scope, name))
 
     def sync(
         self,
@@ -317,16 +317,16 @@ class Personas:
         ``ConflictError``.
         """
         files = read_folder(Path(folder))
-        how = Sync(prune, dry_run, author, message)
-        return self._backstage.run(syncing.sync_personas(self._company, files, how))
+        how = SyncOptions(prune, dry_run, author, message)
+        return self._runtime.run(persona_files.sync(self._scope, files, how))
 
 
 class Sessions:
     """The sessions of one tenant."""
 
-    def __init__(self, backstage: Backstage, company: Company) -> None:
-        self._backstage = backstage
-        self._company = company
+    def __init__(self, runtime: Runtime, scope: TenantScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
 
     def create(
         self,
@@ -347,20 +347,20 @@ class Sessions:
 
         Raises ``InvalidInputError`` and ``NotFoundError`` with nothing written.
         """
-        opening = Opening(cast, user, scene, settings, owner, metadata)
-        return ChatSession(self._backstage, self._backstage.run(courses.create_session(self._company, opening)))
+        opening = NewSession(cast, user, scene, settings, owner, metadata)
+        return ChatSession(self._runtime, self._runtime.run(sessions.create(self._scope, opening)))
 
     def get(self, session_id: str, *, owner: str | None = None) -> ChatSession:
         """Give the handle of a session by its id or the beginning of it that no other has.
 
         Raises ``NotFoundError``, also for another ``owner``'s session.
         """
-        found = self._backstage.run(courses.get_session(self._company, session_id, owner))
-        return ChatSession(self._backstage, found)
+        found = self._runtime.run(sessions.get(self._scope, session_id, owner))
+        return ChatSession(self._runtime, found)
 
     def list(self, *, owner: str | None = None, limit: int = 50, before: str | None = None) -> Page[SessionInfo]:
         """Give a page of sessions, lately used first; ``before`` is the ``older`` cursor of another page."""
-        return self._backstage.run(courses.list_sessions(self._company, owner, limit, before))
+        return self._runtime.run(sessions.list_page(self._scope, owner, limit, before))
 
     def iter(self, *, owner: str | None = None) -> Iterator[SessionInfo]:
         """Give all sessions, or an ``owner``'s, the oldest first, reading a page at a time.
@@ -368,7 +368,7 @@ class Sessions:
         Each comes once, whatever is said in it meanwhile; those that are made meanwhile come last.
         """
         last: SessionInfo | None = None
-        while page := self._backstage.run(courses.next_sessions(self._company, owner, last)):
+        while page := self._runtime.run(sessions.list_after(self._scope, owner, last)):
             for last in page:
                 yield last
 
@@ -376,13 +376,13 @@ class Sessions:
 class UsageReports:
     """What a tenant's calls cost."""
 
-    def __init__(self, backstage: Backstage, company: Company) -> None:
-        self._backstage = backstage
-        self._company = company
+    def __init__(self, runtime: Runtime, scope: TenantScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
 
     def report(self, *, by: UsageKey = "model") -> Sequence[UsageTotal]:
         """Add up usage by ``model``, ``session`` or ``day`` (UTC). A report: it reads every call."""
-        return self._backstage.run(courses.usage_report(self._company, by))
+        return self._runtime.run(usage.report(self._scope, by))
 
 
 def _requests_transport(endpoints: Sequence[Endpoint]) -> Transport:

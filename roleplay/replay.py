@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-from roleplay.session.drive import AsyncBackstage, Backstage
-from roleplay.store import calls
+from roleplay.session.driver import AsyncRuntime, Runtime
+from roleplay.store.records import calls
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.rebuilding import rebuild
 
@@ -13,8 +13,8 @@ from roleplay.turns.rebuilding import rebuild
 class Replay:
     """Rebuilds stored requests of one tenant."""
 
-    def __init__(self, backstage: Backstage, tenant: str) -> None:
-        self._backstage = backstage
+    def __init__(self, runtime: Runtime, tenant: str) -> None:
+        self._runtime = runtime
         self._tenant = tenant
 
     def request(self, session_id: str, call_id: str) -> bytes:
@@ -23,14 +23,14 @@ class Replay:
         Only emission and dialect run: nothing is counted, drawn or read from a clock. Raises ``NotFoundError``, and
         ``StoreError`` when the rows do not give the request that was sent.
         """
-        return self._backstage.run(_request(self._tenant, session_id, call_id))
+        return self._runtime.run(_request(self._tenant, session_id, call_id))
 
     def verify(self) -> Iterator[tuple[str, str]]:
         """Rebuild every call of the tenant and yield (session id, call id) of each that came out as it was sent.
 
         Raises ``StoreError`` at the first that does not.
         """
-        for session_id, call_id in self._backstage.run(_all_calls(self._tenant)):
+        for session_id, call_id in self._runtime.run(_all_calls(self._tenant)):
             self.request(session_id, call_id)
             yield session_id, call_id
 
@@ -38,17 +38,17 @@ class Replay:
 class AsyncReplay:
     """``Replay`` for asyncio."""
 
-    def __init__(self, backstage: AsyncBackstage, tenant: str) -> None:
-        self._backstage = backstage
+    def __init__(self, runtime: AsyncRuntime, tenant: str) -> None:
+        self._runtime = runtime
         self._tenant = tenant
 
     async def request(self, session_id: str, call_id: str) -> bytes:
         """As ``Replay.request``."""
-        return await self._backstage.run(_request(self._tenant, session_id, call_id))
+        return await self._runtime.run(_request(self._tenant, session_id, call_id))
 
     async def verify(self) -> AsyncIterator[tuple[str, str]]:
         """As ``Replay.verify``."""
-        for session_id, call_id in await self._backstage.run(_all_calls(self._tenant)):
+        for session_id, call_id in await self._runtime.run(_all_calls(self._tenant)):
             await self.request(session_id, call_id)
             yield session_id, call_id
 

@@ -19,11 +19,11 @@ import pytest
 
 from roleplay import Endpoint, Roleplay
 from roleplay.errors import SettingsError
-from roleplay.store import address, schema
-from roleplay.store import database as database_module
-from roleplay.store.calls import all_ids
-from roleplay.store.database import Database, sqlite_file
-from roleplay.store.sqlite import DbKey
+from roleplay.store.access import address, schema
+from roleplay.store.access import database as database_module
+from roleplay.store.access.database import Database, sqlite_file
+from roleplay.store.access.sqlite import DbKey
+from roleplay.store.records.calls import all_ids
 from roleplay.testing import ScriptedModel, Simulator
 from tests.support import calls, files, shells, tenants
 from tests.support.postgres import PostgresServer, shared_directory, shared_postgres
@@ -138,7 +138,7 @@ def rebuild_all(url: str, heard: set[bytes]) -> set[bytes]:
 
 def was_answered(view: Roleplay, session_id: str, call_id: str) -> bool:
     """Whether the service said anything to a call."""
-    database = view._backstage.database
+    database = view._runtime.database
     sql = "SELECT response_id FROM roleplay_model_calls WHERE session_id = '%s' AND id = '%s'"
     row = database.read(lambda db: db.exec_driver_sql(sql % (session_id, call_id)).one())
     return row[0] is not None
@@ -215,7 +215,7 @@ def endpoint(simulator: Simulator) -> Endpoint:
 @pytest.fixture
 def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Statements of a turn's path go straight to SQLite's driver, as they do where nobody listens, as tests do."""
-    monkeypatch.setattr("roleplay.store.prepared.is_watched", lambda _connection: False)
+    monkeypatch.setattr("roleplay.store.access.prepared.is_watched", lambda _connection: False)
 
 
 @pytest.fixture

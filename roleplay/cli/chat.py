@@ -17,7 +17,7 @@ from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.engine import Roleplay
 from roleplay.errors import InvalidInputError, RoleplayError
 from roleplay.session import ChatSession
-from roleplay.turns.speaking import checked
+from roleplay.turns.arguments import line_text
 
 RECALLED = 3
 TOY_NOTICE = "No API key is set, so {model} speaks, a toy on this machine: it shows the engine and not the wit."
@@ -54,7 +54,7 @@ class Begin:
 def chat(wish: Wish) -> ExitCode:
     """Hold the chat that was asked for. What can be refused is refused before anything is written or started."""
     for text in wish.messages:
-        checked(text)
+        line_text(text)
     where = opening.place(wish.db)
     alone = wish.who is None and not wish.go_on
     endpoint = None if alone and not sys.stdin.isatty() else opening.model_for(wish.model)

@@ -8,8 +8,8 @@ from roleplay.cli import hints, show
 from roleplay.cli.exits import ExitCode
 from roleplay.cli.opening import make_folder, open_database, place, stored
 from roleplay.errors import SchemaError
-from roleplay.store import schema
-from roleplay.store.checks import Finding
+from roleplay.store.access import schema
+from roleplay.store.upkeep.checks import Finding
 
 
 def upgrade(db: str | None, *, as_json: bool) -> None:

@@ -25,8 +25,8 @@ from roleplay.settings import (
     resolve,
     tokenizer_named,
 )
-from roleplay.store import schema
-from roleplay.store.database import Database, sqlite_file
+from roleplay.store.access import schema
+from roleplay.store.access.database import Database, sqlite_file
 from roleplay.wire.request import WireRequest
 
 SQLITE = "sqlite:///"

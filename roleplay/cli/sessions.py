@@ -6,7 +6,7 @@ from roleplay.cli import hints, show
 from roleplay.cli.opening import stored
 from roleplay.domain.conversation import SessionInfo, Turn, TurnKind
 from roleplay.engine import Roleplay
-from roleplay.store.calls import UsageKey
+from roleplay.store.records.calls import UsageKey
 
 
 def show_list(db: str | None, *, owner: str | None, limit: int, before: str | None, as_json: bool) -> None:

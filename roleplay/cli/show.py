@@ -18,7 +18,7 @@ from roleplay.domain.usage import Usage
 from roleplay.domain.values import Value
 from roleplay.engine import Roleplay
 from roleplay.errors import NotFoundError
-from roleplay.store.calls import UsageTotal
+from roleplay.store.records.calls import UsageTotal
 
 NAME, DIM, WARN = "bold cyan", "dim", "yellow"
 EXCERPT_CHARS = 60

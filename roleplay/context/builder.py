@@ -10,9 +10,9 @@ from typing import NamedTuple
 from roleplay.context.emit import emit
 from roleplay.context.examples import Choice, Rule, choose, read_choice
 from roleplay.context.placed import ClaimOrder, PlacedText, Rendered
-from roleplay.context.pricing import Prices
 from roleplay.context.sheet import Sheet
 from roleplay.context.sources import order_of
+from roleplay.context.weights import Weights
 from roleplay.context.window import Marks, first_kept, turn_start
 from roleplay.domain.context import (
     ContextMessage,
@@ -104,7 +104,7 @@ class Draft:
     budget_tokens: int
     prompt_tokens: int
     load: Load
-    prices: Prices = field(compare=False)
+    weights: Weights = field(compare=False)
     window_start: int
     examples: str
     moved: bool
@@ -114,16 +114,16 @@ class Draft:
     @property
     def report(self) -> ContextReport:
         """The claims as a value, for those who ask."""
-        counter = self.prices.counter
+        counter = self.weights.counter
         return ContextReport(
             budget_tokens=self.budget_tokens,
             prompt_tokens=self.prompt_tokens,
-            overhead_tokens=self.prices.fixed,
+            overhead_tokens=self.weights.fixed,
             counter=counter.name,
             counting="exact" if counter.exact and not self.foreign else "estimated",
-            calibrated=self.prices.calibrated,
+            calibrated=self.weights.calibrated,
             foreign_counts=len(self.foreign),
-            sections=tuple(_told(label, self.claims[label]) for label in sorted(self.claims, key=_in_order)),
+            sections=tuple(_section_report(label, self.claims[label]) for label in sorted(self.claims, key=_in_order)),
             window_start=self.recipe.history.first,
             new_epoch=self.moved,
             room_tokens=self.room,
@@ -140,18 +140,18 @@ def section_name(label: Label) -> str:
     return f"{section} {name}" if name else str(section)
 
 
-def _told(label: Label, claim: Outcome) -> SectionReport:
+def _section_report(label: Label, outcome: Outcome) -> SectionReport:
     return SectionReport(
         section=section_name(label),
-        required=claim.required,
-        claimed_tokens=claim.claimed[0],
-        kept_tokens=claim.kept[0],
-        dropped_tokens=claim.claimed[0] - claim.kept[0],
-        claimed_items=claim.claimed[1],
-        kept_items=claim.kept[1],
-        reason=claim.reason,
-        unshared_tokens=claim.unshared,
-        details=claim.details,
+        required=outcome.required,
+        claimed_tokens=outcome.claimed[0],
+        kept_tokens=outcome.kept[0],
+        dropped_tokens=outcome.claimed[0] - outcome.kept[0],
+        claimed_items=outcome.claimed[1],
+        kept_items=outcome.kept[1],
+        reason=outcome.reason,
+        unshared_tokens=outcome.unshared,
+        details=outcome.details,
     )
 
 
@@ -163,7 +163,7 @@ def build(
     passed_over: int = 0,
     rules: Rules,
     inherited: Inherited = FIRST,
-    prices: Prices,
+    weights: Weights,
 ) -> Draft:
     """Build the context whose newest line is the last of ``lines`` (oldest first, back to where the inherited window
     starts or to where they exceed the budget); there may be none. ``skipped`` says of each how many hidden messages lie
@@ -181,9 +181,9 @@ def build(
     # The newest line, or all of the turn that was said last, where nobody asks for the next: turns are kept whole.
     cut = turn_start(lines, len(lines) - 1) if lines else 0
     past, newest = lines[:cut], lines[cut:]
-    costs, sizes = prices.lines(lines)
+    costs, sizes = weights.lines(lines)
     texts, order = sheet.texts, sheet.order
-    ledger = _Ledger(rules.budget_tokens, prices, texts)
+    ledger = _Ledger(rules.budget_tokens, weights, texts)
     ledger.require(order.before_newest)
     ledger.require_newest(costs[cut:])
     ledger.require(order.required)
@@ -205,7 +205,7 @@ def build(
     ledger.tell_unshared(costs[filled.first :])
     pieces = [*sent.front, *[one for _, one in sent.among], *sent.behind]
     known = {one.piece.digest: one.text for one in pieces}
-    counter = prices.counter.name
+    counter = weights.counter.name
     window_start = begin if filled.first > 0 else inherited.start
     is_short = window_start > 0 or any(one.kept[0] < one.claimed[0] for one in ledger.claims.values())
     return Draft(
@@ -215,8 +215,8 @@ def build(
         claims=ledger.claims,
         budget_tokens=rules.budget_tokens,
         prompt_tokens=rules.budget_tokens - ledger.left,
-        load=_load(pieces, sizes[filled.first :], prices),
-        prices=prices,
+        load=_load(pieces, sizes[filled.first :], weights),
+        weights=weights,
         window_start=window_start,
         examples=filled.choice.written() if filled.choice else "",
         moved=filled.first > 0 or filled.chosen,
@@ -258,10 +258,10 @@ def _runs(skipped: Sequence[int]) -> tuple[int, ...]:
     return tuple(runs)
 
 
-def _load(pieces: Sequence[Rendered], sizes: Sequence[tuple[float, float]], prices: Prices) -> Load:
+def _load(pieces: Sequence[Rendered], sizes: Sequence[tuple[float, float]], weights: Weights) -> Load:
     narrow, wide = map(sum, zip(*sizes, strict=True)) if sizes else (0.0, 0.0)
     for piece in pieces:
-        _, named = prices.beside(piece.piece.name)
+        _, named = weights.beside(piece.piece.name)
         narrow += piece.size.narrow + named.narrow
         wide += piece.size.wide + named.wide
     return Load(narrow, wide, len(pieces) + len(sizes))
@@ -291,19 +291,19 @@ class _Rest(NamedTuple):
     def fill(self, ledger: _Ledger) -> tuple[_Ledger, _Filled]:
         """Claim for the texts that are chosen, those of lower priority and history; gives the ledger with their
         claims."""
-        prices = [ledger.costs[number] for number in self.order.chosen]
-        if not prices:
+        weights = [ledger.costs[number] for number in self.order.chosen]
+        if not weights:
             return ledger, self._with(ledger, None, ("", ()))
-        before = read_choice(self.inherited.examples, len(prices))
+        before = read_choice(self.inherited.examples, len(weights))
         if before is None or before.digest != self._digest:
-            return ledger, self._anew(ledger, prices, 0, moves=before is not None)
-        if sum(prices[place] for place in before.kept) > ledger.left:
-            return ledger, self._anew(ledger, prices, before.step, moves=True)
+            return ledger, self._anew(ledger, weights, 0, moves=before is not None)
+        if sum(weights[place] for place in before.kept) > ledger.left:
+            return ledger, self._anew(ledger, weights, before.step, moves=True)
         spare = ledger.copy()
         filled = self._with(ledger, before, self._stayed(before))
         if filled.first == 0:
             return ledger, filled
-        return spare, self._anew(spare, prices, before.step + 1, moves=True)
+        return spare, self._anew(spare, weights, before.step + 1, moves=True)
 
     @property
     def _digest(self) -> str:
@@ -349,12 +349,12 @@ class _Ledger:
     """The budget while it is being claimed, what became of each claim, and which of the texts are in. Texts are meant
     by their number in the list of them."""
 
-    def __init__(self, budget_tokens: int, prices: Prices, texts: Sequence[PlacedText]) -> None:
+    def __init__(self, budget_tokens: int, weights: Weights, texts: Sequence[PlacedText]) -> None:
         self.budget = budget_tokens
-        self.prices = prices
-        self.left = budget_tokens - prices.fixed
+        self.weights = weights
+        self.left = budget_tokens - weights.fixed
         self.texts = texts
-        self.costs = [sum([prices.message(one.size, one.piece.name) for one in text.messages]) for text in texts]
+        self.costs = [sum([weights.message(one.size, one.piece.name) for one in text.messages]) for text in texts]
         self.kept: set[int] = set()
         self.claims: dict[Label, Outcome] = {}
 
@@ -379,7 +379,7 @@ class _Ledger:
     def check_required(self) -> None:
         if self.left < 0:
             needed = {section_name(label): one.claimed[0] for label, one in self.claims.items()}
-            raise BudgetError({"overhead": self.prices.fixed} | needed, self.budget)
+            raise BudgetError({"overhead": self.weights.fixed} | needed, self.budget)
 
     def take(self, numbers: Sequence[int]) -> None:
         for number in numbers:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from roleplay.context.builder import Load
 from roleplay.context.plausibility import Point, follows, signs_of_cut
-from roleplay.context.pricing import Rates
+from roleplay.context.weights import Rates
 
 # How far the first rates may be off, as standard deviations: shares of a count, tokens of a message and of a request.
 _DOUBT = (0.35, 0.35, 4.0, 150.0)

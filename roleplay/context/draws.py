@@ -39,11 +39,11 @@ class Draws:
 
 def read_draws(stored: str | None) -> dict[str, dict[str, list[int]]]:
     """Read draws back. Raises ``ValueError`` for what was never written."""
-    told = {} if stored is None else json.loads(stored)
-    orders = [order for subjects in _dict(told).values() for order in _dict(subjects).values()]
+    values = {} if stored is None else json.loads(stored)
+    orders = [order for subjects in _dict(values).values() for order in _dict(subjects).values()]
     if not all(isinstance(order, list) and {type(place) for place in order} <= {int} for order in orders):
         raise ValueError("draws")
-    found: dict[str, dict[str, list[int]]] = told
+    found: dict[str, dict[str, list[int]]] = values
     return found
 
 

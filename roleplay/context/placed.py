@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from roleplay.context.counting import Counter
 from roleplay.context.languages import Words
-from roleplay.context.pricing import Size, size_of
+from roleplay.context.weights import Size, size_of
 from roleplay.domain.context import Line, Piece, Role, digest
 from roleplay.domain.persona import Persona
 from roleplay.domain.settings import REQUIRED, Fact

@@ -33,7 +33,7 @@ class _Gate(Generic[P]):
         self._free = openings
         self._line: OrderedDict[P, None] = OrderedDict()
 
-    def _enter(self, place: P) -> bool:
+    def _acquire(self, place: P) -> bool:
         """Give ``place`` what is free, or let it join the line, once; whether it is held."""
         with self._lock:
             if not place.held:
@@ -44,7 +44,7 @@ class _Gate(Generic[P]):
                     self._line.setdefault(place)
             return place.held
 
-    def _leave(self, place: P) -> None:
+    def _release(self, place: P) -> None:
         """Take ``place`` out of the line, or give it to the first in the line. A second time does nothing."""
         with self._lock:
             self._line.pop(place, None)
@@ -78,7 +78,7 @@ class Place(_Place):
 
     def wait(self, seconds: float = PATIENCE_S) -> bool:
         """Wait until the place is held, ``wake`` is called, or the time is over; whether it is held."""
-        if self._gate._enter(self):  # noqa: SLF001 - a gate and its places are one thing
+        if self._gate._acquire(self):  # noqa: SLF001 - a gate and its places are one thing
             return True
         self._woken.wait(seconds)
         return self.held
@@ -87,9 +87,9 @@ class Place(_Place):
         """Let the thread that waits go on."""
         self._woken.set()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Let the next one have the place. May be called again."""
-        self._gate._leave(self)  # noqa: SLF001
+        self._gate._release(self)  # noqa: SLF001
 
 
 class Gate(_Gate[Place]):
@@ -109,7 +109,7 @@ class AsyncPlace(_Place):
 
     async def wait(self, seconds: float = PATIENCE_S) -> bool:
         """As ``Place.wait``."""
-        if self._gate._enter(self):  # noqa: SLF001
+        if self._gate._acquire(self):  # noqa: SLF001
             return True
         self._woken = asyncio.get_running_loop().create_future()
         try:
@@ -123,9 +123,9 @@ class AsyncPlace(_Place):
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Let the next one have the place. May be called again."""
-        self._gate._leave(self)  # noqa: SLF001
+        self._gate._release(self)  # noqa: SLF001
 
 
 class AsyncGate(_Gate[AsyncPlace]):

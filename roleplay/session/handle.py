@@ -10,14 +10,13 @@ from roleplay.domain.guards import StoredVerdict
 from roleplay.domain.page import Page
 from roleplay.domain.settings import DEFAULT_OPTIONS, SessionSettings, Setting, TurnOptions
 from roleplay.domain.values import Value
-from roleplay.session.drive import AsyncBackstage, Backstage
+from roleplay.session.driver import AsyncRuntime, Runtime
 from roleplay.session.stream import AsyncReplyStream, ReplyStream
-from roleplay.store.entries import settings_of
+from roleplay.store.records.new_rows import settings_of
 from roleplay.turns import adding, explaining, following, reading, speaking, tree
-from roleplay.turns.adding import Speaker
-from roleplay.turns.asked import options_of
-from roleplay.turns.explaining import Foreseen
-from roleplay.turns.scene import Scene
+from roleplay.turns.arguments import Speaker, options_of
+from roleplay.turns.explaining import PlanPreview
+from roleplay.turns.scope import SessionScope
 
 ITER_PAGE = 100
 
@@ -32,8 +31,8 @@ class Preview(Value):
     body: bytes
 
 
-def _preview(foreseen: Foreseen) -> Preview:
-    plan, report = foreseen
+def _preview(preview_of_plan: PlanPreview) -> Preview:
+    plan, report = preview_of_plan
     settings = settings_of(plan.settings.text)
     return Preview(report=report, settings=settings, messages=tuple(plan.draft.messages), body=plan.body)
 
@@ -48,38 +47,38 @@ class ChatSession:
     session goes on from where it stood.
     """
 
-    def __init__(self, backstage: Backstage, scene: Scene) -> None:
-        self._backstage = backstage
-        self._scene = scene
-        self.tree = Tree(backstage, scene)
+    def __init__(self, runtime: Runtime, scope: SessionScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
+        self.tree = Tree(runtime, scope)
 
     @property
     def id(self) -> str:
-        return self._scene.session_id
+        return self._scope.session_id
 
     def __repr__(self) -> str:
         return f"ChatSession({self.id!r})"
 
     def info(self) -> SessionInfo:
         """Read the session as it stands. Raises ``NotFoundError``."""
-        return self._backstage.run(reading.info(self._scene))
+        return self._runtime.run(reading.info(self._scope))
 
     def update(self, *, scene: str | None = None, settings: SessionSettings | None = None) -> SessionInfo:
         """Give the session another ``scene`` or other ``settings`` from the next turn on; gives it as it stands then.
 
         What is ``None`` stays. Earlier turns keep theirs. Raises ``NotFoundError`` and ``InvalidInputError``.
         """
-        return self._backstage.run(tree.update(self._scene, scene, settings))
+        return self._runtime.run(tree.update(self._scope, scene, settings))
 
     def send(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """Say ``text`` and wait for the whole reply."""
-        return self._backstage.run(speaking.send(self._scene, text, options, stream=False))
+        return self._runtime.run(speaking.send(self._scope, text, options, stream=False))
 
     def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Say ``text`` and give the reply as it comes. What can be known is raised before anything is iterated; an
         error in mid-reply is raised by the iteration."""
-        course = speaking.send(self._scene, text, options, stream=True)
-        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
+        operation = speaking.send(self._scope, text, options, stream=True)
+        return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def regenerate(
         self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
@@ -88,16 +87,16 @@ class ChatSession:
 
         ``hint`` is an instruction for this variant alone. The other variants stay, each with its usage.
         """
-        course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
-        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
+        operation = speaking.regenerate(self._scope, turn_id, hint, options, stream=True)
+        return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def speak(self, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Let the model speak next without a human line: it opens, goes on, or answers what was added.
 
         ``hint`` is an instruction for this reply alone.
         """
-        course = speaking.speak(self._scene, hint, options, stream=True)
-        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
+        operation = speaking.speak(self._scope, hint, options, stream=True)
+        return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """Add a line without calling the model: the ``user``'s, the ``model``'s, or a ``narrator``'s, who has no seat
@@ -105,7 +104,7 @@ class ChatSession:
 
         Of the options, ``idempotency_key``, ``on_conflict``, ``wait_s`` and ``metadata`` count. Raises as ``send``.
         """
-        return self._backstage.run(adding.add(self._scene, text, speaker, options))
+        return self._runtime.run(adding.add(self._scope, text, speaker, options))
 
     def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Make another attempt at a turn that failed or was interrupted (the last one without an id).
@@ -115,8 +114,8 @@ class ChatSession:
         kept either: for another hint, ``regenerate`` beside it. An interrupted turn keeps its text until the attempt
         gives another. Raises ``InvalidInputError`` and ``ConflictError``, and what ``send`` raises.
         """
-        course = speaking.retry(self._scene, turn_id, options, stream=True)
-        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
+        operation = speaking.retry(self._scope, turn_id, options, stream=True)
+        return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Let the model go on from the text of a reply (the last one's without an id); only what is new comes from the
@@ -127,8 +126,8 @@ class ChatSession:
         session stands on that. ``options`` are as for ``retry``. Raises ``InvalidInputError`` for a turn without text
         or that no model spoke, and what ``send`` raises.
         """
-        course = speaking.resume(self._scene, turn_id, options, stream=True)
-        return ReplyStream(self._backstage, course, options_of(options).on_disconnect)
+        operation = speaking.resume(self._scope, turn_id, options, stream=True)
+        return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def follow(self, turn_id: str, *, offset: int = 0) -> ReplyStream:
         """Give a turn's reply from its character ``offset`` on: as it is kept while the turn runs, in whichever
@@ -137,22 +136,22 @@ class ChatSession:
         Raises ``NotFoundError`` and ``InvalidInputError``; the iteration raises ``ConflictError`` when another attempt
         at the turn begins whose reply is not the one that was given so far.
         """
-        return ReplyStream(self._backstage, following.follow(self._scene, turn_id, offset), at_once=True)
+        return ReplyStream(self._runtime, following.follow(self._scope, turn_id, offset), at_once=True)
 
     def accept(self, turn_id: str) -> Turn:
         """Take an interrupted turn as it is: its text becomes the reply, and the session stands on it."""
-        return self._backstage.run(tree.accept(self._scene, turn_id))
+        return self._runtime.run(tree.accept(self._scope, turn_id))
 
     def preview(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
         """Give what ``send`` would send and why; calls nothing, writes nothing."""
-        return _preview(self._backstage.run(explaining.preview(self._scene, text, options)))
+        return _preview(self._runtime.run(explaining.preview(self._scope, text, options)))
 
     def report(self, turn_id: str | None = None) -> ContextReport:
         """Say why the latest request of a turn (the head's without an id) was what it was; reads what was stored.
 
         Raises ``NotFoundError`` for a turn that called no model.
         """
-        return self._backstage.run(explaining.report(self._scene, turn_id))
+        return self._runtime.run(explaining.report(self._scope, turn_id))
 
     def turns(self, *, before: str | None = None, limit: int = 50) -> Page[Turn]:
         """Give a page of the active path, oldest first; the newest page unless ``before`` is a page's ``older``.
@@ -160,7 +159,7 @@ class ChatSession:
         The newest page ends with the last attempt after the path when it has not become a reply: failed, interrupted
         or still in flight, as its ``status`` says. Raises ``NotFoundError`` and ``InvalidInputError``.
         """
-        return self._backstage.run(reading.turns(self._scene, before, limit))
+        return self._runtime.run(reading.turns(self._scope, before, limit))
 
     def iter_turns(self) -> Iterator[Turn]:
         """Give the turns of the active path, the newest first, reading a page at a time.
@@ -179,11 +178,11 @@ class ChatSession:
 
         Raises ``NotFoundError``.
         """
-        return self._backstage.run(reading.verdicts(self._scene, turn_id))
+        return self._runtime.run(reading.verdicts(self._scope, turn_id))
 
     def turn(self, turn_id: str | int) -> Turn:
         """Give one turn by its id or its number ``seq``, on the active path or not. Raises ``NotFoundError``."""
-        return self._backstage.run(reading.turn(self._scene, turn_id))
+        return self._runtime.run(reading.turn(self._scope, turn_id))
 
 
 class Tree:
@@ -192,125 +191,125 @@ class Tree:
     Raises ``NotFoundError``, ``InvalidInputError``, and ``ConflictError`` while a turn runs on the head.
     """
 
-    def __init__(self, backstage: Backstage, scene: Scene) -> None:
-        self._backstage = backstage
-        self._scene = scene
+    def __init__(self, runtime: Runtime, scope: SessionScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
 
     def choose(self, turn_id: str) -> Turn:
         """Stand on a turn that is complete, such as another variant of a reply or the tip of another branch."""
-        return self._backstage.run(tree.choose(self._scene, turn_id))
+        return self._runtime.run(tree.choose(self._scope, turn_id))
 
     def fork(self, turn_id: str) -> Turn:
         """Stand on an earlier turn, so that the next line begins a branch of its own; what followed stays."""
-        return self._backstage.run(tree.fork(self._scene, turn_id))
+        return self._runtime.run(tree.fork(self._scope, turn_id))
 
     def rewind(self, turns: int = 1) -> Turn | None:
         """Step back over the last ``turns`` turns; gives the turn stood on then, ``None`` before the first."""
-        return self._backstage.run(tree.rewind(self._scene, turns))
+        return self._runtime.run(tree.rewind(self._scope, turns))
 
     def edit(self, turn_id: str, text: str) -> Turn:
         """Give a reply other words, as a new variant beside it, and stand on it."""
-        return self._backstage.run(tree.edit(self._scene, turn_id, text))
+        return self._runtime.run(tree.edit(self._scope, turn_id, text))
 
     def hide(self, turn_id: str) -> Turn:
         """Leave a turn out of contexts from now on; it stays in the transcript, marked."""
-        return self._backstage.run(tree.hide(self._scene, turn_id, hidden=True))
+        return self._runtime.run(tree.hide(self._scope, turn_id, hidden=True))
 
     def show(self, turn_id: str) -> Turn:
         """Take a hidden turn into contexts again."""
-        return self._backstage.run(tree.hide(self._scene, turn_id, hidden=False))
+        return self._runtime.run(tree.hide(self._scope, turn_id, hidden=False))
 
     def undo(self) -> Turn | None:
         """Take back the last move of the session that was not taken back yet; gives the turn stood on then."""
-        return self._backstage.run(tree.undo(self._scene))
+        return self._runtime.run(tree.undo(self._scope))
 
     def branches(self) -> Sequence[Turn]:
         """Give the last turn of every branch, newest first."""
-        return self._backstage.run(tree.branches(self._scene))
+        return self._runtime.run(tree.branches(self._scope))
 
     def variants(self, turn_id: str) -> Sequence[Turn]:
         """Give all variants of a turn's reply, oldest first."""
-        return self._backstage.run(tree.variants(self._scene, turn_id))
+        return self._runtime.run(tree.variants(self._scope, turn_id))
 
 
 class AsyncChatSession:
     """``ChatSession`` for asyncio; every door does what its twin's does."""
 
-    def __init__(self, backstage: AsyncBackstage, scene: Scene) -> None:
-        self._backstage = backstage
-        self._scene = scene
-        self.tree = AsyncTree(backstage, scene)
+    def __init__(self, runtime: AsyncRuntime, scope: SessionScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
+        self.tree = AsyncTree(runtime, scope)
 
     @property
     def id(self) -> str:
-        return self._scene.session_id
+        return self._scope.session_id
 
     def __repr__(self) -> str:
         return f"AsyncChatSession({self.id!r})"
 
     async def info(self) -> SessionInfo:
         """As ``ChatSession.info``."""
-        return await self._backstage.run(reading.info(self._scene))
+        return await self._runtime.run(reading.info(self._scope))
 
     async def update(self, *, scene: str | None = None, settings: SessionSettings | None = None) -> SessionInfo:
         """As ``ChatSession.update``."""
-        return await self._backstage.run(tree.update(self._scene, scene, settings))
+        return await self._runtime.run(tree.update(self._scope, scene, settings))
 
     async def send(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """As ``ChatSession.send``."""
-        return await self._backstage.run(speaking.send(self._scene, text, options, stream=False), speaks=True)
+        return await self._runtime.run(speaking.send(self._scope, text, options, stream=False), speaks=True)
 
     async def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.stream``."""
-        course = speaking.send(self._scene, text, options, stream=True)
-        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
+        operation = speaking.send(self._scope, text, options, stream=True)
+        return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def regenerate(
         self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
     ) -> AsyncReplyStream:
         """As ``ChatSession.regenerate``."""
-        course = speaking.regenerate(self._scene, turn_id, hint, options, stream=True)
-        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
+        operation = speaking.regenerate(self._scope, turn_id, hint, options, stream=True)
+        return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def speak(self, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.speak``."""
-        course = speaking.speak(self._scene, hint, options, stream=True)
-        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
+        operation = speaking.speak(self._scope, hint, options, stream=True)
+        return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """As ``ChatSession.add``."""
-        return await self._backstage.run(adding.add(self._scene, text, speaker, options))
+        return await self._runtime.run(adding.add(self._scope, text, speaker, options))
 
     async def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.retry``."""
-        course = speaking.retry(self._scene, turn_id, options, stream=True)
-        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
+        operation = speaking.retry(self._scope, turn_id, options, stream=True)
+        return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.resume``."""
-        course = speaking.resume(self._scene, turn_id, options, stream=True)
-        return await AsyncReplyStream(self._backstage, course, options_of(options).on_disconnect).begin()
+        operation = speaking.resume(self._scope, turn_id, options, stream=True)
+        return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def follow(self, turn_id: str, *, offset: int = 0) -> AsyncReplyStream:
         """As ``ChatSession.follow``."""
-        course = following.follow(self._scene, turn_id, offset)
-        return await AsyncReplyStream(self._backstage, course, at_once=True).begin()
+        operation = following.follow(self._scope, turn_id, offset)
+        return await AsyncReplyStream(self._runtime, operation, at_once=True).begin()
 
     async def accept(self, turn_id: str) -> Turn:
         """As ``ChatSession.accept``."""
-        return await self._backstage.run(tree.accept(self._scene, turn_id))
+        return await self._runtime.run(tree.accept(self._scope, turn_id))
 
     async def preview(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
         """As ``ChatSession.preview``."""
-        return _preview(await self._backstage.run(explaining.preview(self._scene, text, options)))
+        return _preview(await self._runtime.run(explaining.preview(self._scope, text, options)))
 
     async def report(self, turn_id: str | None = None) -> ContextReport:
         """As ``ChatSession.report``."""
-        return await self._backstage.run(explaining.report(self._scene, turn_id))
+        return await self._runtime.run(explaining.report(self._scope, turn_id))
 
     async def turns(self, *, before: str | None = None, limit: int = 50) -> Page[Turn]:
         """As ``ChatSession.turns``."""
-        return await self._backstage.run(reading.turns(self._scene, before, limit))
+        return await self._runtime.run(reading.turns(self._scope, before, limit))
 
     async def iter_turns(self) -> AsyncIterator[Turn]:
         """As ``ChatSession.iter_turns``."""
@@ -324,52 +323,52 @@ class AsyncChatSession:
 
     async def verdicts(self, turn_id: str) -> Sequence[StoredVerdict]:
         """As ``ChatSession.verdicts``."""
-        return await self._backstage.run(reading.verdicts(self._scene, turn_id))
+        return await self._runtime.run(reading.verdicts(self._scope, turn_id))
 
     async def turn(self, turn_id: str | int) -> Turn:
         """As ``ChatSession.turn``."""
-        return await self._backstage.run(reading.turn(self._scene, turn_id))
+        return await self._runtime.run(reading.turn(self._scope, turn_id))
 
 
 class AsyncTree:
     """``Tree`` for asyncio; every door does what its twin's does."""
 
-    def __init__(self, backstage: AsyncBackstage, scene: Scene) -> None:
-        self._backstage = backstage
-        self._scene = scene
+    def __init__(self, runtime: AsyncRuntime, scope: SessionScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
 
     async def choose(self, turn_id: str) -> Turn:
         """As ``Tree.choose``."""
-        return await self._backstage.run(tree.choose(self._scene, turn_id))
+        return await self._runtime.run(tree.choose(self._scope, turn_id))
 
     async def fork(self, turn_id: str) -> Turn:
         """As ``Tree.fork``."""
-        return await self._backstage.run(tree.fork(self._scene, turn_id))
+        return await self._runtime.run(tree.fork(self._scope, turn_id))
 
     async def rewind(self, turns: int = 1) -> Turn | None:
         """As ``Tree.rewind``."""
-        return await self._backstage.run(tree.rewind(self._scene, turns))
+        return await self._runtime.run(tree.rewind(self._scope, turns))
 
     async def edit(self, turn_id: str, text: str) -> Turn:
         """As ``Tree.edit``."""
-        return await self._backstage.run(tree.edit(self._scene, turn_id, text))
+        return await self._runtime.run(tree.edit(self._scope, turn_id, text))
 
     async def hide(self, turn_id: str) -> Turn:
         """As ``Tree.hide``."""
-        return await self._backstage.run(tree.hide(self._scene, turn_id, hidden=True))
+        return await self._runtime.run(tree.hide(self._scope, turn_id, hidden=True))
 
     async def show(self, turn_id: str) -> Turn:
         """As ``Tree.show``."""
-        return await self._backstage.run(tree.hide(self._scene, turn_id, hidden=False))
+        return await self._runtime.run(tree.hide(self._scope, turn_id, hidden=False))
 
     async def undo(self) -> Turn | None:
         """As ``Tree.undo``."""
-        return await self._backstage.run(tree.undo(self._scene))
+        return await self._runtime.run(tree.undo(self._scope))
 
     async def branches(self) -> Sequence[Turn]:
         """As ``Tree.branches``."""
-        return await self._backstage.run(tree.branches(self._scene))
+        return await self._runtime.run(tree.branches(self._scope))
 
     async def variants(self, turn_id: str) -> Sequence[Turn]:
         """As ``Tree.variants``."""
-        return await self._backstage.run(tree.variants(self._scene, turn_id))
+        return await self._runtime.run(tree.variants(self._scope, turn_id))

@@ -1,4 +1,4 @@
-"""What the shells give a course: the real clock, chance, ids, and this process as the owner of its turns."""
+"""What the shells give an operation: the real clock, chance, ids, and this process as the owner of its turns."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from roleplay.store.ids import new_id
-from roleplay.store.lease import is_dead, this_owner
+from roleplay.store.access.ids import new_id
+from roleplay.store.access.process import is_dead, this_owner
 from roleplay.turns.effects import Ports
 
 _driven: dict[str, str] = {}  # of the process: engines beside each other are one owner

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from roleplay.domain.conversation import Delta
-from roleplay.session.drive import AsyncBackstage, AsyncDrive, Backstage, Drive
+from roleplay.session.driver import AsyncDriver, AsyncRuntime, Driver, Runtime
 from roleplay.turns.effects import Claimed, Steps
 
 T = TypeVar("T")
@@ -20,9 +20,9 @@ Said = Delta | Claimed | BaseException | None  # an error or nothing is the last
 class _Heard(Generic[T]):
     """How far a reader has come. It has ended when the last piece was taken, which may be long after the reply."""
 
-    def __init__(self, drive: Drive[T] | AsyncDrive[T]) -> None:
+    def __init__(self, driver: Driver[T] | AsyncDriver[T]) -> None:
         self.ended = False
-        self._of = drive
+        self._of = driver
 
     @property
     def result(self) -> T | None:
@@ -38,25 +38,25 @@ class _Heard(Generic[T]):
 
 
 class Relay(_Heard[T]):
-    """A course that is driven in a thread of its own; for a stream it is as good as a ``Drive``."""
+    """An operation that is driven in a thread of its own; for a stream it is as good as a ``Driver``."""
 
-    def __init__(self, backstage: Backstage, steps: Steps[T]) -> None:
-        self._drive = Drive(backstage, steps)
-        super().__init__(self._drive)
+    def __init__(self, runtime: Runtime, steps: Steps[T]) -> None:
+        self._driver = Driver(runtime, steps)
+        super().__init__(self._driver)
         self._said: SimpleQueue[Said] = SimpleQueue()
         try:
-            backstage.start(self._run)
+            runtime.start(self._run)
         except BaseException:
-            self._drive.quit()
+            self._driver.interrupt_quietly()
             raise
 
     def _run(self) -> None:
         try:
-            while (what := self._drive.until_emit()) is not None:
+            while (what := self._driver.until_emit()) is not None:
                 self._said.put(what)
         except BaseException as error:  # noqa: BLE001 - it is the reader's
             self._said.put(error)
-            self._drive.quit()
+            self._driver.interrupt_quietly()
         self._said.put(None)
 
     def until_emit(self) -> Delta | Claimed | None:
@@ -64,31 +64,31 @@ class Relay(_Heard[T]):
         return None if self.ended else self._take(self._said.get())
 
     def interrupt(self) -> None:
-        """As ``Drive.interrupt``. What was said before can still be taken."""
-        self._drive.interrupt()
+        """As ``Driver.interrupt``. What was said before can still be taken."""
+        self._driver.interrupt()
 
-    def leave(self) -> None:
+    def reader_left(self) -> None:
         """The reader has gone; the reply goes on."""
 
 
 class AsyncRelay(_Heard[T]):
-    """A course that is driven in a task of its own; for a stream it is as good as an ``AsyncDrive``."""
+    """An operation that is driven in a task of its own; for a stream it is as good as an ``AsyncDriver``."""
 
-    def __init__(self, backstage: AsyncBackstage, steps: Steps[T]) -> None:
-        self._drive = AsyncDrive(backstage, steps)
-        super().__init__(self._drive)
+    def __init__(self, runtime: AsyncRuntime, steps: Steps[T]) -> None:
+        self._driver = AsyncDriver(runtime, steps)
+        super().__init__(self._driver)
         self._said: asyncio.Queue[Said] = asyncio.Queue()
-        backstage.start(self._run())
+        runtime.start(self._run())
 
     async def _run(self) -> None:
         try:
-            while (what := await self._drive.until_emit()) is not None:
+            while (what := await self._driver.until_emit()) is not None:
                 self._said.put_nowait(what)
         except asyncio.CancelledError:  # the loop is being ended, and has ended the reply with it
             raise
         except BaseException as error:  # noqa: BLE001 - it is the reader's
             self._said.put_nowait(error)
-            await self._drive.quit()
+            await self._driver.interrupt_quietly()
         finally:
             self._said.put_nowait(None)
 
@@ -97,8 +97,8 @@ class AsyncRelay(_Heard[T]):
         return None if self.ended else self._take(await self._said.get())
 
     async def interrupt(self) -> None:
-        """As ``AsyncDrive.interrupt``. What was said before can still be taken."""
-        await self._drive.interrupt()
+        """As ``AsyncDriver.interrupt``. What was said before can still be taken."""
+        await self._driver.interrupt()
 
-    async def leave(self) -> None:
+    async def reader_left(self) -> None:
         """The reader has gone; the reply goes on."""

@@ -13,17 +13,17 @@ from typing import Generic, Self, TypeVar
 from roleplay.domain.conversation import Delta, Turn
 from roleplay.domain.settings import OnDisconnect
 from roleplay.errors import InvalidInputError, RoleplayError
-from roleplay.session.drive import AsyncBackstage, AsyncDrive, Backstage, Drive
+from roleplay.session.driver import AsyncDriver, AsyncRuntime, Driver, Runtime
 from roleplay.session.relay import AsyncRelay, Relay
-from roleplay.turns.effects import Claimed, Course
+from roleplay.turns.effects import Claimed, Operation
 
-D = TypeVar("D", bound="Drive[Turn] | Relay[Turn] | AsyncDrive[Turn] | AsyncRelay[Turn]")
+D = TypeVar("D", bound="Driver[Turn] | Relay[Turn] | AsyncDriver[Turn] | AsyncRelay[Turn]")
 
 
 class _Stream(Generic[D]):
     """What both streams know: the turn's id from its claim on, pieces that wait to be taken, the turn after the end."""
 
-    _drive: D
+    _driver: D
 
     def __init__(self, *, at_once: bool) -> None:
         self.turn_id = ""
@@ -33,8 +33,8 @@ class _Stream(Generic[D]):
     @property
     def turn(self) -> Turn:
         """The stored turn, after any end. Raises ``InvalidInputError`` while the stream still runs."""
-        turn = self._drive.result
-        if turn is None and self._drive.ended:
+        turn = self._driver.result
+        if turn is None and self._driver.ended:
             allowed = f"session.turn({self.turn_id!r})"
             raise InvalidInputError("turn", "is not known here: the stream ended without it", allowed=allowed)
         if turn is None:
@@ -49,10 +49,10 @@ class _Stream(Generic[D]):
 
     @property
     def _has_begun(self) -> bool:
-        return bool(self._waiting) or self._drive.ended or (self._at_once and bool(self.turn_id))
+        return bool(self._waiting) or self._driver.ended or (self._at_once and bool(self.turn_id))
 
 
-class ReplyStream(_Stream[Drive[Turn] | Relay[Turn]]):
+class ReplyStream(_Stream[Driver[Turn] | Relay[Turn]]):
     """A reply as it comes: iterate it for ``Delta`` values, inside ``with`` so that leaving ends the turn.
 
     Leaving the block early, an exception in the block, or dropping the stream stores the turn as ``interrupted`` with
@@ -62,7 +62,12 @@ class ReplyStream(_Stream[Drive[Turn] | Relay[Turn]]):
     """
 
     def __init__(
-        self, backstage: Backstage, course: Course, on_disconnect: OnDisconnect = "interrupt", *, at_once: bool = False
+        self,
+        runtime: Runtime,
+        operation: Operation,
+        on_disconnect: OnDisconnect = "interrupt",
+        *,
+        at_once: bool = False,
     ) -> None:
         """Claim the turn and wait for the first piece, so that errors that can be known are raised here.
 
@@ -70,29 +75,29 @@ class ReplyStream(_Stream[Drive[Turn] | Relay[Turn]]):
         """
         super().__init__(at_once=at_once)
         if on_disconnect == "finish":
-            self._drive = Relay(backstage, course)
+            self._driver = Relay(runtime, operation)
         else:
-            self._drive = Drive(backstage, course)
-            weakref.finalize(self, backstage.see_off, self._drive)
+            self._driver = Driver(runtime, operation)
+            weakref.finalize(self, runtime.end_dropped, self._driver)
         try:
             while not self._has_begun:
-                self._take(self._drive.until_emit())
+                self._take(self._driver.until_emit())
         except BaseException:
-            self._leave()  # Ctrl-C may come between any two lines, and nobody has this stream to leave it
+            self._discard()  # Ctrl-C may come between any two lines, and nobody has this stream to leave it
             raise
 
     def cancel(self) -> Turn:
         """End the reply now and give the turn, interrupted with the text so far; ended already, give it as it is."""
-        self._drive.interrupt()
+        self._driver.interrupt()
         return self.turn
 
     def __iter__(self) -> Iterator[Delta]:
         while True:
             while self._waiting:
                 yield self._waiting.popleft()
-            if self._drive.ended:
+            if self._driver.ended:
                 return
-            self._take(self._drive.until_emit())
+            self._take(self._driver.until_emit())
 
     def __enter__(self) -> Self:
         return self
@@ -100,58 +105,58 @@ class ReplyStream(_Stream[Drive[Turn] | Relay[Turn]]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._drive.leave()
+        self._driver.reader_left()
 
-    def _leave(self) -> None:
+    def _discard(self) -> None:
         """Leave before anybody has the stream; a turn that was not claimed yet shall not be."""
         with contextlib.suppress(RoleplayError):
             if self.turn_id:
-                self._drive.leave()
+                self._driver.reader_left()
             else:
-                self._drive.interrupt()
+                self._driver.interrupt()
 
 
-class AsyncReplyStream(_Stream[AsyncDrive[Turn] | AsyncRelay[Turn]]):
+class AsyncReplyStream(_Stream[AsyncDriver[Turn] | AsyncRelay[Turn]]):
     """``ReplyStream`` for asyncio: ``async with``, ``async for``, ``await reply.cancel()``."""
 
     def __init__(
         self,
-        backstage: AsyncBackstage,
-        course: Course,
+        runtime: AsyncRuntime,
+        operation: Operation,
         on_disconnect: OnDisconnect = "interrupt",
         *,
         at_once: bool = False,
     ) -> None:
         super().__init__(at_once=at_once)
-        backstage.see_to_the_loop()
+        runtime.see_to_the_loop()
         if on_disconnect == "finish":
-            self._drive = AsyncRelay(backstage, course)
+            self._driver = AsyncRelay(runtime, operation)
         else:
-            self._drive = AsyncDrive(backstage, course)
-            weakref.finalize(self, backstage.see_off, self._drive, asyncio.get_running_loop())
+            self._driver = AsyncDriver(runtime, operation)
+            weakref.finalize(self, runtime.end_dropped, self._driver, asyncio.get_running_loop())
 
     async def begin(self) -> Self:
         """Claim the turn and wait for the first piece, so that errors that can be known are raised here."""
         try:
             while not self._has_begun:
-                self._take(await self._drive.until_emit())
+                self._take(await self._driver.until_emit())
         except BaseException:
-            await self._leave()
+            await self._discard()
             raise
         return self
 
     async def cancel(self) -> Turn:
         """End the reply now and give the turn, interrupted with the text so far; ended already, give it as it is."""
-        await self._drive.interrupt()
+        await self._driver.interrupt()
         return self.turn
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
         while True:
             while self._waiting:
                 yield self._waiting.popleft()
-            if self._drive.ended:
+            if self._driver.ended:
                 return
-            self._take(await self._drive.until_emit())
+            self._take(await self._driver.until_emit())
 
     async def __aenter__(self) -> Self:
         return self
@@ -159,12 +164,12 @@ class AsyncReplyStream(_Stream[AsyncDrive[Turn] | AsyncRelay[Turn]]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._drive.leave()
+        await self._driver.reader_left()
 
-    async def _leave(self) -> None:
+    async def _discard(self) -> None:
         """Leave before anybody has the stream; a turn that was not claimed yet shall not be."""
         with contextlib.suppress(RoleplayError):
             if self.turn_id:
-                await self._drive.leave()
+                await self._driver.reader_left()
             else:
-                await self._drive.interrupt()
+                await self._driver.interrupt()

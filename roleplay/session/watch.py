@@ -53,7 +53,7 @@ def _ask(asked: Ask) -> Verdict | None:
     def work() -> None:
         try:
             answer.append((asked.guard(asked.what), None))
-        except BaseException as error:  # noqa: BLE001 - given to the course, which decides what it means
+        except BaseException as error:  # noqa: BLE001 - given to the operation, which decides what it means
             answer.append((None, error))
 
     thread = threading.Thread(target=work, name="roleplay-guard", daemon=True)

@@ -1,6 +1,6 @@
-"""The course of a turn: what happens in which order, without doing any of it.
+"""A turn: what happens in which order, without doing any of it.
 
-A course is a generator. It yields the effects that it needs (read, write, open, receive, pause) and is sent their
+An operation is a generator. It yields the effects that it needs (read, write, open, receive, pause) and is sent their
 results or thrown their errors; a shell performs them, blocking or with asyncio. It ends by returning the stored turn or
 by raising a typed error, and in either case the database says what happened.
 

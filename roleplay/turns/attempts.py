@@ -13,7 +13,7 @@ from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.errors import BudgetError, ChatError, ChatUnavailableError
 from roleplay.turns.effects import Steps
 from roleplay.turns.plan import Plan, reformed, shrunk, turned_to
-from roleplay.turns.scene import Scene
+from roleplay.turns.scope import SessionScope
 from roleplay.wire.codes import blames_the_prompt, is_too_long
 from roleplay.wire.forms import Refused, refused_form
 from roleplay.wire.lengths import named_limit
@@ -41,7 +41,7 @@ class Attempts:
     ``shrunk``: the request was shortened.
     """
 
-    scene: Scene
+    scope: SessionScope
     first: int
     began: float
     refused: list[Form] = field(init=False, default_factory=list)
@@ -57,19 +57,19 @@ class Attempts:
             self.shrunk, plan = True, shorter
         elif pause is None and plan.others and isinstance(error, ChatUnavailableError):
             self.refused, self.understood, self.shrunk = [], None, False
-            plan = yield from turned_to(plan, self.scene)
+            plan = yield from turned_to(plan, self.scope)
         else:
             return None if pause is None else NextAttempt(plan, pause)
-        self.first, self.began = attempt + 1, self.scene.ports.monotonic()
+        self.first, self.began = attempt + 1, self.scope.ports.monotonic()
         return NextAttempt(plan, 0.0)
 
     def remember_form(self, endpoint: Endpoint) -> None:
         """Remember the form that was taken after others were refused in words; a bare 1000 may also pass."""
         if self.understood is not None:
-            self.scene.learned[endpoint.host, endpoint.model] = self.understood
+            self.scope.tenant_scope.forms[endpoint.host, endpoint.model] = self.understood
 
     def _pause(self, error: ChatError, plan: Plan, attempt: int) -> float | None:
-        ports = self.scene.ports
+        ports = self.scope.ports
         return pause_before_next(
             plan.endpoint.retry,
             error,
@@ -90,14 +90,14 @@ class Attempts:
         """Plan the same request in another form, which counts as no retry; what was said in words is remembered."""
         sent, other = plan.form, found.other
         if found.in_words:
-            known = self.understood or self.scene.form_of(plan.endpoint)
+            known = self.understood or self.scope.tenant_scope.form_of(plan.endpoint)
             self.understood = Form(
                 other.dialect if other.dialect is not sent.dialect else known.dialect,
                 other.cap_name if other.cap_name != sent.cap_name else known.cap_name,
             )
         self.first += 1
         self.refused.append(sent)
-        return (yield from reformed(plan, self.scene, other))
+        return (yield from reformed(plan, self.scope, other))
 
     def _shorter(self, error: ChatError, plan: Plan) -> Plan | None:
         """Plan a shorter request, once, where the service found this one too long; ``None`` where there is none.
@@ -108,7 +108,7 @@ class Attempts:
         if not is_too_long(error):
             return None
         if self.shrunk:
-            observe(self.scene, plan, None)
+            observe(self.scope, plan, None)
             return None
         room = _room(error, plan)
         try:
@@ -116,20 +116,20 @@ class Attempts:
         except BudgetError:
             return None
         if blames_the_prompt(error):
-            observe(self.scene, plan, None, room)
+            observe(self.scope, plan, None, room)
         return shorter
 
 
-def observe(scene: Scene, plan: Plan, reported: int | None, room: int | None = None) -> None:
+def observe(scope: SessionScope, plan: Plan, reported: int | None, room: int | None = None) -> None:
     """Learn from what the service reported of the prompt (``None``: that it was too long; ``room``: for how many
     tokens there is room, where it said so).
 
     A prompt with counts of another counter would teach rates that are wrong once all is counted by this one.
     """
     draft = plan.draft
-    known = scene.calibrated.get(plan.subject)
+    known = scope.tenant_scope.calibrations.get(plan.subject)
     if known is not None and not draft.foreign:
-        known.observe(_part(draft.load, room, draft.prompt_tokens), reported, scene.session_id)
+        known.observe(_part(draft.load, room, draft.prompt_tokens), reported, scope.session_id)
 
 
 def _part(load: Load, room: int | None, tokens: int) -> Load:

@@ -17,12 +17,14 @@ from operator import itemgetter
 from roleplay.context.builder import Load
 from roleplay.context.calibration import Fit, Observation, Trust, finding_of, learn, limit_of, rates_of
 from roleplay.context.counting import Counter
-from roleplay.context.pricing import Prices, prior
+from roleplay.context.weights import Weights, prior
 from roleplay.domain.context import Calibration, DialectDemands, Line
 from roleplay.domain.endpoint import Dialect, Endpoint
 from roleplay.errors import StoreError
-from roleplay.store import Connection, calibrations, history
-from roleplay.store.calibrations import Subject
+from roleplay.store import Connection
+from roleplay.store.records import calibrations as stored_calibrations
+from roleplay.store.records import history
+from roleplay.store.records.calibrations import Subject
 from roleplay.turns.effects import Steps, read, write
 from roleplay.wire.dialects import demands
 
@@ -34,7 +36,7 @@ WAITING_LIMIT = 1_000
 
 
 @dataclass(slots=True)
-class Learned:
+class LiveCalibration:
     """What is known of the tokens of one model at one host, and what was observed since it was last merged.
 
     ``merged_fit``: what was in the database then, which ``fit`` goes on from.
@@ -44,7 +46,7 @@ class Learned:
     needs: DialectDemands
     fit: Fit
     merged_fit: Fit = field(init=False)
-    prices: Prices = field(init=False)
+    weights: Weights = field(init=False)
     waiting: deque[Observation] = field(default_factory=lambda: deque(maxlen=WAITING_LIMIT))
     put_off: int = 0
     urgent: bool = False
@@ -58,7 +60,7 @@ class Learned:
         """Let a fit be in force from now on."""
         self.fit = fit
         known = fit.observations if fit.trust is Trust.BELIEVED else 0
-        self.prices = Prices(self.counter, self.needs, rates_of(fit, prior(self.needs)), known)
+        self.weights = Weights(self.counter, self.needs, rates_of(fit, prior(self.needs)), known)
 
     def take_waiting(self) -> list[Observation]:
         """Give what waits, so that nobody else has it to merge; each is given once, whoever asks at the same time."""
@@ -110,7 +112,7 @@ class Learned:
     @property
     def limit_tokens(self) -> int | None:
         """What a prompt should stay below, where the host refused one as too long or seems to cut them."""
-        return limit_of(self.fit, self.prices.rates)
+        return limit_of(self.fit, self.weights.rates)
 
     @property
     def is_due(self) -> bool:
@@ -119,7 +121,7 @@ class Learned:
         return self.urgent or len(self.waiting) >= min(self.put_off + enough, WAITING_LIMIT)
 
 
-Memory = MutableMapping[Subject, Learned]
+Calibrations = MutableMapping[Subject, LiveCalibration]
 """What an engine has learned, for each tenant, model, host, dialect and counter."""
 
 
@@ -128,31 +130,33 @@ def subject(tenant: str, endpoint: Endpoint, dialect: Dialect, counter: Counter)
     return Subject(tenant, endpoint.model[:200], endpoint.host[:200], dialect.value, counter.name)
 
 
-def learned(memory: Memory, counter: Counter, of: Subject) -> Steps[Learned]:
+def calibration_for(calibrations: Calibrations, counter: Counter, of: Subject) -> Steps[LiveCalibration]:
     """Give what is known of a model's tokens; it is read from the database once."""
-    found = memory.get(of)
+    found = calibrations.get(of)
     if found is None:
-        stored = yield from read("learned", lambda db: calibrations.fit(db, of))
-        found = memory[of] = memory.get(of) or Learned(counter, demands(Dialect(of.dialect)), stored)
+        stored = yield from read("calibration", lambda db: stored_calibrations.fit(db, of))
+        found = calibrations[of] = calibrations.get(of) or LiveCalibration(
+            counter, demands(Dialect(of.dialect)), stored
+        )
     return found
 
 
-def to_warn_of(memory: Memory, of: Subject) -> str | None:
+def to_warn_of(calibrations: Calibrations, of: Subject) -> str | None:
     """Give what was found out about a host's reports of a model, once for all tenants and dialects of an engine."""
-    known = memory.get(of)
+    known = calibrations.get(of)
     if known is None or known.warned or (finding := known.finding) is None:
         return None
     known.warned = True
-    others = [one for other, one in list(memory.items()) if other[1:3] == of[1:3] and one is not known]
+    others = [one for other, one in list(calibrations.items()) if other[1:3] == of[1:3] and one is not known]
     return None if any(one.warned for one in others) else finding
 
 
-def merge_due(memory: Memory, tenant: str, now: Callable[[], datetime]) -> Steps[None]:
+def merge_due(calibrations: Calibrations, tenant: str, now: Callable[[], datetime]) -> Steps[None]:
     """Write what was learned about a tenant's models, where enough of it waits.
 
     No turn fails with it: what cannot be written waits on.
     """
-    for of, known in list(memory.items()):
+    for of, known in list(calibrations.items()):
         if of.tenant == tenant and known.is_due:
             batch = known.take_waiting()
             try:
@@ -163,18 +167,20 @@ def merge_due(memory: Memory, tenant: str, now: Callable[[], datetime]) -> Steps
             known.merged(fit)
 
 
-def merges_left(memory: Memory, now: Callable[[], datetime]) -> list[Callable[[Connection], Fit]]:
+def merges_left(calibrations: Calibrations, now: Callable[[], datetime]) -> list[Callable[[Connection], Fit]]:
     """Give the works that write all that waits, each in a transaction of its own, when an engine closes."""
-    left = sorted(((of, known) for of, known in list(memory.items()) if known.waiting), key=itemgetter(0))
+    left = sorted(((of, known) for of, known in list(calibrations.items()) if known.waiting), key=itemgetter(0))
     return [_merging(of, known, known.take_waiting(), now()) for of, known in left]
 
 
-def _merging(of: Subject, known: Learned, batch: list[Observation], at: datetime) -> Callable[[Connection], Fit]:
-    learned = known.with_batch(batch)
-    return lambda db: calibrations.merge(db, of, learned, at=at)
+def _merging(
+    of: Subject, known: LiveCalibration, batch: list[Observation], at: datetime
+) -> Callable[[Connection], Fit]:
+    learn_batch = known.with_batch(batch)
+    return lambda db: stored_calibrations.merge(db, of, learn_batch, at=at)
 
 
-def told(of: Subject, fit: Fit) -> Calibration:
+def calibration_of(of: Subject, fit: Fit) -> Calibration:
     """Give what was learned as a value."""
     rates = rates_of(fit, prior(demands(Dialect(of.dialect))))
     return Calibration(
@@ -193,17 +199,17 @@ def told(of: Subject, fit: Fit) -> Calibration:
     )
 
 
-def list_calibrations(memory: Memory, tenant: str) -> Steps[list[Calibration]]:
+def list_calibrations(calibrations: Calibrations, tenant: str) -> Steps[list[Calibration]]:
     """Read what was learned about a tenant's models; what waits in memory is in it."""
-    stored = dict((yield from read("calibrations", lambda db: calibrations.of_tenant(db, tenant))))
-    here = {of: known for of, known in list(memory.items()) if of.tenant == tenant}
+    stored = dict((yield from read("calibrations", lambda db: stored_calibrations.of_tenant(db, tenant))))
+    here = {of: known for of, known in list(calibrations.items()) if of.tenant == tenant}
     fits = dict(stored)
     for of, known in here.items():
         newest = learn(stored.get(of, Fit()), prior(known.needs), list(known.waiting))
         newest = max(newest, known.fit, key=lambda fit: fit.observations)
         if newest.observations or newest.refused or newest.trail:
             fits[of] = newest
-    return [told(of, fits[of]) for of in sorted(fits)]
+    return [calibration_of(of, fits[of]) for of in sorted(fits)]
 
 
 def recount(counter: Counter, tenant: str, session_id: str, lines: Sequence[Line]) -> Steps[Sequence[Line]]:

@@ -1,4 +1,4 @@
-"""What a course may ask its shell to do, and what it is given to do the rest by itself."""
+"""What an operation may ask its shell to do, and what it is given to do the rest by itself."""
 
 from __future__ import annotations
 
@@ -104,14 +104,14 @@ class Emit(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Tell how the turn stands that ended with the error which the course is about to raise."""
+    """Tell how the turn stands that ended with the error which the operation is about to raise."""
 
     turn: Turn
 
 
 Effect = Read | Write | Wipe | Admit | Open | Receive | Release | Ask | Notify | Warn | Pause | Emit | Ended
 Steps = Generator[Effect, Any, T]
-Course = Steps[Turn]
+Operation = Steps[Turn]
 
 
 def read(name: str, work: Callable[[Connection], T]) -> Steps[T]:
@@ -127,15 +127,15 @@ def write(name: str, work: Callable[[Connection], T], *, patient: bool = False) 
 
 
 class Interrupt(BaseException):
-    """Thrown into a course by a shell whose caller wants no more of a reply."""
+    """Thrown into an operation by a shell whose caller wants no more of a reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a course may not do itself: tell the time, draw, name things, say who it is and who is gone.
+    """What an operation may not do itself: tell the time, draw, name things, say who it is and who is gone.
 
     ``now`` gives aware UTC, ``zone`` a time zone by its IANA name (``None``: there is none), ``monotonic`` seconds,
-    ``draw`` a number from [0, 1). ``driven`` holds the turns that a course of this process drives, by the id of the
+    ``draw`` a number from [0, 1). ``driven`` holds the turns that an operation of this process drives, by the id of the
     claim's call: one that is ``owner``'s and not there is nobody's.
     """
 
@@ -149,7 +149,7 @@ class Ports:
     driven: dict[str, str] = field(default_factory=dict)
 
     def is_left(self, owner: str, turn_id: str, *, expired: bool) -> bool:
-        """Whether nobody drives this turn in flight: its process has gone, or it is this one, whose course ended.
+        """Whether nobody drives this turn in flight: its process has gone, or it is this one, whose operation ended.
 
         A lease that has ``expired`` tells of other processes; what is driven in this one is known to be.
         """

@@ -5,62 +5,65 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from roleplay.context.pricing import Prices, size_of
+from roleplay.context.weights import Weights, size_of
 from roleplay.domain.context import ContextReport
 from roleplay.domain.endpoint import Dialect
 from roleplay.domain.settings import TurnOptions
 from roleplay.errors import NotFoundError, StoreError
-from roleplay.store import Connection, calls
-from roleplay.store.reports import read_report
+from roleplay.store import Connection
+from roleplay.store.records import calls
+from roleplay.store.records.reports import read_report
 from roleplay.turns import speaking
-from roleplay.turns.calibrating import learned
+from roleplay.turns.basis import read_position, read_turn
+from roleplay.turns.calibrating import calibration_for
 from roleplay.turns.effects import Steps, read
-from roleplay.turns.ground import read_stand, told
 from roleplay.turns.plan import Plan
 from roleplay.turns.rebuilding import rebuild
-from roleplay.turns.scene import Scene
+from roleplay.turns.scope import SessionScope
 from roleplay.wire.recipes import CURRENT
 
 
-class Foreseen(NamedTuple):
+class PlanPreview(NamedTuple):
     """What would be sent, with its report."""
 
     plan: Plan
     report: ContextReport
 
 
-def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Foreseen]:
+def preview(scope: SessionScope, text: str, options: TurnOptions) -> Steps[PlanPreview]:
     """Plan a reply to ``text`` and compare it with the request before. Writes nothing."""
-    made = yield from speaking.preview(scene, text, options)
+    made = yield from speaking.preview(scope, text, options)
     draft, seat = made.draft, made.speaker.seat
-    before = made.ground.parent_turn
-    prices = draft.prices
+    before = made.basis.parent_turn
+    weights = draft.weights
 
     def work(db: Connection) -> int | None:
         written = CURRENT.write(made.form.dialect, draft.messages)
-        return _shared(db, scene, (before, seat), (written, made.form.dialect), prices)
+        return _shared(db, scope, (before, seat), (written, made.form.dialect), weights)
 
     shared = yield from read("shared prefix", work)
-    return Foreseen(made, draft.report.model_copy(update={"shared_tokens": shared}))
+    return PlanPreview(made, draft.report.model_copy(update={"shared_tokens": shared}))
 
 
-def report(scene: Scene, turn_id: str | None) -> Steps[ContextReport]:
+def report(scope: SessionScope, turn_id: str | None) -> Steps[ContextReport]:
     """Give the report of a turn's latest request (the head's turn without an id).
 
     Raises ``NotFoundError`` for a turn that called no model, or one that was stored before reports were kept.
     """
-    stand = yield from read_stand(scene)
-    turn = yield from told(scene, turn_id, stand)
-    tenant, session_id = scene.tenant, scene.session_id
+    position = yield from read_position(scope)
+    turn = yield from read_turn(scope, turn_id, position)
+    tenant, session_id = scope.tenant, scope.session_id
     call = yield from read("latest call", lambda db: calls.latest(db, tenant, session_id, turn.seq))
     if call is None or call.report is None:
         raise NotFoundError("report of turn", turn.id)
     stored = read_report(call.report)
-    known = yield from learned(scene.calibrated, scene.counter, call.subject(tenant, scene.counter.name))
+    known = yield from calibration_for(
+        scope.tenant_scope.calibrations, scope.counter, call.subject(tenant, scope.counter.name)
+    )
 
     def work(db: Connection) -> int | None:
         sent = rebuild(db, tenant, session_id, call.id)
-        return _shared(db, scene, (turn.parent_turn, turn.speaker), (sent.written, sent.dialect), known.prices)
+        return _shared(db, scope, (turn.parent_turn, turn.speaker), (sent.written, sent.dialect), known.weights)
 
     shared = yield from read("shared prefix", work)
     return stored.model_copy(update={"shared_tokens": None if shared is None else min(shared, stored.prompt_tokens)})
@@ -68,20 +71,20 @@ def report(scene: Scene, turn_id: str | None) -> Steps[ContextReport]:
 
 def _shared(
     db: Connection,
-    scene: Scene,
+    scope: SessionScope,
     after: tuple[int | None, int],
     sent: tuple[Sequence[Mapping[str, str]], Dialect],
-    prices: Prices,
+    weights: Weights,
 ) -> int | None:
     """Count the tokens of the messages that a request begins with as the request before it of the same seat did.
 
     ``None`` where there was none, or where it cannot be rebuilt.
     """
-    call_id = calls.before(db, scene.tenant, scene.session_id, *after)
+    call_id = calls.before(db, scope.tenant, scope.session_id, *after)
     if call_id is None:
         return None
     try:
-        before = rebuild(db, scene.tenant, scene.session_id, call_id)
+        before = rebuild(db, scope.tenant, scope.session_id, call_id)
     except StoreError:  # a damaged past hinders no turn; whoever asks for that request itself is told
         return None
     written, dialect = sent
@@ -92,5 +95,5 @@ def _shared(
         if mine != other:
             break
         text = mine["content"]
-        tokens += prices.message(size_of(text, prices.counter.count(text)), mine.get("name", mine["role"]))
+        tokens += weights.message(size_of(text, weights.counter.count(text)), mine.get("name", mine["role"]))
     return tokens

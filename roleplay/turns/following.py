@@ -1,21 +1,22 @@
-"""The course of somebody who follows a turn that others drive: its text as it is kept, until the turn has ended."""
+"""The operation of somebody who follows a turn that others drive: its text as it is kept, until the turn has ended."""
 
 from __future__ import annotations
 
 from roleplay.domain.conversation import Delta, Turn
 from roleplay.errors import ConflictError
-from roleplay.store import Connection, following, transcript
-from roleplay.turns.asked import number, turn_key
-from roleplay.turns.effects import Claimed, Course, Emit, Interrupt, Pause, read
-from roleplay.turns.ground import end_if_left
-from roleplay.turns.scene import Scene
+from roleplay.store import Connection
+from roleplay.store.records import snapshots, transcript
+from roleplay.turns.arguments import number, turn_key
+from roleplay.turns.basis import end_if_left
+from roleplay.turns.effects import Claimed, Emit, Interrupt, Operation, Pause, read
+from roleplay.turns.scope import SessionScope
 
 FIRST_LOOK_S = 0.05
 LONGEST_LOOK_S = 1.0
 OFFSET_LIMIT = 2**31 - 2
 
 
-def follow(scene: Scene, turn_id: str, offset: int) -> Course:
+def follow(scope: SessionScope, turn_id: str, offset: int) -> Operation:
     """Hand on a turn's text from a character on until the turn has ended, and give the turn.
 
     A turn in flight that nobody drives is ended first. Who stops following is given the turn as it stood at first.
@@ -24,24 +25,24 @@ def follow(scene: Scene, turn_id: str, offset: int) -> Course:
     """
     number("offset", offset, 0, OFFSET_LIMIT)
     key = turn_key(turn_id)
-    turn: Turn = yield from read("turn", lambda db: transcript.by_id(db, scene.tenant, scene.session_id, key))
+    turn: Turn = yield from read("turn", lambda db: transcript.by_id(db, scope.tenant, scope.session_id, key))
     yield Emit(Claimed(turn.id))
     try:
-        return (yield from _follow(scene, turn.id, offset))
+        return (yield from _follow(scope, turn.id, offset))
     except Interrupt:
         return turn
 
 
-def _follow(scene: Scene, turn_id: str, offset: int) -> Course:
-    ports, place = scene.ports, (scene.tenant, scene.session_id)
+def _follow(scope: SessionScope, turn_id: str, offset: int) -> Operation:
+    ports, place = scope.ports, (scope.tenant, scope.session_id)
     taken, of_reply, look_s = offset, None, FIRST_LOOK_S
     while True:
 
-        def look(db: Connection) -> tuple[following.Glimpse, Turn | None]:
-            seen = following.glimpse(db, *place, turn_id, after=taken, at=ports.now())  # noqa: B023 - read at once
+        def read_situation(db: Connection) -> tuple[snapshots.Snapshot, Turn | None]:
+            seen = snapshots.snapshot(db, *place, turn_id, after=taken, at=ports.now())  # noqa: B023 - read at once
             return seen, None if seen.live else transcript.by_id(db, *place, turn_id)
 
-        seen, ended = yield from read("glimpse", look)
+        seen, ended = yield from read("snapshot", read_situation)
         if of_reply is not None and seen.reply_seq != of_reply:
             raise ConflictError("another attempt at this turn has begun", turn_id=turn_id)
         if taken or seen.text:
@@ -51,6 +52,6 @@ def _follow(scene: Scene, turn_id: str, offset: int) -> Course:
             yield Emit(Delta(text=seen.text, speaker=seen.speaker))
         if ended is not None:
             return ended
-        if seen.live is None or not (yield from end_if_left(scene, seen.live)):
+        if seen.live is None or not (yield from end_if_left(scope, seen.live)):
             yield Pause(look_s * (0.5 + ports.draw()))
             look_s = min(1.5 * look_s, LONGEST_LOOK_S)

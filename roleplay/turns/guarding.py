@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from roleplay.domain.guards import Checked, Verdict, name_of
 from roleplay.domain.values import text_problem
 from roleplay.errors import RefusedError
-from roleplay.store.entries import NewVerdict
+from roleplay.store.records.new_rows import NewVerdict
 from roleplay.turns.effects import Ask, Steps
-from roleplay.turns.scene import Scene
+from roleplay.turns.scope import SessionScope
 
 HELD_CHARS = 400
 _END = re.compile("[.!?\u2026\u3002\uff01\uff1f]+[\"'\u201d\u2019\u300d\uff09)*]*(?=\\s|[^\\x00-\\x7f])\\s*|\n+")
@@ -26,31 +26,33 @@ class Judged:
     refused: RefusedError | None = None
 
 
-def judge(scene: Scene, asked: Checked) -> Steps[Judged]:
+def judge(scope: SessionScope, checked: Checked) -> Steps[Judged]:
     """Ask every guard about a text, each about what those before it left; who fails or takes too long refuses."""
     kept: list[NewVerdict] = []
-    for guard in scene.watch.guards:
+    for guard in scope.tenant_scope.watch.guards:
         name = name_of(guard)
         try:
-            verdict: Verdict | None = yield Ask(guard, asked, scene.watch.guard_timeout_s)
+            verdict: Verdict | None = yield Ask(guard, checked, scope.tenant_scope.watch.guard_timeout_s)
         except TimeoutError:
-            verdict = Verdict.refuse(f"the guard took longer than {scene.watch.guard_timeout_s:g} s")
+            verdict = Verdict.refuse(f"the guard took longer than {scope.tenant_scope.watch.guard_timeout_s:g} s")
         except Exception as error:  # noqa: BLE001 - whatever a product's code raises
             verdict = Verdict.refuse(f"the guard failed: {type(error).__name__}")
         if verdict is None or verdict.action == "allow":
             continue
-        if verdict.action == "replace" and (text_problem(verdict.text) or (asked.side == "human" and not verdict.text)):
+        if verdict.action == "replace" and (
+            text_problem(verdict.text) or (checked.side == "human" and not verdict.text)
+        ):
             verdict = Verdict.refuse("the guard gave a text that cannot be said")
-        original = asked.text if scene.watch.keep_originals else None
-        kept.append(NewVerdict(asked.side, name, verdict.action, verdict.reason, original))
+        original = checked.text if scope.tenant_scope.watch.keep_originals else None
+        kept.append(NewVerdict(checked.side, name, verdict.action, verdict.reason, original))
         if verdict.action == "refuse":
-            return Judged("", tuple(kept), RefusedError(name, asked.side, verdict.reason))
-        asked = asked.model_copy(update={"text": verdict.text})
-    return Judged(asked.text, tuple(kept))
+            return Judged("", tuple(kept), RefusedError(name, checked.side, verdict.reason))
+        checked = checked.model_copy(update={"text": verdict.text})
+    return Judged(checked.text, tuple(kept))
 
 
 @dataclass(slots=True)
-class Sieve:
+class GuardedSpeech:
     """The speech of a streamed reply on its way through the guards: what they passed, what is no sentence yet."""
 
     passed: str = ""

@@ -15,7 +15,7 @@ Layer = tuple[str, SessionSettings]
 _PLAIN = ("budget_tokens", "model", "language", "time_zone", "high_water", "low_water", "examples", "seed")
 
 
-class Told(NamedTuple):
+class SettingsText(NamedTuple):
     """Settings as they are stored: their text, and the digest that it is stored under."""
 
     text: str
@@ -26,8 +26,7 @@ class Told(NamedTuple):
 class InForce:
     """The settings in force for a turn; ``None`` where no layer says. ``origins`` names each value's layer.
 
-    ``facts`` stand in the order of their layers, farthest first, since what is farther changes more rarely. What was
-    ``written`` once is remembered.
+    ``facts`` stand in the order of their layers, farthest first, since what is farther changes more rarely.
     """
 
     sampling: Sampling
@@ -42,14 +41,16 @@ class InForce:
     facts: tuple[Fact, ...]
     origins: dict[str, str]
 
-    def told(self, decided: Mapping[str, tuple[Any, str]]) -> Told:
+    def text_with(self, decided: Mapping[str, tuple[Any, str]]) -> SettingsText:
         """Write every value with its layer as JSON; ``decided`` are (value, layer) of those that are worked out."""
         values: dict[str, Any] = {**dict(self.sampling), **{name: getattr(self, name) for name in _PLAIN}}
-        told = {name: [value, self.origins.get(name, "default")] for name, value in values.items()}
-        told |= {name: list(one) for name, one in decided.items()}
-        told |= {f"fact {one.name}": [digest(one.text), self.origins[f"fact {one.name}"]] for one in self.facts}
-        text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
-        return Told(text, digest(text))
+        values_by_name = {name: [value, self.origins.get(name, "default")] for name, value in values.items()}
+        values_by_name |= {name: list(one) for name, one in decided.items()}
+        values_by_name |= {
+            f"fact {one.name}": [digest(one.text), self.origins[f"fact {one.name}"]] for one in self.facts
+        }
+        text = json.dumps(values_by_name, ensure_ascii=False, separators=(",", ":"))
+        return SettingsText(text, digest(text))
 
 
 def in_force(layers: Sequence[Layer]) -> InForce:

@@ -1,4 +1,4 @@
-"""Courses that only read a session."""
+"""Operations that only read a session."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ from collections.abc import Sequence
 
 from roleplay.domain.conversation import SessionInfo, Turn
 from roleplay.domain.guards import StoredVerdict
-from roleplay.domain.page import PAGE_LIMIT, Page
+from roleplay.domain.page import Page
 from roleplay.errors import NotFoundError
-from roleplay.store import Connection, sessions, transcript
-from roleplay.store import verdicts as stored_verdicts
-from roleplay.turns.asked import number, turn_key
+from roleplay.store import Connection
+from roleplay.store.records import sessions, transcript
+from roleplay.store.records import verdicts as stored_verdicts
+from roleplay.turns.arguments import number, page_limit, turn_key
 from roleplay.turns.effects import Steps, read
-from roleplay.turns.scene import Scene
+from roleplay.turns.scope import SessionScope
 
 
-def info(scene: Scene) -> Steps[SessionInfo]:
+def info(scope: SessionScope) -> Steps[SessionInfo]:
     """Read the session as it stands."""
-    return (yield from read("session", lambda db: sessions.get(db, scene.tenant, scene.session_id)))
+    return (yield from read("session", lambda db: sessions.get(db, scope.tenant, scope.session_id)))
 
 
-def turns(scene: Scene, before: str | None, limit: int) -> Steps[Page[Turn]]:
+def turns(scope: SessionScope, before: str | None, limit: int) -> Steps[Page[Turn]]:
     """Read a page of the active path."""
-    check_limit(limit)
+    page_limit(limit)
     return (
         yield from read(
-            "page", lambda db: transcript.page(db, scene.tenant, scene.session_id, before=before, limit=limit)
+            "page", lambda db: transcript.page(db, scope.tenant, scope.session_id, before=before, limit=limit)
         )
     )
 
 
-def verdicts(scene: Scene, turn_id: str) -> Steps[Sequence[StoredVerdict]]:
+def verdicts(scope: SessionScope, turn_id: str) -> Steps[Sequence[StoredVerdict]]:
     """Read what guards said of a turn."""
-    key, place = turn_key(turn_id), (scene.tenant, scene.session_id)
+    key, place = turn_key(turn_id), (scope.tenant, scope.session_id)
 
     def work(db: Connection) -> Sequence[StoredVerdict]:
         found = stored_verdicts.of_turn(db, *place, key)
@@ -43,9 +44,9 @@ def verdicts(scene: Scene, turn_id: str) -> Steps[Sequence[StoredVerdict]]:
     return (yield from read("verdicts", work))
 
 
-def turn(scene: Scene, turn_id: str | int) -> Steps[Turn]:
+def turn(scope: SessionScope, turn_id: str | int) -> Steps[Turn]:
     """Read one turn, by its id or its number."""
-    place = scene.tenant, scene.session_id
+    place = scope.tenant, scope.session_id
     if not isinstance(turn_id, int):
         key = turn_key(turn_id)
         return (yield from read("turn", lambda db: transcript.by_id(db, *place, key)))
@@ -54,8 +55,3 @@ def turn(scene: Scene, turn_id: str | int) -> Steps[Turn]:
     if not found:
         raise NotFoundError("turn", str(turn_id))
     return found[0]
-
-
-def check_limit(limit: object) -> None:
-    """Raise ``InvalidInputError`` for a page of no size or a page too large."""
-    number("limit", limit, 1, PAGE_LIMIT)

@@ -9,8 +9,9 @@ from typing import Any
 
 from roleplay.domain.endpoint import Dialect
 from roleplay.errors import StoreError
-from roleplay.store import Connection, calls, history
-from roleplay.store.stored import reads
+from roleplay.store import Connection
+from roleplay.store.access.decoding import reads
+from roleplay.store.records import calls, history
 from roleplay.wire.recipes import VERSIONS
 from roleplay.wire.request import encode_request
 

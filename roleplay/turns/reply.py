@@ -20,21 +20,22 @@ from roleplay.errors import (
     RoleplayError,
     StoreError,
 )
-from roleplay.store import Connection, recipes, reports, rescue, transcript, verdicts
-from roleplay.store import turns as store
-from roleplay.store.entries import CallEnding, Claim, Handed, Hold, NewCall, NewMessage
-from roleplay.store.path_states import map_with
+from roleplay.store import Connection
+from roleplay.store.records import recipes, recovery, reports, transcript, verdicts
+from roleplay.store.records import turns as store
+from roleplay.store.records.new_rows import CallEnding, Claim, Handed, Hold, NewCall, NewMessage
+from roleplay.store.records.path_states import map_with
 from roleplay.turns.attempts import Attempts, NextAttempt, observe
 from roleplay.turns.calibrating import to_warn_of
 from roleplay.turns.effects import (
     Admit,
     Claimed,
-    Course,
     Emit,
     Ended,
     Interrupt,
     Notify,
     Open,
+    Operation,
     Pause,
     Receive,
     Release,
@@ -43,9 +44,9 @@ from roleplay.turns.effects import (
     read,
     write,
 )
-from roleplay.turns.guarding import Sieve, judge
+from roleplay.turns.guarding import GuardedSpeech, judge
 from roleplay.turns.plan import Plan, lease_of, state_rows
-from roleplay.turns.scene import Scene
+from roleplay.turns.scope import SessionScope
 from roleplay.wire.heads import Head
 from roleplay.wire.reply import ReplyDecoder, Said
 from roleplay.wire.request import WireRequest, parameters_json
@@ -62,7 +63,7 @@ LINE_SPARE_S = 10.0
 class Reply:
     """Drives a claimed turn through its attempts to its end."""
 
-    scene: Scene
+    scope: SessionScope
     plan: Plan
     claim: Claim
     claimed_at: datetime
@@ -80,22 +81,22 @@ class Reply:
     kept: bool = field(init=False, default=False)
     kept_at: float = field(init=False, default=0.0)
     attempts: Attempts = field(init=False)
-    sieve: Sieve | None = field(init=False, default=None)
+    guarded: GuardedSpeech | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.call, self.call_at = self.claim.call, self.claimed_at
         self.held_until = self.claimed_at + lease_of(self.plan)
         self.kept = self.goes_on
-        self.kept_chars = len(self.plan.ground.so_far) if self.goes_on else 0
+        self.kept_chars = len(self.plan.basis.so_far) if self.goes_on else 0
 
     @property
     def goes_on(self) -> bool:
         """Whether the turn's own message holds the text that this attempt goes on from."""
-        return self.plan.ground.again is not None and bool(self.plan.ground.so_far)
+        return self.plan.basis.again is not None and bool(self.plan.basis.so_far)
 
-    def course(self) -> Course:
+    def run(self) -> Operation:
         """Make attempts until one gives the reply, the policy is used up, or the caller wants no more."""
-        self.attempts = Attempts(self.scene, self.claim.turn.attempt, self.scene.ports.monotonic())
+        self.attempts = Attempts(self.scope, self.claim.turn.attempt, self.scope.ports.monotonic())
         try:
             yield Emit(Claimed(self.claim.turn.id))
             yield Notify("claimed", self._event)
@@ -127,16 +128,16 @@ class Reply:
         return (yield from self._finish(None))
 
     def _converse(self) -> Steps[None]:
-        ports, endpoint = self.scene.ports, self.plan.endpoint
+        ports, endpoint = self.scope.ports, self.plan.endpoint
         self.began = self.kept_at = ports.monotonic()
         self.decoder = None
         self.first_token_s = None
         self.speech_chars = self.restarts = 0
-        self.sieve = Sieve() if self.scene.watch.guards else None
+        self.guarded = GuardedSpeech() if self.scope.tenant_scope.watch.guards else None
         yield from self._admitted()
         request = WireRequest(str(endpoint.path), self.plan.body, self.plan.stream)
         head: Head = yield Open(endpoint, request)
-        so_far = self.plan.ground.so_far
+        so_far = self.plan.basis.so_far
         secrets = secrets_of(endpoint)
         decoder = ReplyDecoder(head, streamed=self.plan.stream, now=ports.now(), so_far=so_far, secrets=secrets)
         self.decoder = decoder
@@ -152,20 +153,20 @@ class Reply:
     def _admitted(self) -> Steps[None]:
         """Wait for a place among the requests that are being opened. The host has no part in it: the time counts
         neither as the call's nor as that of its retries."""
-        ports = self.scene.ports
-        asked = ports.monotonic()
+        ports = self.scope.ports
+        since = ports.monotonic()
         while not (yield Admit()):
             yield from self._hold_on(LINE_SPARE_S, LINE_S)
         self.began = self.kept_at = ports.monotonic()
-        self.attempts.began += self.began - asked
+        self.attempts.began += self.began - since
 
     def _hand_on(self, said: Sequence[Said], *, last: bool = False) -> Steps[None]:
         if said and self.first_token_s is None:
-            self.first_token_s = self.scene.ports.monotonic() - self.began
+            self.first_token_s = self.scope.ports.monotonic() - self.began
         if self.decoder is not None and self.decoder.restarts != self.restarts:
             said = yield from self._taken_back(self.decoder, said)
-        if self.sieve is not None:
-            said = yield from self._guarded(self.sieve, said, last=last)
+        if self.guarded is not None:
+            said = yield from self._guarded(self.guarded, said, last=last)
         if not said:
             return
         self.speech_chars += sum(len(text) for kind, text in said if kind is DeltaKind.SPEECH)
@@ -184,8 +185,8 @@ class Reply:
         self.restarts = decoder.restarts
         new = sum(len(text) for kind, text in said if kind is DeltaKind.SPEECH)
         self.speech_chars = len(decoder.speech) - new
-        if self.sieve is not None:
-            self.sieve, self.speech_chars = Sieve(verdicts=self.sieve.verdicts), 0
+        if self.guarded is not None:
+            self.guarded, self.speech_chars = GuardedSpeech(verdicts=self.guarded.verdicts), 0
             said = [Said(DeltaKind.SPEECH, decoder.speech)] if decoder.speech else []
         if self.kept:
             yield from self._keep_less()
@@ -193,38 +194,38 @@ class Reply:
 
     def _keep_less(self) -> Steps[None]:
         """Store the text again that was kept before some of it was taken back; none, where nothing is left."""
-        reply, hold, lease, at = self._message(), self._hold, lease_of(self.plan), self.scene.ports.now()
+        reply, hold, lease, at = self._message(), self._hold, lease_of(self.plan), self.scope.ports.now()
         speaks = self._speaks
 
         def work(db: Connection) -> bool:
             if not speaks:
                 return store.unsay(db, hold, reply.seq)
-            return store.flush(db, hold, reply, first=False, lease=lease, at=at, now=self.scene.ports.now())
+            return store.flush(db, hold, reply, first=False, lease=lease, at=at, now=self.scope.ports.now())
 
         if not (yield from write("keep less", work, patient=True)):
             raise self._taken_over()
         self.kept, self.kept_chars = speaks, len(reply.text) if speaks else 0
 
-    def _guarded(self, sieve: Sieve, said: Sequence[Said], *, last: bool) -> Steps[list[Said]]:
+    def _guarded(self, guarded: GuardedSpeech, said: Sequence[Said], *, last: bool) -> Steps[list[Said]]:
         """Give what the guards pass of the speech: sentence by sentence where it is shown as it comes, else at the end.
 
         Reasoning is not shown, since no guard sees it. Raises ``RefusedError``.
         """
         text = "".join(text for kind, text in said if kind is DeltaKind.SPEECH)
         if not self.plan.stream:
-            sieve.held += text
-            asked, sieve.held = ([sieve.held], "") if last and sieve.held else ([], sieve.held)
+            guarded.held += text
+            sentences, guarded.held = ([guarded.held], "") if last and guarded.held else ([], guarded.held)
         else:
-            asked = list(sieve.sentences(text, last=last))
+            sentences = list(guarded.sentences(text, last=last))
         passed = []
-        for sentence in asked:
-            judged = yield from judge(self.scene, self._checked(sentence))
-            sieve.verdicts += judged.verdicts
+        for sentence in sentences:
+            judged = yield from judge(self.scope, self._checked(sentence))
+            guarded.verdicts += judged.verdicts
             if judged.refused is not None:
                 raise judged.refused
-            sieve.passed += judged.text
+            guarded.passed += judged.text
             passed.append(Said(DeltaKind.SPEECH, judged.text))
-        if last and not sieve.passed.strip():
+        if last and not guarded.passed.strip():
             raise RefusedError("guards", "reply", "nothing is left of it")
         return [one for one in passed if one.text]
 
@@ -232,18 +233,18 @@ class Reply:
         return Checked(
             side="reply",
             text=text,
-            before=self.plan.ground.so_far + self._speech,
+            before=self.plan.basis.so_far + self._speech,
             speaker=self.plan.speaker.display_name,
-            tenant=self.scene.tenant,
-            session_id=self.scene.session_id,
+            tenant=self.scope.tenant,
+            session_id=self.scope.session_id,
             turn_id=self.claim.turn.id,
         )
 
     @property
     def _speech(self) -> str:
         """What the model said in this attempt, as far as it may be shown and stored."""
-        if self.sieve is not None:
-            return self.sieve.passed
+        if self.guarded is not None:
+            return self.guarded.passed
         return self.decoder.speech if self.decoder else ""
 
     @property
@@ -255,12 +256,12 @@ class Reply:
     def _event(self) -> TurnEvent:
         return TurnEvent(
             kind="claimed",
-            tenant=self.scene.tenant,
-            session_id=self.scene.session_id,
+            tenant=self.scope.tenant,
+            session_id=self.scope.session_id,
             turn_id=self.claim.turn.id,
             model=self.plan.endpoint.model,
             host=self.plan.endpoint.host,
-            at=self.scene.ports.now(),
+            at=self.scope.ports.now(),
         )
 
     def _ended_event(self, turn: Turn) -> TurnEvent:
@@ -280,16 +281,16 @@ class Reply:
 
         So all that is stored on the way stays below three times the text, and with its end below four times.
         """
-        length, now = len(self.plan.ground.so_far) + self.speech_chars, self.scene.ports.monotonic()
+        length, now = len(self.plan.basis.so_far) + self.speech_chars, self.scope.ports.monotonic()
         doubled = length >= max(2 * self.kept_chars, FLUSH_CHARS)
         late = now - self.kept_at >= FLUSH_S and length > self.kept_chars * FLUSH_GROWTH
         if not ((doubled or late) and self._speaks):
             return
-        reply, lease, at = self._message(), lease_of(self.plan), self.scene.ports.now()
+        reply, lease, at = self._message(), lease_of(self.plan), self.scope.ports.now()
 
         def work(db: Connection) -> bool:
             first, self.kept = not self.kept, True  # from here on it may be there, whatever becomes of this step
-            now = self.scene.ports.now()
+            now = self.scope.ports.now()
             return store.flush(db, self._hold, reply, first=first, lease=lease, at=at, now=now)
 
         if not (yield from write("keep", work, patient=True)):
@@ -299,8 +300,8 @@ class Reply:
 
     def _warn(self) -> Steps[None]:
         """Log what was found out about the host's reports, where that is new."""
-        scene, endpoint = self.scene, self.plan.endpoint
-        finding = to_warn_of(scene.calibrated, self.plan.subject)
+        scope, endpoint = self.scope, self.plan.endpoint
+        finding = to_warn_of(scope.tenant_scope.calibrations, self.plan.subject)
         if finding is not None:
             yield Warn(endpoint.model, endpoint.host, finding)
 
@@ -316,7 +317,7 @@ class Reply:
         draft = self.plan.draft
         front, front_digest = recipes.front_of(draft.recipe.front)
         call = self.call._replace(
-            id=self.scene.ports.new_id(),
+            id=self.scope.ports.new_id(),
             attempt=self.call.attempt + 1,
             model_asked=self.plan.endpoint.model,
             host=self.plan.endpoint.host[:200],
@@ -328,15 +329,15 @@ class Reply:
             report=reports.report_text(draft),
             request_digest=hashlib.sha256(self.plan.body).hexdigest(),
         )
-        told = self.plan.settings
+        settings = self.plan.settings
         is_new = call.recipe != self.call.recipe or front_digest != self.call.front_digest
-        pieces = {front_digest: front, told.digest: told.text} | draft.texts if is_new else {}
+        pieces = {front_digest: front, settings.digest: settings.text} | draft.texts if is_new else {}
         handed = self._handed() if is_new else None
-        lease, at = lease_of(self.plan, pause_s), self.scene.ports.now()
+        lease, at = lease_of(self.plan, pause_s), self.scope.ports.now()
         hold = self._hold
 
         def work(db: Connection) -> bool:
-            now = self.scene.ports.now()
+            now = self.scope.ports.now()
             return store.next_attempt(db, hold, ended, call, pieces, handed, lease=lease, at=at, now=now)
 
         try:
@@ -354,7 +355,7 @@ class Reply:
 
     def _handed(self) -> Handed:
         rows = state_rows(self.plan)
-        states = map_with(self.plan.ground.states, rows, self.claim.turn.seq)
+        states = map_with(self.plan.basis.states, rows, self.claim.turn.seq)
         return Handed(states, rows, self.plan.draws.written())
 
     def _hold_on(self, spare_s: float = 0.0, more_s: float = 0.0) -> Steps[None]:
@@ -363,32 +364,32 @@ class Reply:
 
         Raises ``ConflictError`` where another process has taken the turn over: then nothing more is asked.
         """
-        now = self.scene.ports.now()
+        now = self.scope.ports.now()
         if self.held_until - now >= timedelta(seconds=self.plan.endpoint.timeout_s + spare_s):
             return
         hold, lease = self._hold, lease_of(self.plan, more_s)
 
         def work(db: Connection) -> bool:
-            return store.renew(db, hold, lease=lease, now=self.scene.ports.now())
+            return store.renew(db, hold, lease=lease, now=self.scope.ports.now())
 
         if not (yield from write("hold on", work, patient=True)):
             raise self._taken_over()
         self.held_until = now + lease
 
-    def _finish(self, error: BaseException | None) -> Course:
+    def _finish(self, error: BaseException | None) -> Operation:
         """End the turn, and tell who watches."""
         if error is None and self.decoder is not None:
             if reported := self.decoder.facts.usage.prompt_tokens:
-                observe(self.scene, self.plan, reported)
+                observe(self.scope, self.plan, reported)
             if self.plan.draft.moved and self.plan.draft.foreign:
-                self.scene.recounts[self.scene.session_id] = self.plan.draft.foreign
+                self.scope.tenant_scope.recounts[self.scope.session_id] = self.plan.draft.foreign
         turn = yield from self._end(error)
         if not turn.status.in_flight:
             yield Notify(turn.status.value, lambda: self._ended_event(turn))
             yield from self._warn()
         return turn
 
-    def _end(self, error: BaseException | None) -> Course:
+    def _end(self, error: BaseException | None) -> Operation:
         """End the turn in the database and give it as a later read does.
 
         Where another process took it over, only the text and usage of this attempt are kept, and ``ConflictError`` is
@@ -399,7 +400,7 @@ class Reply:
         status = _status(error, has_text=reply is not None or earlier is not None)
         ending = self._ending(error)
         ended = self.call.id, ending
-        turn, hold, at = self.claim.turn, self._hold, self.scene.ports.now()
+        turn, hold, at = self.claim.turn, self._hold, self.scope.ports.now()
         moves = error is None and turn.moves_head and turn.reply_seq is not None
         head = (turn.from_head, turn.reply_seq) if moves and turn.reply_seq is not None else None
         alone = self.claim.human is not None
@@ -409,9 +410,9 @@ class Reply:
                 db, hold, status, ended, reply=reply, flushed=self.kept, earlier=earlier, head=head, at=at
             )
             if not held:
-                rescue.keep_lost(db, hold, ended, reply, at=at)
-            elif self.sieve is not None:
-                verdicts.add(db, *self._place, (turn.seq, hold.attempt), self.sieve.verdicts, at)
+                recovery.keep_lost(db, hold, ended, reply, at=at)
+            elif self.guarded is not None:
+                verdicts.add(db, *self._place, (turn.seq, hold.attempt), self.guarded.verdicts, at)
             return held and (alone or transcript.by_id(db, *self._place, turn.id))
 
         try:
@@ -432,45 +433,45 @@ class Reply:
         human = self.claim.human.written(turn.seq, self.claimed_at) if self.claim.human else None
         said = reply.written(turn.seq, self.reply_at or at) if reply else None
         calls = [*self.past_calls, self.call.ended(ending, self.call_at, self.plan.settings.text)]
-        return turn.ended(self.scene.session_id, status, (human, said), calls, (self.claimed_at, at))
+        return turn.ended(self.scope.session_id, status, (human, said), calls, (self.claimed_at, at))
 
     def _taken_over(self) -> ConflictError:
         return ConflictError("another process took over this turn", turn_id=self.claim.turn.id)
 
     @property
     def _place(self) -> tuple[str, str]:
-        return self.scene.tenant, self.scene.session_id
+        return self.scope.tenant, self.scope.session_id
 
     @property
     def _hold(self) -> Hold:
         turn = self.claim.turn
         assert turn.lease_owner is not None
-        return Hold(self.scene.tenant, self.scene.session_id, turn.seq, self.call.attempt, turn.lease_owner)
+        return Hold(self.scope.tenant, self.scope.session_id, turn.seq, self.call.attempt, turn.lease_owner)
 
     def _message(self) -> NewMessage:
-        turn, ground = self.claim.turn, self.plan.ground
+        turn, basis = self.claim.turn, self.plan.basis
         assert turn.reply_seq is not None
-        text = ground.so_far + self._speech
-        if ground.so_far or self.sieve is not None:  # what is put together may make a secret
+        text = basis.so_far + self._speech
+        if basis.so_far or self.guarded is not None:  # what is put together may make a secret
             text = secrets_of(self.plan.endpoint).in_speech(text)
         repaired = self.decoder is not None and self.decoder.repaired
         who = turn.speaker, self.plan.speaker.display_name
         return NewMessage.after(
-            ground.end,
+            basis.end,
             turn.reply_seq,
             who,
             text,
-            self.scene.counter,
+            self.scope.counter,
             by_human=False,
             revision=turn.revision,
             repaired=repaired,
         )
 
     def _ending(self, error: BaseException | None) -> CallEnding:
-        total_s = self.scene.ports.monotonic() - self.began
-        told = error_json(error)
+        total_s = self.scope.ports.monotonic() - self.began
+        error_text = error_json(error)
         if self.decoder is None:
-            return CallEnding(error=told, total_s=total_s)
+            return CallEnding(error=error_text, total_s=total_s)
         facts = self.decoder.facts
         return CallEnding(
             model_answered=facts.model_answered,
@@ -481,7 +482,7 @@ class Reply:
             sensitivity=facts.sensitivity,
             base_resp=facts.base_resp,
             reasoning=self.decoder.reasoning or None,
-            error=told,
+            error=error_text,
             first_token_s=self.first_token_s,
             total_s=total_s,
         )
@@ -502,7 +503,7 @@ def error_json(error: BaseException | None) -> str | None:
         return json.dumps(error.to_dict(), ensure_ascii=False)
     name = type(error).__name__[:100]
     if isinstance(error, Exception):  # such as one of a library; who leaves throws another kind
-        told, slug = f"the engine failed: {name}", name
+        message, slug = f"the engine failed: {name}", name
     else:
-        told, slug = "the caller ended the reply", "interrupted" if isinstance(error, Interrupt) else name
-    return json.dumps({"slug": slug, "message": told, "retryable": True})
+        message, slug = "the caller ended the reply", "interrupted" if isinstance(error, Interrupt) else name
+    return json.dumps({"slug": slug, "message": message, "retryable": True})

@@ -1,4 +1,4 @@
-"""Courses that call the model: a new line, another variant, another attempt, the rest of a reply that was cut off."""
+"""Operations that call the model: a new line, a variant, another attempt, the rest of a reply that was cut off."""
 
 from __future__ import annotations
 
@@ -13,200 +13,198 @@ from roleplay.domain.conversation import Delta, Turn, TurnStatus
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.guards import Checked
 from roleplay.domain.settings import TurnOptions
-from roleplay.domain.values import TEXT_LIMIT, text_problem
 from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, StoreError
-from roleplay.store import Connection, rescue, sessions, transcript
-from roleplay.store import turns as store
-from roleplay.store.entries import CallEnding, Claim, Terms
-from roleplay.turns.asked import options_of, turn_key
+from roleplay.store import Connection
+from roleplay.store.records import sessions, transcript
+from roleplay.store.records import turns as store
+from roleplay.store.records.new_rows import CallEnding, CallerFields, Claim
+from roleplay.store.records.stored_turns import StoredTurn
+from roleplay.turns.arguments import hint_text, line_text, options_of, options_of_attempt, turn_key
+from roleplay.turns.basis import (
+    Basis,
+    Queue,
+    end_if_lost,
+    of_new_line,
+    of_no_line,
+    of_stored_turn,
+    read_position,
+    read_situation,
+    read_turn,
+)
 from roleplay.turns.calibrating import merge_due, recount
-from roleplay.turns.effects import Claimed, Course, Emit, Steps, read, write
-from roleplay.turns.ground import Ground, Queue, end_if_lost, look, of_new_line, of_no_line, of_told, read_stand, told
+from roleplay.turns.effects import Claimed, Emit, Operation, Steps, read, write
 from roleplay.turns.guarding import Judged, judge
-from roleplay.turns.plan import Plan, Wish, claim_of, plan, reads_ahead
+from roleplay.turns.plan import Plan, ReplyOptions, claim_of, plan, reads_ahead
 from roleplay.turns.reply import Reply, error_json
-from roleplay.turns.scene import Rehearsed, Scene, rehearse
+from roleplay.turns.revisions import RenderedRevision
+from roleplay.turns.scope import SessionScope, render_revision
 
-Grounding = Callable[[sessions.Stand, Rehearsed], Steps[Ground]]
+BasisOf = Callable[[sessions.Position, RenderedRevision], Steps[Basis]]
 
 
-def send(scene: Scene, text: str, options: TurnOptions, *, stream: bool) -> Course:
+def send(scope: SessionScope, text: str, options: TurnOptions, *, stream: bool) -> Operation:
     """Say ``text`` and give the turn with the reply to it.
 
     Raises ``InvalidInputError``, ``NotFoundError``, ``BudgetError``, ``ConflictError`` and ``IdempotencyError`` with
     nothing written, and ``ChatError`` with the turn stored as failed or, where text came, interrupted.
     """
-    words = checked(text)
-    asked: dict[str, str | None] = {"do": "send", "text": words}
+    words = line_text(text)
+    arguments: dict[str, str | None] = {"do": "send", "text": words}
     judged: list[Judged] = []
 
-    def ground(stand: sessions.Stand, known: Rehearsed) -> Steps[Ground]:
+    def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
         if not judged:
-            judged.append((yield from judged_line(scene, known, words)))
+            judged.append((yield from judged_line(scope, rendered, words)))
         [passed] = judged
         if passed.refused is not None:
             raise passed.refused
-        return replace(of_new_line(scene, stand, known, checked(passed.text)), verdicts=passed.verdicts)
+        return replace(of_new_line(scope, position, rendered, line_text(passed.text)), verdicts=passed.verdicts)
 
-    return (yield from _speak(scene, ground, Wish(options), options, asked, stream=stream, at_head=True))
+    return (yield from _speak(scope, basis, ReplyOptions(options), options, arguments, stream=stream, at_head=True))
 
 
-def judged_line(scene: Scene, known: Rehearsed, words: str) -> Steps[Judged]:
+def judged_line(scope: SessionScope, rendered: RenderedRevision, words: str) -> Steps[Judged]:
     """Ask the guards about a human line."""
-    speaker = known.pair.human.participant.display_name
-    asked = Checked(side="human", text=words, speaker=speaker, tenant=scene.tenant, session_id=scene.session_id)
-    return (yield from judge(scene, asked)) if scene.watch.guards else Judged(words)
+    speaker = rendered.pair.human.participant.display_name
+    line = Checked(side="human", text=words, speaker=speaker, tenant=scope.tenant, session_id=scope.session_id)
+    return (yield from judge(scope, line)) if scope.tenant_scope.watch.guards else Judged(words)
 
 
-def regenerate(scene: Scene, turn_id: str | None, hint: str, options: TurnOptions, *, stream: bool) -> Course:
+def regenerate(scope: SessionScope, turn_id: str | None, hint: str, options: TurnOptions, *, stream: bool) -> Operation:
     """Give another variant of a turn's reply, as a turn of its own beside it; the head moves to it."""
-    if hint:
-        checked(hint, "hint")
-    asked = {"do": "regenerate", "turn": None if turn_id is None else turn_key(turn_id), "hint": hint}
+    hint_text(hint)
+    arguments = {"do": "regenerate", "turn": None if turn_id is None else turn_key(turn_id), "hint": hint}
 
-    def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
-        return of_told(stand, (yield from told(scene, turn_id, stand)), again=False)
+    def basis(position: sessions.Position, _known: RenderedRevision) -> Steps[Basis]:
+        return of_stored_turn(position, (yield from read_turn(scope, turn_id, position)), again=False)
 
-    return (yield from _speak(scene, ground, Wish(options, hint=hint), options, asked, stream=stream))
+    return (yield from _speak(scope, basis, ReplyOptions(options, hint=hint), options, arguments, stream=stream))
 
 
-def speak(scene: Scene, hint: str, options: TurnOptions, *, stream: bool) -> Course:
+def speak(scope: SessionScope, hint: str, options: TurnOptions, *, stream: bool) -> Operation:
     """Let the model speak after what was said last, without a line to answer."""
-    if hint:
-        checked(hint, "hint")
+    hint_text(hint)
 
-    def ground(stand: sessions.Stand, known: Rehearsed) -> Steps[Ground]:
+    def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
         yield from ()
-        return of_no_line(stand, known)
+        return of_no_line(position, rendered)
 
     return (
         yield from _speak(
-            scene, ground, Wish(options, hint=hint), options, {"do": "speak", "hint": hint}, stream=stream, at_head=True
+            scope,
+            basis,
+            ReplyOptions(options, hint=hint),
+            options,
+            {"do": "speak", "hint": hint},
+            stream=stream,
+            at_head=True,
         )
     )
 
 
-def retry(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Course:
+def retry(scope: SessionScope, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Operation:
     """Make another attempt at a turn that failed or was interrupted; its human line is reused."""
-    _of_an_attempt(options)
+    options_of_attempt(options)
 
-    def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
-        return of_told(stand, (yield from _unresolved(scene, turn_id, stand)), again=True)
+    def basis(position: sessions.Position, _known: RenderedRevision) -> Steps[Basis]:
+        return of_stored_turn(position, (yield from _unresolved(scope, turn_id, position)), again=True)
 
-    return (yield from _speak(scene, ground, Wish(options), options, None, stream=stream))
+    return (yield from _speak(scope, basis, ReplyOptions(options), options, None, stream=stream))
 
 
-def resume(scene: Scene, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Course:
+def resume(scope: SessionScope, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Operation:
     """Let the model go on from the text of a reply; the new reply is that text and what follows.
 
     An interrupted turn gets another attempt. Beside a complete one, whose text later requests may hold, the longer
     reply is a variant of its own, and the head moves to it.
     """
-    _of_an_attempt(options)
+    options_of_attempt(options)
 
-    def ground(stand: sessions.Stand, _known: Rehearsed) -> Steps[Ground]:
-        found = yield from _to_go_on(scene, turn_id, stand)
+    def basis(position: sessions.Position, _known: RenderedRevision) -> Steps[Basis]:
+        found = yield from _to_go_on(scope, turn_id, position)
         complete = TurnStatus(found.status) is TurnStatus.COMPLETED
-        stood = of_told(stand, found, again=not complete, so_far=found.reply_text or "")
+        stood = of_stored_turn(position, found, again=not complete, so_far=found.reply_text or "")
         if not found.reply_text:
             raise InvalidInputError("turn_id", "has no text to go on from", allowed="a turn with a reply")
         return stood
 
-    return (yield from _speak(scene, ground, Wish(options), options, None, stream=stream))
+    return (yield from _speak(scope, basis, ReplyOptions(options), options, None, stream=stream))
 
 
-def _of_an_attempt(options: TurnOptions) -> None:
-    """Raise ``InvalidInputError`` for options that a turn has from its first attempt on."""
-    for name in ("idempotency_key", "metadata"):
-        if getattr(options, name):
-            raise InvalidInputError(name, "is the turn's since its first attempt", allowed="none for another attempt")
-
-
-def preview(scene: Scene, text: str, options: TurnOptions) -> Steps[Plan]:
+def preview(scope: SessionScope, text: str, options: TurnOptions) -> Steps[Plan]:
     """Plan a reply to ``text`` from where the session stands. Writes nothing, whoever else is speaking."""
-    words, wish = checked(text), Wish(options_of(options))
-    stand = yield from read_stand(scene)
-    known = yield from rehearse(scene, stand.revision, stand.seat)
-    ground = of_new_line(scene, stand, known, words)
-    return (yield from plan(scene, ground, known, wish, stream=False))
-
-
-def checked(text: str, field: str = "text") -> str:
-    """Give a line as it may be stored and sent. Raises ``InvalidInputError``."""
-    if not isinstance(text, str):
-        raise InvalidInputError(field, f"is a {type(text).__name__}", allowed="a str")
-    if problem := text_problem(text):
-        raise InvalidInputError(field, problem)
-    if not text.strip():
-        raise InvalidInputError(field, "is blank", allowed="at least one visible character")
-    if len(text) > TEXT_LIMIT:
-        raise InvalidInputError(field, f"has {len(text)} characters", allowed=f"at most {TEXT_LIMIT}")
-    return text
+    words, wanted = line_text(text), ReplyOptions(options_of(options))
+    position = yield from read_position(scope)
+    rendered = yield from render_revision(scope, position.revision, position.seat)
+    basis = of_new_line(scope, position, rendered, words)
+    return (yield from plan(scope, basis, rendered, wanted, stream=False))
 
 
 def _speak(
-    scene: Scene,
-    grounding: Grounding,
-    wish: Wish,
+    scope: SessionScope,
+    basis_of: BasisOf,
+    wanted: ReplyOptions,
     options: TurnOptions,
-    asked: dict[str, str | None] | None,
+    arguments: dict[str, str | None] | None,
     *,
     stream: bool,
     at_head: bool = False,
-) -> Course:
-    """Claim a turn on the ground that ``grounding`` gives and drive it to its end, once per idempotency key.
+) -> Operation:
+    """Claim a turn on the ground that ``basis_of`` gives and drive it to its end, once per idempotency key.
 
     ``at_head``: that ground is the session's head, so that its history may be read with it.
     """
-    key = options_of(options).idempotency_key if asked is not None else None
-    digest = None if asked is None or key is None else body_digest(asked, options)
-    queue = Queue(scene, options.on_conflict, options.wait_s)
-    ahead = reads_ahead(scene, wish.options, stream=stream) if at_head else None
-    yield from _tidy(scene)
+    key = options_of(options).idempotency_key if arguments is not None else None
+    digest = None if arguments is None or key is None else body_digest(arguments, options)
+    queue = Queue(scope, options.on_conflict, options.wait_s)
+    ahead = reads_ahead(scope, wanted.options, stream=stream) if at_head else None
+    yield from _tidy(scope)
     yield from queue.let_others()
     while True:
-        stand, found, live, gone, before = yield from look(scene, key, ahead)
+        position, found, live, gone, before = yield from read_situation(scope, key, ahead)
         mine = None if found is None else of_same_body(*found, digest, key)
         if mine is not None and _is_answered(mine):
-            return (yield from _told_again(mine, stream=stream))
+            return (yield from _given_again(mine, stream=stream))
         running = key if mine is not None and mine.status.in_flight else None
         if gone or (live is not None and not (yield from queue.may_pass(live, running))):
             continue
-        queue.check(stand)
-        known = yield from rehearse(scene, stand.revision, stand.seat)
+        queue.check(position)
+        rendered = yield from render_revision(scope, position.revision, position.seat)
         if mine is None:
-            ground = yield from grounding(stand, known)
+            basis = yield from basis_of(position, rendered)
         else:  # it failed, or ended before it said anything
-            ground = of_told(stand, (yield from told(scene, mine.id, stand)), again=True)
-        known = yield from rehearse(scene, stand.revision, ground.seat)  # perhaps not the one whose turn it is
-        made = yield from plan(scene, ground, known, wish, stream=stream, ahead=before)
+            basis = of_stored_turn(position, (yield from read_turn(scope, mine.id, position)), again=True)
+        rendered = yield from render_revision(
+            scope, position.revision, basis.seat
+        )  # perhaps not the one whose turn it is
+        made = yield from plan(scope, basis, rendered, wanted, stream=stream, ahead=before)
         metadata = json.dumps(dict(options.metadata), ensure_ascii=False) if options.metadata else None
-        claim = claim_of(scene, made, Terms(key, digest, metadata, moves_head=live is None))
-        at = scene.ports.now()
-        scene.ports.driven[claim.call.id] = claim.turn.id
+        claim = claim_of(scope, made, CallerFields(key, digest, metadata, moves_head=live is None))
+        at = scope.ports.now()
+        scope.ports.driven[claim.call.id] = claim.turn.id
         try:
-            if (yield from _claimed(scene, claim, at)):
-                return (yield from Reply(scene, made, claim, at).course())
+            if (yield from _claimed(scope, claim, at)):
+                return (yield from Reply(scope, made, claim, at).run())
         finally:
-            scene.ports.driven.pop(claim.call.id, None)
+            scope.ports.driven.pop(claim.call.id, None)
             queue.has_spoken()
-        yield from queue.lost_claim(stand)
+        yield from queue.lost_claim(position)
 
 
-def _tidy(scene: Scene) -> Steps[None]:
+def _tidy(scope: SessionScope) -> Steps[None]:
     """Do what turns left to be done between them: merge what they taught, count anew what another counter counted."""
-    yield from merge_due(scene.calibrated, scene.tenant, scene.ports.now)
-    lines = scene.recounts.get(scene.session_id)
+    yield from merge_due(scope.tenant_scope.calibrations, scope.tenant, scope.ports.now)
+    lines = scope.tenant_scope.recounts.get(scope.session_id)
     if lines:
-        left = yield from recount(scene.counter, scene.tenant, scene.session_id, lines)
-        scene.recounts[scene.session_id] = tuple(left)
+        left = yield from recount(scope.counter, scope.tenant, scope.session_id, lines)
+        scope.tenant_scope.recounts[scope.session_id] = tuple(left)
 
 
-def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
+def _claimed(scope: SessionScope, claim: Claim, at: datetime) -> Steps[bool]:
     """Write a claim; says whether it stands. A caller who leaves meanwhile leaves no turn in flight behind."""
 
     def work(db: Connection) -> bool:
-        return store.claim(db, scene.tenant, scene.session_id, claim, at, now=scene.ports.now())
+        return store.claim(db, scope.tenant, scope.session_id, claim, at, now=scope.ports.now())
 
     try:
         return (yield from write("claim", work))
@@ -215,14 +213,16 @@ def _claimed(scene: Scene, claim: Claim, at: datetime) -> Steps[bool]:
     except BaseException as error:
         ending = CallEnding(error=error_json(error))
         yield from write(
-            "abandon", lambda db: store.abandon(db, scene.tenant, scene.session_id, claim, ending, at), patient=True
+            "interrupt claim",
+            lambda db: store.interrupt_claim(db, scope.tenant, scope.session_id, claim, ending, at),
+            patient=True,
         )
         raise
 
 
-def body_digest(asked: dict[str, str | None], options: TurnOptions) -> str:
+def body_digest(arguments: dict[str, str | None], options: TurnOptions) -> str:
     """SHA-256 of what a caller asked for, as canonical JSON."""
-    body: dict[str, Any] = {**asked, "sampling": options.sampling.model_dump(), "metadata": dict(options.metadata)}
+    body: dict[str, Any] = {**arguments, "sampling": options.sampling.model_dump(), "metadata": dict(options.metadata)}
     if options.model is not None:
         body["model"] = options.model.model if isinstance(options.model, Endpoint) else options.model
     if options.facts:
@@ -242,7 +242,7 @@ def _is_answered(turn: Turn) -> bool:
     return not turn.status.in_flight and (turn.reply is not None or turn.status is TurnStatus.COMPLETED)
 
 
-def _told_again(turn: Turn, *, stream: bool) -> Course:
+def _given_again(turn: Turn, *, stream: bool) -> Operation:
     """Hand on a stored turn as if it came now."""
     yield Emit(Claimed(turn.id))
     if stream and turn.reply is not None:
@@ -250,54 +250,54 @@ def _told_again(turn: Turn, *, stream: bool) -> Course:
     return turn
 
 
-def _unresolved(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[rescue.Told]:
+def _unresolved(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[StoredTurn]:
     """Read a turn that failed or was interrupted; without an id, the last attempt after the head.
 
     Raises ``ConflictError`` for one that still runs, ``InvalidInputError`` for one that is complete.
     """
     if turn_id is None:
-        turn_id = yield from _last_attempt(scene, stand)
+        turn_id = yield from _last_attempt(scope, position)
         if turn_id is None:
             raise InvalidInputError("turn_id", "is needed: the last turn is complete")
-    found = yield from _ended(scene, turn_id, stand)
+    found = yield from _ended(scope, turn_id, position)
     if TurnStatus(found.status) not in {TurnStatus.FAILED, TurnStatus.INTERRUPTED}:
         raise InvalidInputError("turn_id", f"is {found.status}", allowed="a turn that failed or was interrupted")
     return found
 
 
-def _to_go_on(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[rescue.Told]:
+def _to_go_on(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[StoredTurn]:
     """Read the turn to go on from; without an id, the last attempt after the head, else the head's own turn.
 
     An attempt beside the head's turn that gave no text, such as a failed one to go on from it, leaves that one the
     last. Raises ``ConflictError`` for a turn that still runs, ``InvalidInputError`` where nothing was said yet.
     """
     if turn_id is not None:
-        return (yield from _ended(scene, turn_id, stand))
-    last = yield from _last_attempt(scene, stand)
-    found = yield from _ended(scene, last, stand)
-    if last is None or found.reply_text or stand.head_turn is None:
+        return (yield from _ended(scope, turn_id, position))
+    last = yield from _last_attempt(scope, position)
+    found = yield from _ended(scope, last, position)
+    if last is None or found.reply_text or position.head_turn is None:
         return found
-    here = yield from told(scene, None, stand)
+    here = yield from read_turn(scope, None, position)
     beside = (here.parent_turn, here.human_seq) == (found.parent_turn, found.human_seq)
     return here if beside else found
 
 
-def _last_attempt(scene: Scene, stand: sessions.Stand) -> Steps[str | None]:
+def _last_attempt(scope: SessionScope, position: sessions.Position) -> Steps[str | None]:
     """Give the id of the last attempt after the head, if it has not become a reply."""
     last = yield from read(
-        "unresolved", lambda db: transcript.unresolved(db, scene.tenant, scene.session_id, stand.head_turn)
+        "unresolved", lambda db: transcript.unresolved(db, scope.tenant, scope.session_id, position.head_turn)
     )
     return None if last is None else last.id
 
 
-def _ended(scene: Scene, turn_id: str | None, stand: sessions.Stand) -> Steps[rescue.Told]:
+def _ended(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[StoredTurn]:
     """Read a turn, the head's without an id, and end it first where it is in flight and nobody drives it any more.
 
     Raises ``ConflictError`` for one that still runs.
     """
-    found = yield from told(scene, turn_id, stand)
+    found = yield from read_turn(scope, turn_id, position)
     if TurnStatus(found.status).in_flight:
-        if not (yield from end_if_lost(scene, found.id)):
+        if not (yield from end_if_lost(scope, found.id)):
             raise ConflictError("this turn is still running", found=found.id, turn_id=found.id)
-        found = yield from told(scene, found.id, stand)
+        found = yield from read_turn(scope, found.id, position)
     return found

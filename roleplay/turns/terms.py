@@ -12,14 +12,13 @@ from typing import Any
 from roleplay.context.window import MARKS, Marks
 from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import TurnOptions
-from roleplay.store.calibrations import Subject
+from roleplay.store.records.calibrations import Subject
 from roleplay.turns.calibrating import subject
-from roleplay.turns.layers import InForce, Told, in_force, of_turn
+from roleplay.turns.layers import InForce, SettingsText, in_force, of_turn
 from roleplay.turns.limits import Budget, budget_of, cap_in_force, window_room
-from roleplay.turns.scene import Rehearsed, Scene
+from roleplay.turns.revisions import RenderedRevision
+from roleplay.turns.scope import UTC_NAME, SessionScope
 from roleplay.wire.request import parameters
-
-UTC_NAME = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +38,27 @@ class RequestTerms:
     marks: Marks
     policy: Any
     decided: dict[str, tuple[Any, str]]
-    written: dict[str, Told] = field(default_factory=dict, compare=False)
+    written: dict[str, SettingsText] = field(default_factory=dict, compare=False)
 
-    def settings(self, language: str) -> Told:
+    def settings(self, language: str) -> SettingsText:
         """Write every setting with its layer, where the engine's own words are in ``language``."""
         found = self.written.get(language)
         if found is None:
             said = self.force.origins.get("language", "detected")
-            found = self.written[language] = self.force.told(self.decided | {"language": (language, said)})
+            found = self.written[language] = self.force.text_with(self.decided | {"language": (language, said)})
         return found
 
 
-def request_terms(scene: Scene, known: Rehearsed, options: TurnOptions, *, stream: bool) -> RequestTerms:
+def request_terms(scope: SessionScope, known: RenderedRevision, options: TurnOptions, *, stream: bool) -> RequestTerms:
     """Give the terms of a request. Raises ``InvalidInputError`` for settings that no request can be made with."""
     own = of_turn(options)
-    found = known_terms(scene, known, stream=stream) if own is None else None
+    found = known_terms(scope, known, stream=stream) if own is None else None
     if found is not None:
         return found
     force = known.in_force if own is None else in_force((("turn", own), *known.layers))
     model = options.model if isinstance(options.model, Endpoint) else force.model
-    endpoint, *others = scene.asked_of(model)
-    form = scene.form_of(endpoint)
+    endpoint, *others = scope.tenant_scope.endpoints_for(model)
+    form = scope.tenant_scope.form_of(endpoint)
     limit = budget_of(force, (endpoint, *others))
     marks, policy = Marks(force.high_water or MARKS.high, force.low_water or MARKS.low), force.examples or "keep"
     layer_of = force.origins.get
@@ -71,7 +70,7 @@ def request_terms(scene: Scene, known: Rehearsed, options: TurnOptions, *, strea
         parameters=parameters(endpoint, force.sampling, stream=stream, cap_name=form.cap_name),
         limit=limit,
         room=window_room(endpoint, force.sampling),
-        subject=subject(scene.tenant, endpoint, form.dialect, scene.counter),
+        subject=subject(scope.tenant, endpoint, form.dialect, scope.counter),
         marks=marks,
         policy=policy,
         decided={
@@ -90,7 +89,7 @@ def request_terms(scene: Scene, known: Rehearsed, options: TurnOptions, *, strea
     return terms
 
 
-def known_terms(scene: Scene, known: Rehearsed, *, stream: bool) -> RequestTerms | None:
+def known_terms(scope: SessionScope, known: RenderedRevision, *, stream: bool) -> RequestTerms | None:
     """Give the terms of a turn without settings of its own, where they were worked out and still hold."""
     found = known.terms.get(stream)
-    return found if found is not None and found.form == scene.form_of(found.endpoint) else None
+    return found if found is not None and found.form == scope.tenant_scope.form_of(found.endpoint) else None

@@ -1,4 +1,4 @@
-"""Courses that move a session's head or change what its path shows; no model is called and no row is copied.
+"""Operations that move a session's head or change what its path shows; no model is called and no row is copied.
 
 Each is one transaction, guarded by the session's version.
 """
@@ -12,15 +12,15 @@ from typing import NamedTuple, TypeVar
 from roleplay.domain.conversation import SessionInfo, Turn, TurnStatus
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import ConflictError, InvalidInputError
-from roleplay.store import Connection, moves, rescue, sessions, transcript
-from roleplay.store import turns as store
-from roleplay.store.entries import NewMessage
-from roleplay.turns.asked import number, turn_key
+from roleplay.store import Connection
+from roleplay.store.records import moves, recovery, sessions, stored_turns, transcript
+from roleplay.store.records import turns as store
+from roleplay.store.records.new_rows import NewMessage
+from roleplay.store.records.stored_turns import StoredTurn
+from roleplay.turns.arguments import line_text, number, scene_text, turn_key
+from roleplay.turns.basis import end_if_lost
 from roleplay.turns.effects import Steps, read, write
-from roleplay.turns.ground import end_if_lost
-from roleplay.turns.plan import check
-from roleplay.turns.scene import Scene, check_label
-from roleplay.turns.speaking import checked
+from roleplay.turns.scope import SessionScope
 
 T = TypeVar("T")
 
@@ -29,24 +29,24 @@ class _Now(NamedTuple):
     """A transaction on a session: where it stands, and when."""
 
     db: Connection
-    scene: Scene
-    stand: sessions.Stand
+    scope: SessionScope
+    position: sessions.Position
     at: datetime
 
     @property
     def place(self) -> tuple[Connection, str, str]:
-        return self.db, self.scene.tenant, self.scene.session_id
+        return self.db, self.scope.tenant, self.scope.session_id
 
-    def told(self, turn_id: str) -> rescue.Told:
+    def ended(self, turn_id: str) -> StoredTurn:
         """Read a turn, which must not be in flight."""
-        found = rescue.told(*self.place, turn_key(turn_id), None)
+        found = stored_turns.read_turn(*self.place, turn_key(turn_id), None)
         if TurnStatus(found.status).in_flight:
             raise ConflictError("this turn is still running", found=found.id, turn_id=found.id)
         return found
 
-    def complete(self, turn_id: str) -> rescue.Told:
+    def complete(self, turn_id: str) -> StoredTurn:
         """Read a turn, which must be complete."""
-        found = self.told(turn_id)
+        found = self.ended(turn_id)
         if found.status != TurnStatus.COMPLETED:
             raise InvalidInputError("turn_id", f"is {found.status}", allowed="a turn that is completed")
         return found
@@ -57,48 +57,48 @@ class _Now(NamedTuple):
 
     def move(self, to: int | None, cause: str, *, undoes: int | None = None) -> None:
         """Move the head, which a turn in flight on it forbids."""
-        live = self.stand.live_turn
+        live = self.position.live_turn
         if live is not None:
             raise ConflictError("a turn is still running in this session", found=live, turn_id=live)
-        if to != self.stand.head_seq:
-            moves.move_head(*self.place, (self.stand.head_seq, to), cause=cause, at=self.at, undoes=undoes)
+        if to != self.position.head_seq:
+            moves.move_head(*self.place, (self.position.head_seq, to), cause=cause, at=self.at, undoes=undoes)
 
 
-def choose(scene: Scene, turn_id: str) -> Steps[Turn]:
+def choose(scope: SessionScope, turn_id: str) -> Steps[Turn]:
     """Stand on a turn that is complete, such as another variant of a reply."""
-    return (yield from _stand_on(scene, turn_id, "choose"))
+    return (yield from _stand_on(scope, turn_id, "choose"))
 
 
-def fork(scene: Scene, turn_id: str) -> Steps[Turn]:
+def fork(scope: SessionScope, turn_id: str) -> Steps[Turn]:
     """Stand on an earlier turn, so that the next line begins a branch of its own; what followed stays."""
-    return (yield from _stand_on(scene, turn_id, "fork"))
+    return (yield from _stand_on(scope, turn_id, "fork"))
 
 
-def _stand_on(scene: Scene, turn_id: str, cause: str) -> Steps[Turn]:
+def _stand_on(scope: SessionScope, turn_id: str, cause: str) -> Steps[Turn]:
     def work(now: _Now) -> Turn:
         now.move(now.complete(turn_id).tip, cause)
         return transcript.by_id(*now.place, turn_id)
 
-    return (yield from _write(scene, work))
+    return (yield from _write(scope, work))
 
 
-def rewind(scene: Scene, turns: int) -> Steps[Turn | None]:
+def rewind(scope: SessionScope, turns: int) -> Steps[Turn | None]:
     """Step back over the last ``turns`` turns; gives the turn the session stands on then, ``None`` before the first."""
     number("turns", turns, 1)
 
     def work(now: _Now) -> Turn | None:
-        head, limit = now.stand.head_turn, min(turns, now.stand.last_turn) + 1
+        head, limit = now.position.head_turn, min(turns, now.position.last_turn) + 1
         path = [] if head is None else transcript.numbers(*now.place, from_turn=head, limit=limit)
         if len(path) < turns:
             raise InvalidInputError("turns", f"is {turns}", allowed=f"at most {len(path)}, the turns there are")
         target = now.turn_at(path[turns]) if len(path) > turns else None
-        now.move(None if target is None else now.told(target.id).tip, "rewind")
+        now.move(None if target is None else now.ended(target.id).tip, "rewind")
         return target
 
-    return (yield from _write(scene, work))
+    return (yield from _write(scope, work))
 
 
-def undo(scene: Scene) -> Steps[Turn | None]:
+def undo(scope: SessionScope) -> Steps[Turn | None]:
     """Take back the last move of the head that was not taken back yet; gives the turn the session stands on then."""
 
     def work(now: _Now) -> Turn | None:
@@ -108,41 +108,41 @@ def undo(scene: Scene) -> Steps[Turn | None]:
         now.move(move.from_seq, "undo", undoes=move.version)
         if move.from_seq is None:
             return None
-        head = sessions.stand(*now.place).head_turn
+        head = sessions.position(*now.place).head_turn
         return None if head is None else now.turn_at(head)
 
-    return (yield from _write(scene, work))
+    return (yield from _write(scope, work))
 
 
-def accept(scene: Scene, turn_id: str) -> Steps[Turn]:
+def accept(scope: SessionScope, turn_id: str) -> Steps[Turn]:
     """Take an interrupted turn as it is: its text becomes the reply, and the head moves to it."""
 
     def work(now: _Now) -> Turn:
-        found = now.told(turn_id)
+        found = now.ended(turn_id)
         if found.status != TurnStatus.INTERRUPTED or not found.reply_text:
             raise InvalidInputError("turn_id", f"is {found.status}", allowed="an interrupted turn with text")
-        rescue.accept(*now.place, found.seq)
+        recovery.accept(*now.place, found.seq)
         now.move(found.reply_seq, "accept")
         return transcript.by_id(*now.place, turn_id)
 
-    return (yield from _write(scene, work))
+    return (yield from _write(scope, work))
 
 
-def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
+def edit(scope: SessionScope, turn_id: str, text: str) -> Steps[Turn]:
     """Give a reply other words, as a new variant beside it; the head moves to it."""
-    words = checked(text)
+    words = line_text(text)
 
     def work(now: _Now) -> Turn:
-        found, stand = now.complete(turn_id), now.stand
+        found, position = now.complete(turn_id), now.position
         old = transcript.by_id(*now.place, turn_id)
         if old.reply is None:
             raise InvalidInputError("turn_id", "has no reply", allowed="a turn with a reply")
         who, end = (old.reply.seat, old.reply.name), found.end._replace(seq=old.reply.parent_seq)
         message = NewMessage.after(
-            end, stand.last_seq + 1, who, words, scene.counter, by_human=False, revision=stand.revision
+            end, position.last_seq + 1, who, words, scope.counter, by_human=False, revision=position.revision
         )
-        turn = stand.new_turn(
-            scene.ports.new_id(),
+        turn = position.new_turn(
+            scope.ports.new_id(),
             old.kind,
             found.speaker,
             parent_turn=found.parent_turn,
@@ -157,10 +157,10 @@ def edit(scene: Scene, turn_id: str, text: str) -> Steps[Turn]:
         now.move(message.seq, "edit")
         return transcript.by_id(*now.place, turn.id)
 
-    return (yield from _write(scene, work))
+    return (yield from _write(scope, work))
 
 
-def hide(scene: Scene, turn_id: str, *, hidden: bool) -> Steps[Turn]:
+def hide(scope: SessionScope, turn_id: str, *, hidden: bool) -> Steps[Turn]:
     """Leave a complete turn out of contexts from now on, or take it in again. It stays where it is, shown as hidden."""
 
     def work(now: _Now) -> Turn:
@@ -169,48 +169,48 @@ def hide(scene: Scene, turn_id: str, *, hidden: bool) -> Steps[Turn]:
         moves.hide(*now.place, [found.tip] if found.tip is not None else [], hidden=hidden)
         return transcript.by_id(*now.place, turn_id)
 
-    return (yield from _write(scene, work))
+    return (yield from _write(scope, work))
 
 
-def update(scene: Scene, label: str | None, settings: SessionSettings | None) -> Steps[SessionInfo]:
+def update(scope: SessionScope, label: str | None, settings: SessionSettings | None) -> Steps[SessionInfo]:
     """Give the session another scene label or other settings, as a new revision; earlier turns keep theirs."""
     if settings is not None:
-        check(scene, settings)
+        scope.tenant_scope.check_settings(settings)
     if label is not None:
-        check_label(label)
+        scene_text(label)
 
     def work(now: _Now) -> SessionInfo:
         old = sessions.get(*now.place)
         new = old.scene if label is None else label.strip(), old.settings if settings is None else settings
         if new != (old.scene, old.settings):
-            sessions.add_revision(*now.place, now.stand.revision + 1, scene=new[0], settings=new[1], at=now.at)
+            sessions.add_revision(*now.place, now.position.revision + 1, scene=new[0], settings=new[1], at=now.at)
         return sessions.get(*now.place)
 
-    return (yield from _write(scene, work))
+    return (yield from _write(scope, work))
 
 
-def branches(scene: Scene) -> Steps[Sequence[Turn]]:
+def branches(scope: SessionScope) -> Steps[Sequence[Turn]]:
     """Give the last turn of every branch, newest first; the session stands on one of them or before it."""
-    return (yield from read("branches", lambda db: transcript.tips(db, scene.tenant, scene.session_id)))
+    return (yield from read("branches", lambda db: transcript.tips(db, scope.tenant, scope.session_id)))
 
 
-def variants(scene: Scene, turn_id: str) -> Steps[Sequence[Turn]]:
+def variants(scope: SessionScope, turn_id: str) -> Steps[Sequence[Turn]]:
     """Give all complete variants of a turn's reply, oldest first, and the turn itself among them."""
     key = turn_key(turn_id)
-    return (yield from read("variants", lambda db: transcript.variants(db, scene.tenant, scene.session_id, key)))
+    return (yield from read("variants", lambda db: transcript.variants(db, scope.tenant, scope.session_id, key)))
 
 
-def _write(scene: Scene, work: Callable[[_Now], T]) -> Steps[T]:
+def _write(scope: SessionScope, work: Callable[[_Now], T]) -> Steps[T]:
     """Do the work alone on the session. A turn in flight that is in its way and that nobody drives is ended first."""
-    at = scene.ports.now()
+    at = scope.ports.now()
 
     def whole(db: Connection) -> T:
-        sessions.lock(db, scene.tenant, scene.session_id)
-        return work(_Now(db, scene, sessions.stand(db, scene.tenant, scene.session_id), at))
+        sessions.lock(db, scope.tenant, scope.session_id)
+        return work(_Now(db, scope, sessions.position(db, scope.tenant, scope.session_id), at))
 
     while True:
         try:
             return (yield from write("move", whole))
         except ConflictError as error:
-            if error.turn_id is None or not (yield from end_if_lost(scene, error.turn_id)):
+            if error.turn_id is None or not (yield from end_if_lost(scope, error.turn_id)):
                 raise

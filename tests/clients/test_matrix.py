@@ -22,7 +22,7 @@ from roleplay.testing.simulator import (
     UnknownError,
     tokens,
 )
-from roleplay.testing.simulator.asked import Message
+from roleplay.testing.simulator.chat_request import Message
 from roleplay.testing.simulator.models import Model
 from tests.conftest import KEY
 from tests.support.clients import CLIENTS, Client, Messages, OpenAI

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
 from roleplay import ChatRequestError, ChatSession, EstimatingCounter, Persona, Roleplay
-from roleplay.store import ancestry, turns
-from roleplay.store.database import Database
-from roleplay.store.entries import NewMessage, PathEnd
+from roleplay.store.access.database import Database
+from roleplay.store.records import ancestry, turns
+from roleplay.store.records.new_rows import NewMessage, PathEnd
 from roleplay.testing import ScriptedModel
 
 TENANT = "default"
@@ -28,7 +28,7 @@ class Tree:
 
     def __init__(self, rp: Roleplay, session: ChatSession) -> None:
         self.rp = rp
-        self.database: Database = rp._backstage.database
+        self.database: Database = rp._runtime.database
         self.session = session.id
         self.parents: dict[int, int | None] = {}
         self.ends: dict[int | None, PathEnd] = {None: PathEnd()}
@@ -143,7 +143,7 @@ def test_messages_know_their_revision(database_url: str, scripted: Callable[...,
         session.tree.edit(session.add("I see.", speaker="model").id, "I saw.")
         session.send("And?")
         sql = "SELECT text, revision FROM roleplay_messages WHERE tenant = 'default' ORDER BY seq"
-        found = rp._backstage.database.read(lambda db: [tuple(row) for row in db.execute(text(sql))])
+        found = rp._runtime.database.read(lambda db: [tuple(row) for row in db.execute(text(sql))])
     assert found == [
         ("Welcome.", 1),
         ("Who?", 1),

@@ -14,7 +14,7 @@ import pytest
 
 import roleplay
 from roleplay import ChatUnavailableError, ConflictError, Endpoint, Persona, StoreError, TurnOptions, TurnStatus
-from roleplay.store import turns
+from roleplay.store.records import turns
 from roleplay.testing import ScriptedModel, Simulator
 from roleplay.testing.simulator import EndlessStream, Fault, SlowDrip, SlowFirstByte
 from tests.support.shells import Roleplay
@@ -64,7 +64,7 @@ def test_closing_waits_for_a_running_turn(database_url: str, scripted: Scripted,
         running = pool.submit(session.send, "Well?")
         assert reached.wait(30)
         closing = pool.submit(rp.close, grace_s=30)
-        while not rp._backstage._closing:
+        while not rp._runtime._closing:
             time.sleep(0.01)
         with pytest.raises(ConflictError, match="closed"):
             session.send("Another?")
@@ -138,7 +138,7 @@ def test_closing_ends_a_wait_for_another_turn(database_url: str, scripted: Scrip
         session = talk(rp)
         with session.stream("First."):
             waiting = pool.submit(session.send, "Second.", options=TurnOptions(on_conflict="wait", wait_s=60))
-            while len(rp._backstage._on) < 2:
+            while len(rp._runtime._on) < 2:
                 time.sleep(0.01)
             time.sleep(0.1)
             rp.close(grace_s=0.05)
@@ -187,7 +187,7 @@ def test_closing_ends_every_turn_though_one_cannot_be_told(
         with pytest.raises(StoreError, match="disk is full"):
             rp.close(grace_s=0.05)
         monkeypatch.undo()
-        assert not rp._backstage._on
+        assert not rp._runtime._on
         assert not [one.name for one in threading.enumerate() if one.name.startswith("roleplay-")]
         del streams
     with roleplay.Roleplay.open(database_url, model=MODEL, chat=scripted()) as rp:
@@ -209,7 +209,7 @@ def test_a_cancelled_close_closes_all_the_same(database_url: str, scripted: Scri
             async with asyncio.timeout(0.1):
                 await rp.close(grace_s=30)
         assert stream.turn.status is TurnStatus.INTERRUPTED
-        assert not rp._backstage._on
+        assert not rp._runtime._on
         return session.id
 
     began = time.monotonic()

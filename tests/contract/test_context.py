@@ -332,7 +332,7 @@ def test_a_damaged_calibration_is_named(database_url: str, scripted: Scripted) -
 
         with roleplay.Roleplay.open(database_url, model=MODEL, chat=ScriptedModel()) as plain:
             sql = "UPDATE roleplay_calibrations SET fit = '[1]' WHERE tenant = 'default'"
-            plain._backstage.database.write(lambda db: db.exec_driver_sql(sql))
+            plain._runtime.database.write(lambda db: db.exec_driver_sql(sql))
         with pytest.raises(StoreError, match="calibration"):
             rp.sessions.get(session.id).send(LINE)
         assert [one.says for one in rp.doctor()] == ["calibrations.fit holds what is never written there"]

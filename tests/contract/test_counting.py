@@ -20,7 +20,7 @@ from roleplay import (
     SessionSettings,
     TokenizerCounter,
 )
-from roleplay.store.database import Database
+from roleplay.store.access.database import Database
 from roleplay.testing import ScriptedModel
 from roleplay.turns import calibrating
 from tests.support.shells import Roleplay

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from roleplay import ChatRequestError, ChatSession, Endpoint, Finding, Persona, Roleplay, StoreError, TurnStatus
-from roleplay.store.database import Database
-from roleplay.store.lease import this_owner
+from roleplay.store.access.database import Database
+from roleplay.store.access.process import this_owner
 from roleplay.testing import ScriptedModel
 from tests.support import files, shells
 
@@ -30,7 +30,7 @@ class Patient:
 
     def __init__(self, url: str, model: ScriptedModel, rp: Roleplay) -> None:
         self.url, self.rp = url, rp
-        self.database: Database = rp._backstage.database
+        self.database: Database = rp._runtime.database
         self.session = self._lived(rp)
         self.beside = Roleplay(self.database, model, endpoint=MODEL, tenant="beside")
         self._lived(self.beside)
@@ -339,7 +339,7 @@ def test_both_front_doors_have_the_doctor(shell: str, database_url: str, scripte
         session.send("It hurts.")
         with Roleplay.open(database_url, model=MODEL, chat=scripted()) as plain:
             sql = "UPDATE roleplay_sessions SET last_turn = 0 WHERE tenant = 'default'"
-            plain._backstage.database.write(lambda db: db.execute(text(sql)))
+            plain._runtime.database.write(lambda db: db.execute(text(sql)))
         [found] = rp.doctor()
         assert isinstance(found, Finding)
         assert (found.kind, found.session_id, found.mended) == ("counter drift", session.id, False)

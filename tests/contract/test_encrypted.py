@@ -167,8 +167,8 @@ def test_connections_from_outside(outside: Callable[..., Any], path: Path) -> No
 
 def test_a_lock_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another driver's "locked" is understood as SQLite's own."""
-    monkeypatch.setattr("roleplay.store.sqlite.BUSY_TIMEOUT_S", 0.05)
-    monkeypatch.setattr("roleplay.store.database.LOCK_PATIENCE_S", 0.3)
+    monkeypatch.setattr("roleplay.store.access.sqlite.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("roleplay.store.access.database.LOCK_PATIENCE_S", 0.3)
     with opened(f"sqlite:///{path}", db_key=RAW) as rp, closing(creator(path)()) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):

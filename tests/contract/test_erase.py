@@ -25,12 +25,12 @@ from roleplay import (
     SessionSettings,
     TurnOptions,
 )
-from roleplay.store import database as stored
-from roleplay.store import erasure
-from roleplay.store.database import Database
-from roleplay.store.tables import Base
+from roleplay.operations import erasure as operation
+from roleplay.store.access import database as stored
+from roleplay.store.access.database import Database
+from roleplay.store.access.tables import Base
+from roleplay.store.upkeep import erasure
 from roleplay.testing import ScriptedModel
-from roleplay.turns import erasing
 from tests.support import files, shells
 
 pytestmark = pytest.mark.usefixtures("shell")
@@ -90,7 +90,7 @@ def house(database_url: str, scripted: Scripted) -> Iterator[House]:
     """A house of each kind; the tenant beside it has lost nothing at the end, and nothing is damaged."""
     model = scripted()
     with roleplay.Roleplay.open(database_url, model=MODEL, chat=model, migrate="auto") as blocking:
-        database = blocking._backstage.database
+        database = blocking._runtime.database
         beside = House(database_url, Roleplay(database, model, endpoint=MODEL, tenant="beside"), database)
         empty = beside.rows("beside")
         beside.session("anna")
@@ -149,9 +149,9 @@ def test_a_session_is_erased(house: House) -> None:
             work()
     with pytest.raises(NotFoundError):
         house.rp.erase(session=one.id)
-    company = house.rp._company
-    assert not [key for key in (*company.rehearsed, *company.spoke) if one.id in key]
-    assert [key for key in company.rehearsed if other.id in key]
+    scope = house.rp._scope
+    assert not [key for key in (*scope.rendered, *scope.last_spoke) if one.id in key]
+    assert [key for key in scope.rendered if other.id in key]
 
 
 def test_a_beginning_of_an_id_erases_nothing(house: House) -> None:
@@ -350,14 +350,14 @@ def test_sessions_go_one_by_one(house: House, monkeypatch: pytest.MonkeyPatch) -
 def test_sessions_that_begin_meanwhile(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that seats the persona when its sessions have been erased goes with it; without ``cascade`` it keeps
     the persona."""
-    erase_persona = erasing._erase_persona
+    erase_persona = operation._erase_persona
 
     def late(*arguments: Any, **options: Any) -> Any:
         with roleplay.Roleplay.open(house.url, model=MODEL, chat=ScriptedModel()) as rp:
             rp.sessions.create(cast=["nova"], user="ben")
         return (yield from erase_persona(*arguments, **options))
 
-    monkeypatch.setattr(erasing, "_erase_persona", late)
+    monkeypatch.setattr(operation, "_erase_persona", late)
     with pytest.raises(InvalidInputError, match="1 session pins it"):
         house.rp.erase(persona="nova")
     house.session("anna")

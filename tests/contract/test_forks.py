@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 
 from roleplay import Endpoint, Persona, Roleplay, SettingsError
-from roleplay.store.lease import this_owner
+from roleplay.store.access.process import this_owner
 from roleplay.testing import ScriptedModel
 
 MODEL = Endpoint("MiniMax-M2.7")

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from roleplay import Dialect, Endpoint, Persona
-from roleplay.store.database import Database
+from roleplay.store.access.database import Database
 from tests.support.http import KEY, Raw
 from tests.support.shells import Roleplay
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from roleplay import Endpoint, InvalidInputError, NotFoundError, Persona
+from roleplay.operations import sessions as operations
 from roleplay.testing import ScriptedModel
-from roleplay.turns import company
 from tests.house.test_statements import watched
 from tests.support.shells import Roleplay
 
@@ -68,7 +68,7 @@ def test_the_beginning_of_an_id_tells_nothing_of_others(both: tuple[Any, Any]) -
 def test_lists_and_walks_are_an_owners(both: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages and walks of one owner hold that owner's sessions, of all owners all, of another tenant none of them."""
     rp, other = both
-    monkeypatch.setattr(company, "ITER_PAGE", 3)
+    monkeypatch.setattr(operations, "ITER_PAGE", 3)
     made = [rp.sessions.create(cast=["huang"], owner=("ada", "bo", None)[n % 3], metadata={"n": n}) for n in range(12)]
     theirs = other.sessions.create(cast=["huang"], owner="ada")
     for owner, wanted in (("ada", made[::3]), ("bo", made[1::3]), (None, made), ("cy", []), ("", [])):
@@ -88,7 +88,7 @@ def test_lists_and_walks_are_an_owners(both: tuple[Any, Any], monkeypatch: pytes
 def test_a_walk_gives_each_session_once(both: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when something is said in them on the way, which changes their place in lists."""
     rp, _ = both
-    monkeypatch.setattr(company, "ITER_PAGE", 2)
+    monkeypatch.setattr(operations, "ITER_PAGE", 2)
     made = [rp.sessions.create(cast=["huang"]).id for _ in range(5)]
     walked = []
     for info in rp.sessions.iter():

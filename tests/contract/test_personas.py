@@ -18,8 +18,8 @@ from roleplay import (
 from roleplay import (
     Roleplay as Blocking,
 )
+from roleplay.operations import personas as operations
 from roleplay.testing import ScriptedModel
-from roleplay.turns import company
 from tests.house.test_statements import watched, written
 from tests.support.shells import Roleplay
 
@@ -159,7 +159,7 @@ def test_putting_it_again_brings_it_back(rp: Any, change: dict[str, str]) -> Non
 
 def test_a_walk_gives_each_once(rp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order in which they were made, a page at a time, with what is changed or made meanwhile."""
-    monkeypatch.setattr(company, "ITER_PAGE", 3)
+    monkeypatch.setattr(operations, "ITER_PAGE", 3)
     stored = [rp.personas.put(Persona(f"P{number}")) for number in range(7)]
     seen = []
     for one in rp.personas.iter():

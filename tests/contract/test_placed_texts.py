@@ -12,7 +12,7 @@ from roleplay.context.placed import BEHIND, Casting, PlacedText, Request, at_dep
 from roleplay.context.sheet import render
 from roleplay.context.sources import SOURCES
 from roleplay.testing import ScriptedModel
-from roleplay.turns import scene
+from roleplay.turns import revisions
 from tests.support.shells import Roleplay
 
 pytestmark = pytest.mark.usefixtures("shell")
@@ -49,7 +49,7 @@ def test_a_source_that_nothing_knows(
     endpoint = Endpoint("MiniMax-M2.7", dialect=dialect)
     persona = Persona("Huang", "A ferryman.", greetings=["Step in."], note="It rains.", post_history="Be brief.")
     with monkeypatch.context() as patch, Roleplay.open(database_url, model=endpoint, chat=model) as rp:
-        patch.setattr(scene, "render", partial(render, sources=(*SOURCES, reminder, recall)))
+        patch.setattr(revisions, "render", partial(render, sources=(*SOURCES, reminder, recall)))
         session = rp.sessions.create(cast=[rp.personas.put(persona)])
         foreseen = session.preview("Is it deep?").report
         turns = [session.send("Is it deep?")]
@@ -76,7 +76,7 @@ def test_a_source_that_nothing_knows(
 
 def test_what_does_not_fit_is_told(database_url: str, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a small budget the texts of the lowest priority are left out first, and the report says why."""
-    monkeypatch.setattr(scene, "render", partial(render, sources=(*SOURCES, reminder, recall)))
+    monkeypatch.setattr(revisions, "render", partial(render, sources=(*SOURCES, reminder, recall)))
     settings = SessionSettings(budget_tokens=75)
     with Roleplay.open(database_url, model=Endpoint("MiniMax-M2.7"), chat=scripted(), settings=settings) as rp:
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang", "A ferryman."))])

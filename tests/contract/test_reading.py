@@ -170,7 +170,7 @@ def test_a_session_that_is_gone_is_not_an_empty_one(rp: Any) -> None:
     """Its newest page is not found, by every door that reads it."""
     session = spoken(rp)
     stranger = rp.sessions.get(session.id)
-    object.__setattr__(stranger._scene, "session_id", "0198f2c4-7a10-7c1e-9b3f-1f7a90b4c5d6")
+    object.__setattr__(stranger._scope, "session_id", "0198f2c4-7a10-7c1e-9b3f-1f7a90b4c5d6")
     for door in (stranger.turns, stranger.info, lambda: list(stranger.iter_turns())):
         with pytest.raises(NotFoundError):
             door()

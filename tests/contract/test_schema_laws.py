@@ -12,8 +12,8 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from roleplay import Checked, Endpoint, Persona, Roleplay, StoreError, Verdict
-from roleplay.store.database import Database
-from roleplay.store.tables import (
+from roleplay.store.access.database import Database
+from roleplay.store.access.tables import (
     Base,
     ExampleDialogueRow,
     ExampleLineRow,
@@ -42,7 +42,7 @@ class House:
     """A database with two sessions of one turn each, whose rows are copied with one thing wrong."""
 
     def __init__(self, rp: Roleplay) -> None:
-        self.database: Database = rp._backstage.database
+        self.database: Database = rp._runtime.database
         nova = rp.personas.put(Persona("Nova", greetings=["Welcome."], examples=["{{char}}: Aye."], key="nova"))
         self.persona_id = nova.id
         self.first, self.second = (rp.sessions.create(cast=[nova]) for _ in range(2))

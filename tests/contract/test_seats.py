@@ -11,16 +11,16 @@ from sqlalchemy import Connection, text
 
 from roleplay import ChatSession, Endpoint, Participant, Persona, PlayedBy, Roleplay, SessionSettings, TurnOptions
 from roleplay.domain.conversation import SessionInfo, Turn
-from roleplay.store import sessions
-from roleplay.store import turns as store
-from roleplay.store.database import Database
-from roleplay.store.path_states import SHARED, SeatState, read_map, read_state
+from roleplay.store.access.database import Database
+from roleplay.store.records import sessions
+from roleplay.store.records import turns as store
+from roleplay.store.records.path_states import SHARED, SeatState, read_map, read_state
 from roleplay.testing import ScriptedModel
-from roleplay.turns.effects import Course, read, write
-from roleplay.turns.ground import Ground, of_new_line, of_no_line
-from roleplay.turns.plan import Plan, Terms, Wish, claim_of, plan
+from roleplay.turns.basis import Basis, of_new_line, of_no_line
+from roleplay.turns.effects import Operation, read, write
+from roleplay.turns.plan import CallerFields, Plan, ReplyOptions, claim_of, plan
 from roleplay.turns.reply import Reply
-from roleplay.turns.scene import Rehearsed, rehearse
+from roleplay.turns.scope import RenderedRevision, render_revision
 
 Scripted = Callable[..., ScriptedModel]
 MODEL = Endpoint("MiniMax-M2.7")
@@ -39,21 +39,21 @@ class Table(NamedTuple):
 
     @property
     def database(self) -> Database:
-        return self.rp._backstage.database
+        return self.rp._runtime.database
 
     def speak(self, seat: int, line: str | None = None, *, shared: SeatState | None = None) -> Turn:
         """Let a seat speak, to a new line or unasked; ``shared`` is handed on to all by this turn."""
-        turn: Turn = self.rp._backstage.run(self._course(seat, line, shared))
+        turn: Turn = self.rp._runtime.run(self._operation(seat, line, shared))
         return turn
 
-    def _course(self, seat: int, line: str | None, shared: SeatState | None) -> Course:
-        scene = self.session._scene
-        stand = yield from read("stand", lambda db: sessions.stand(db, scene.tenant, scene.session_id, seat))
-        known: Rehearsed = yield from rehearse(scene, stand.revision, seat)
-        ground: Ground = of_no_line(stand, known) if line is None else of_new_line(scene, stand, known, line)
-        made = yield from plan(scene, ground, known, Wish(), stream=False)
+    def _operation(self, seat: int, line: str | None, shared: SeatState | None) -> Operation:
+        scope = self.session._scope
+        position = yield from read("position", lambda db: sessions.position(db, scope.tenant, scope.session_id, seat))
+        known: RenderedRevision = yield from render_revision(scope, position.revision, seat)
+        basis: Basis = of_no_line(position, known) if line is None else of_new_line(scope, position, known, line)
+        made = yield from plan(scope, basis, known, ReplyOptions(), stream=False)
         self.plans.append(made)
-        claim, at = claim_of(scene, made, Terms()), scene.ports.now()
+        claim, at = claim_of(scope, made, CallerFields()), scope.ports.now()
         if shared is not None:
             turns = {**read_map(claim.turn.states), SHARED: claim.turn.seq}
             states = json.dumps({str(one): turn for one, turn in turns.items()})
@@ -62,8 +62,8 @@ class Table(NamedTuple):
                 **{name: getattr(claim, name) for name in claim.__slots__}
                 | {"turn": claim.turn._replace(states=states), "state_rows": rows}
             )
-        yield from write("claim", lambda db: store.claim(db, scene.tenant, scene.session_id, claim, at, now=at))
-        return (yield from Reply(scene, made, claim, at).course())
+        yield from write("claim", lambda db: store.claim(db, scope.tenant, scope.session_id, claim, at, now=at))
+        return (yield from Reply(scope, made, claim, at).run())
 
     def states(self) -> dict[tuple[int, int], SeatState | None]:
         """The path states there are, by turn and seat."""
@@ -82,8 +82,8 @@ class Table(NamedTuple):
         whole = f"{sql} AND session_id = '{self.session.id}' AND tenant = 'default'"
         self.database.write(lambda db: db.execute(text(whole)))
 
-    def stand(self, seat: int | None = None) -> sessions.Stand:
-        return self.database.read(lambda db: sessions.stand(db, "default", self.session.id, seat))
+    def position(self, seat: int | None = None) -> sessions.Position:
+        return self.database.read(lambda db: sessions.position(db, "default", self.session.id, seat))
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def table(database_url: str, scripted: Scripted) -> Iterator[Table]:
         def work(db: Connection) -> None:
             sessions.create(db, "default", info, messages=0)
 
-        rp._backstage.database.write(work)
+        rp._runtime.database.write(work)
         yield Table(rp, rp.sessions.get(info.id), model, [])
 
 
@@ -162,17 +162,17 @@ def test_each_finds_its_own_state_again(table: Table) -> None:
     second = table.speak(BERT, LINE)
     for _ in range(5):
         table.speak(ANNA, LINE)
-    late = {seat: table.stand(seat).state for seat in (ANNA, BERT)}
+    late = {seat: table.position(seat).state for seat in (ANNA, BERT)}
     assert read_state(late[ANNA]) == table.states()[table.maps()[7][ANNA], ANNA]
     assert read_state(late[BERT]) == table.states()[2, BERT]
     table.session.tree.fork(second.id)
-    assert read_state(table.stand(ANNA).state) == table.states()[1, ANNA]
+    assert read_state(table.position(ANNA).state) == table.states()[1, ANNA]
     table.speak(BERT, "On another branch.")
-    assert table.plans[-1].ground.inherited.begun
+    assert table.plans[-1].basis.inherited.begun
     assert (8, BERT) not in table.states()
     table.session.tree.undo()
     table.session.tree.undo()
-    assert {seat: table.stand(seat).state for seat in (ANNA, BERT)} == late
+    assert {seat: table.position(seat).state for seat in (ANNA, BERT)} == late
 
 
 def test_who_answered_answers_again(table: Table) -> None:
@@ -193,7 +193,7 @@ def test_who_answered_answers_again(table: Table) -> None:
     with table.session.regenerate(asked.id) as other:
         list(other)
     assert other.turn.reply.name == "Anna"  # type: ignore[union-attr]
-    assert table.stand().seat == ANNA
+    assert table.position().seat == ANNA
 
 
 def test_all_share_seat_0(table: Table) -> None:
@@ -202,7 +202,7 @@ def test_all_share_seat_0(table: Table) -> None:
     table.speak(ANNA, LINE, shared=everybody)
     table.speak(BERT, LINE)
     table.speak(ANNA, LINE)
-    assert [one.ground.shared for one in table.plans] == [None, everybody, everybody]
+    assert [one.basis.shared for one in table.plans] == [None, everybody, everybody]
     assert table.maps()[3] == {SHARED: 1, ANNA: 1, BERT: 2}
     assert table.rp.doctor() == []
 
@@ -241,7 +241,7 @@ def test_a_variant_has_the_draws_of_the_one_beside_it(database_url: str, scripte
     model.usage = False
     random = SessionSettings(budget_tokens=400, examples="random")
     with Roleplay.open(database_url, model=MODEL, chat=model, settings=random, migrate="auto") as rp:
-        database = rp._backstage.database
+        database = rp._runtime.database
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang", "A ferryman.", examples=EXAMPLES))])
         first = session.send(LINE)
         [once] = drawn(database, session)
@@ -274,4 +274,4 @@ def test_nothing_is_stored_where_nothing_is_drawn(database_url: str, scripted: S
         session.send(LINE, options=TurnOptions())
         with session.regenerate() as reply:
             list(reply)
-        assert drawn(rp._backstage.database, session) == [None, None]
+        assert drawn(rp._runtime.database, session) == [None, None]

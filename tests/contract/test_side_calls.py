@@ -11,10 +11,10 @@ from sqlalchemy import Connection, insert, select, text
 
 from roleplay import ChatRequestError, ChatSession, Endpoint, Persona, Roleplay, StoreError, TurnStatus
 from roleplay.domain.usage import Usage
-from roleplay.store import side_calls
-from roleplay.store.entries import CallEnding, CallHold, NewCall
-from roleplay.store.lease import this_owner
-from roleplay.store.tables import ModelCallRow, table
+from roleplay.store.access.process import this_owner
+from roleplay.store.access.tables import ModelCallRow, table
+from roleplay.store.records import side_calls
+from roleplay.store.records.new_rows import CallEnding, CallHold, NewCall
 from roleplay.testing import ScriptedModel
 
 Scripted = Callable[..., ScriptedModel]
@@ -29,7 +29,7 @@ class Beside:
     def __init__(self, rp: Roleplay, model: ScriptedModel) -> None:
         self.rp = rp
         self.model = model
-        self.database = rp._backstage.database
+        self.database = rp._runtime.database
         self.session: ChatSession = rp.sessions.create(cast=[rp.personas.put(Persona("Nova"))])
 
     def calls(self) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ class Beside:
 
     def begin(self, call_id: str, *, owner: str | None = None, lease: timedelta = LEASE) -> CallHold:
         """Begin a call of no turn."""
-        hold = CallHold("default", self.session.id, call_id, owner or self.rp._company.ports.owner)
+        hold = CallHold("default", self.session.id, call_id, owner or self.rp._scope.ports.owner)
         like = self.calls()[0]
         values = {name: like[name] for name in NewCall._fields} | {"id": call_id, "turn_seq": None}
         at = datetime.now(UTC)
@@ -202,8 +202,8 @@ def test_recovery_leaves_a_call_that_somebody_makes(beside: Beside, owner: str |
     """One that this process drives, whatever its lease says, and one of another host within its lease."""
     beside.session.send("Who are you?")
     beside.begin("z-alone", owner=owner, lease=LEASE if owner else -LEASE)
-    beside.rp._company.ports.driven["z-alone"] = "z-alone"
+    beside.rp._scope.ports.driven["z-alone"] = "z-alone"
     assert list(beside.rp.recover()) == []
     assert beside.of("z-alone")["error"] is None
     assert beside.rp.doctor() == []
-    del beside.rp._company.ports.driven["z-alone"]
+    del beside.rp._scope.ports.driven["z-alone"]

@@ -24,7 +24,7 @@ from roleplay import (
     TurnOptions,
     TurnStatus,
 )
-from roleplay.store.database import Database
+from roleplay.store.access.database import Database
 from roleplay.testing import ScriptedModel, Simulator
 from roleplay.testing.simulator import CutStream, EndlessStream, SlowDrip
 from tests.contract.test_turns import DIE, end_by_hand
@@ -162,7 +162,7 @@ def test_who_leaves_ends_the_reply(
         turn = ended(session, leave(session, TurnOptions()))
         assert turn.status is TurnStatus.INTERRUPTED
         assert session.send("And now?").status is TurnStatus.COMPLETED
-        assert not rp._backstage._on
+        assert not rp._runtime._on
     if leave is not fall_out:  # its exception is still looked at
         assert until(lambda: simulator.open_connections == 0)
 
@@ -243,7 +243,7 @@ def test_closing_waits_for_a_reply_without_a_reader(
         session = talk(rp)
         turn_id = leave_the_block(session, FINISH)
         rp.close(grace_s=30)
-        assert not rp._backstage._on
+        assert not rp._runtime._on
     with roleplay.Roleplay.open(database_url, model=endpoint) as later:
         turn = later.sessions.get(session.id).turn(turn_id)
         assert (turn.status, turn.reply and turn.reply.text) == (TurnStatus.COMPLETED, TEXT)

@@ -22,7 +22,7 @@ from roleplay import (
     Roleplay as Blocking,
 )
 from roleplay.exchange import persona_files
-from roleplay.store import personas
+from roleplay.store.records import personas
 from roleplay.testing import ScriptedModel
 from tests.house.test_statements import written
 from tests.support.shells import Roleplay

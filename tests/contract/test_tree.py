@@ -27,8 +27,8 @@ from roleplay import (
     TurnStatus,
 )
 from roleplay.context.languages import LANGUAGES
-from roleplay.store.database import Database
-from roleplay.store.tables import Base, HeadMoveRow, MessageRow, SessionRow, TurnRow, table
+from roleplay.store.access.database import Database
+from roleplay.store.access.tables import Base, HeadMoveRow, MessageRow, SessionRow, TurnRow, table
 from roleplay.testing import ScriptedModel
 from tests.support.shells import Roleplay
 
@@ -730,8 +730,8 @@ def lose(url: str) -> None:
 def crash(stream: Any, url: str) -> str:
     """Let a stream's process die as it stands, and give the turn's id."""
     real = getattr(stream, "_target", stream)
-    real._drive._course._steps.close()
-    real._drive._backstage.leave(real._drive)
+    real._driver._execution._steps.close()
+    real._driver._runtime.unregister(real._driver)
     lose(url)
     return str(real.turn_id)
 

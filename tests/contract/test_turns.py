@@ -20,7 +20,7 @@ from roleplay import (
     SessionSettings,
     TurnStatus,
 )
-from roleplay.store.database import Database
+from roleplay.store.access.database import Database
 from roleplay.testing import ScriptedModel
 from tests.support.shells import Roleplay
 

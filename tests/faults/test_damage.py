@@ -26,7 +26,7 @@ from roleplay import (
     Turn,
     TurnOptions,
 )
-from roleplay.store.tables import Base
+from roleplay.store.access.tables import Base
 from roleplay.testing import ScriptedModel
 
 MODEL = "MiniMax-M2.7"
@@ -98,7 +98,7 @@ def damaged(lived: Lived, statement: str) -> Iterator[Roleplay | None]:
         yield None
         return
     with Roleplay.open(f"sqlite:///{copy}", model=MODEL, chat=ScriptedModel()) as rp:
-        engine = rp._backstage.database.engine
+        engine = rp._runtime.database.engine
         event.listen(engine, "connect", lambda driver, _record: driver.execute("PRAGMA synchronous = OFF"))
         engine.dispose()  # the power does not fail here, and there are hundreds of copies
         yield rp

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from roleplay import AsyncRoleplay, Endpoint, Persona, Roleplay, RoleplayError
-from tests.support.glutton import peak_kib
 from tests.support.hostile import HEADER, HEAVY, HEAVY_CODINGS, HOSTILE_CODINGS, KEY, QUERY, TRACES, WAYS, Hostile
+from tests.support.memory_hog import peak_kib
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 1.5

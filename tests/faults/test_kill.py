@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from roleplay import ChatSession, Endpoint, Persona, Roleplay, Turn, TurnOptions, TurnStatus
-from roleplay.store import transcript
-from roleplay.store.database import Database
+from roleplay.store.access.database import Database
+from roleplay.store.records import transcript
 from roleplay.testing import ScriptedModel
 from tests.support.mortal import KEY, WORDS, Act, Mortals, Order
 
@@ -64,7 +64,7 @@ class Aftermath:
         self.rp = rp
         self.session = session
         self.door = door
-        database = rp._backstage.database
+        database = rp._runtime.database
         found = database.read(lambda db: transcript.by_key(db, "default", session.id, KEY))
         self.left = None if found is None else found[0]
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from roleplay.store.database import Database
+from roleplay.store.access.database import Database
 from tests.conftest import KEY, Ledger
 from tests.support.many_streams import Order, Seen
 

@@ -37,7 +37,7 @@ def test_memory_is_bounded(sqlite_url: str, ledger: Ledger, shell: str) -> None:
         for fault, _, _ in CASES:
             simulator.next(fault)
         modes = [mode for _, mode, _ in CASES]
-        command = [sys.executable, "-m", "tests.support.glutton", shell, sqlite_url, simulator.base_url, KEY, *modes]
+        command = [sys.executable, "-m", "tests.support.memory_hog", shell, sqlite_url, simulator.base_url, KEY, *modes]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines() if line]

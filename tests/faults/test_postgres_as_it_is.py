@@ -30,10 +30,11 @@ from roleplay import (
     TurnStatus,
 )
 from roleplay import Roleplay as Blocking
-from roleplay.store import database, erasure
-from roleplay.store.aio import open_async
-from roleplay.store.database import Database
-from roleplay.store.postgres import OPTIONS
+from roleplay.store.access import database
+from roleplay.store.access.aio import open_async
+from roleplay.store.access.database import Database
+from roleplay.store.access.postgres import OPTIONS
+from roleplay.store.upkeep import erasure
 from roleplay.testing import ScriptedModel
 from tests.conftest import Ledger, build_schema
 from tests.support.postgres import FAST, PostgresServer
@@ -208,7 +209,7 @@ def test_psycopg2_goes_on_working(postgres_url: str, scripted: Scripted) -> None
     """In the blocking shell; in asyncio, which it does not know, psycopg takes its place."""
     url = postgres_url.replace("+psycopg:", "+psycopg2:")
     with Blocking.open(url, model=MODEL, chat=scripted("Hello. 😊", "word " * 300)) as rp:
-        assert rp._backstage.database.engine.url.drivername == "postgresql+psycopg2"
+        assert rp._runtime.database.engine.url.drivername == "postgresql+psycopg2"
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
         assert session.send("Hi.").reply.text == "Hello. 😊"
         with session.stream("And?") as reply:
@@ -467,6 +468,6 @@ def test_a_merge_that_fails_fails_no_turn(database_url: str, scripted: Scripted)
             session.send(f"Line {number}.")
         count = "SELECT count(*) FROM roleplay_calibrations WHERE tenant = 'default'"
         assert behind.read(lambda db: db.exec_driver_sql(count).scalar_one()) == 1
-        [known] = rp._company.calibrated.values()
+        [known] = rp._scope.calibrations.values()
         assert known.fit.observations >= 16
     behind.close()

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from roleplay import ChatUnavailableError, Endpoint, Persona, StoreError, TurnStatus
-from roleplay.store import database
+from roleplay.store.access import database
 from roleplay.testing import ScriptedModel
 from tests.conftest import Ledger, build_schema
 from tests.support.postgres import DURABLE, PostgresServer
@@ -174,7 +174,7 @@ class LostAnswer:
 
 def pool_of(rp: Any) -> Any:
     """The pool of an engine's connections, whichever shell it has."""
-    store = rp._backstage.database
+    store = rp._runtime.database
     if hasattr(store, "_engine"):
         return store._engine.pool
     return getattr(store, "_database", store).engine.pool

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine
 
 import roleplay
 from roleplay import Database, Persona, SchemaError, SettingsError, StoreError
-from roleplay.store import schema
+from roleplay.store.access import schema
 from roleplay.testing import ScriptedModel
 from tests.support import shells
 from tests.support.rights import without_rights

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from roleplay import ChatSession, Endpoint, Persona, Roleplay, SessionSettings
-from roleplay.store.database import Database
-from roleplay.store.history import PASSES
+from roleplay.store.access.database import Database
+from roleplay.store.records.history import PASSES
 from roleplay.testing import ScriptedModel
 from tests.house.test_statements import BUDGET_TOKENS, Crowd, fetched, scans
 
@@ -35,7 +35,7 @@ class Hiding(Crowd):
         self.model = ScriptedModel(usage=False)
         settings = SessionSettings(budget_tokens=BUDGET_TOKENS)
         self.rp = Roleplay.open(url, model=Endpoint("MiniMax-M2.7"), chat=self.model, settings=settings)
-        self.database: Database = self.rp._backstage.database
+        self.database: Database = self.rp._runtime.database
         self.nova = self.rp.personas.put(Persona("Nova", "A pilot.", key="nova"))
         self.sessions = {size: self.of(size) for size in SIZES}
 

@@ -18,9 +18,10 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import make_url
 
 from roleplay import ChatSession, Endpoint, Persona, ReplyStream, Roleplay, SessionSettings
-from roleplay.store import ancestry, schema
-from roleplay.store.ancestry import jump_depth
-from roleplay.store.database import Database
+from roleplay.store.access import schema
+from roleplay.store.access.database import Database
+from roleplay.store.records import ancestry
+from roleplay.store.records.ancestry import jump_depth
 from roleplay.testing import ScriptedModel
 
 SIZES = (10, 1_000, 100_000)
@@ -125,7 +126,7 @@ class Crowd:
         settings = SessionSettings(budget_tokens=BUDGET_TOKENS)
         self.url = url
         self.rp = Roleplay.open(url, model=Endpoint("MiniMax-M2.7"), chat=ScriptedModel(usage=False), settings=settings)
-        self.database: Database = self.rp._backstage.database
+        self.database: Database = self.rp._runtime.database
         self.nova = self.rp.personas.put(Persona("Nova", "A pilot.", key="nova"))
         for _ in range(OTHERS):
             self.grow(self.rp.sessions.create(cast=[self.nova]), 20)

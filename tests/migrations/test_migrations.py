@@ -17,9 +17,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from roleplay import Database, Endpoint, Persona, Roleplay, SchemaError
-from roleplay.store import schema
-from roleplay.store.schema import HEAD, VERSION_TABLE
-from roleplay.store.tables import Base
+from roleplay.store.access import schema
+from roleplay.store.access.schema import HEAD, VERSION_TABLE
+from roleplay.store.access.tables import Base
 from roleplay.testing import ScriptedModel
 from tests.support.postgres import PostgresServer
 
@@ -206,8 +206,8 @@ def test_upgrading_again_changes_nothing(empty: Database) -> None:
 
 UPGRADE = """
 import sys
-from roleplay.store import schema
-from roleplay.store.database import Database
+from roleplay.store.access import schema
+from roleplay.store.access.database import Database
 database = Database.open(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from roleplay import Database, Dialect, Endpoint, Roleplay, StoreError
-from roleplay.store import schema
-from roleplay.store.ancestry import jump_depth
+from roleplay.store.access import schema
+from roleplay.store.records.ancestry import jump_depth
 from roleplay.testing import ScriptedModel
 from roleplay.wire.recipes import RECIPE_VERSION, VERSIONS
 

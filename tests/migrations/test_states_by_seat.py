@@ -17,8 +17,8 @@ from alembic import command
 from sqlalchemy import Connection, MetaData, inspect, text
 
 from roleplay import Endpoint, Roleplay, StoreError
-from roleplay.store import schema
-from roleplay.store.database import Database
+from roleplay.store.access import schema
+from roleplay.store.access.database import Database
 from roleplay.testing import ScriptedModel
 from tests.support.postgres import PostgresServer
 
@@ -199,8 +199,8 @@ def by_seat(database: Database) -> dict[tuple[str, int, int], Any]:
 KILLED = """
 import os, signal, sys
 from sqlalchemy import Engine, event
-from roleplay.store import schema
-from roleplay.store.database import Database
+from roleplay.store.access import schema
+from roleplay.store.access.database import Database
 point = sys.argv[2]
 def look(_c, _cursor, sql, *_rest):
     if point in sql:

@@ -20,12 +20,12 @@ from roleplay.context.examples import Rule
 from roleplay.context.languages import LANGUAGES
 from roleplay.context.macros import expand
 from roleplay.context.placed import Casting, Rendered, Request
-from roleplay.context.pricing import Prices, Rates
 from roleplay.context.sheet import Sheet, render
+from roleplay.context.weights import Rates, Weights
 from roleplay.context.window import Marks
 from roleplay.domain.context import DialectDemands, Line
-from roleplay.store import recipes
-from roleplay.store.reports import read_report, report_text
+from roleplay.store.records import recipes
+from roleplay.store.records.reports import read_report, report_text
 from roleplay.testing.simulator.messages import MessageRules
 from roleplay.testing.simulator.models import MODELS, by_id
 from roleplay.testing.simulator.rules import Rules, read_json, read_request
@@ -129,8 +129,8 @@ def made(
     )
 
     def draft() -> Draft:
-        rules, prices = builder.Rules(budget), Prices(counter, needs)
-        return build(sheet, lines, rules=rules, inherited=Inherited(start), prices=prices)
+        rules, weights = builder.Rules(budget), Weights(counter, needs)
+        return build(sheet, lines, rules=rules, inherited=Inherited(start), weights=weights)
 
     if required > budget:
         with pytest.raises(BudgetError) as failure:
@@ -314,10 +314,10 @@ def test_never_over_at_any_price(
     """Whatever was learned and whatever is set, the claims add up to the prompt, which is within the budget; what a
     request holds, at these prices, is what it is said to cost, but for rounding."""
     sheet, lines = render(casting, counter), lines_of(told, counter)
-    prices = Prices(counter, demands(Dialect.MINIMAX), rates)
+    weights = Weights(counter, demands(Dialect.MINIMAX), rates)
     rules = builder.Rules(budget, Marks(high, low), Rule(policy, "seed"))
     try:
-        draft = build(sheet, lines, rules=rules, prices=prices)
+        draft = build(sheet, lines, rules=rules, weights=weights)
     except BudgetError as failure:
         assert failure.needed_tokens > budget
         return
@@ -334,7 +334,7 @@ def test_never_over_at_any_price(
 def test_the_front_stays_within_an_epoch(casting: Casting, sizes: list[int], budget: int, policy: Any) -> None:
     """As a conversation grows, the front changes with the window alone, whatever the newest line's length."""
     counter, needs = Letters(), demands(Dialect.MINIMAX)
-    sheet, prices = render(casting, counter), Prices(counter, needs)
+    sheet, weights = render(casting, counter), Weights(counter, needs)
     rules = builder.Rules(budget, examples=Rule(policy, "seed"))
     path: list[Line] = []
     inherited, front = Inherited(), None
@@ -342,7 +342,7 @@ def test_the_front_stays_within_an_epoch(casting: Casting, sizes: list[int], bud
         human = Line(2 * turn - 1, turn, 2, "Traveler", "?" * (size % 50 + 1), size % 50 + 1, counter.name)
         seen = [line for line in path if line.seq >= inherited.start]
         try:
-            draft = build(sheet, [*seen, human], rules=rules, inherited=inherited, prices=prices)
+            draft = build(sheet, [*seen, human], rules=rules, inherited=inherited, weights=weights)
         except BudgetError:
             return
         assert draft.moved or front in {None, draft.recipe.front}

@@ -38,8 +38,8 @@ from roleplay import (
     TurnOptions,
 )
 from roleplay.context.languages import LANGUAGES
-from roleplay.store.database import Database
-from roleplay.store.tables import Base, TurnRow, table
+from roleplay.store.access.database import Database
+from roleplay.store.access.tables import Base, TurnRow, table
 from roleplay.testing import ScriptedModel
 from tests.conftest import Ledger
 from tests.support.shells import Roleplay
@@ -657,9 +657,9 @@ def die(_messages: object) -> str:
 
 def abandon(stream: Any) -> None:
     """Let nobody drive a stream any more."""
-    drive = getattr(stream, "_target", stream)._drive
-    drive._course._steps.close()
-    drive._backstage.leave(drive)
+    driver = getattr(stream, "_target", stream)._driver
+    driver._execution._steps.close()
+    driver._runtime.unregister(driver)
 
 
 def flushed(pieces: int, before: int) -> int:

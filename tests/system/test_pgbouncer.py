@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from roleplay import Endpoint, Persona, Roleplay
-from roleplay.store.database import Database
+from roleplay.store.access.database import Database
 from roleplay.testing import ScriptedModel
 from tests.conftest import Ledger
 from tests.contract.test_close import *  # noqa: F403 - its tests

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from roleplay.testing.simulator.asked import Message
+from roleplay.testing.simulator.chat_request import Message
 
 MINIMUM_TOKENS = 400
 """Shorter shared beginnings are not reported."""

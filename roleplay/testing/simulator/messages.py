@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from roleplay.testing.simulator.asked import HISTORY_ROLES, ROLE_PLAY_ROLES, ROLES, Message
+from roleplay.testing.simulator.chat_request import HISTORY_ROLES, ROLE_PLAY_ROLES, ROLES, Message
 from roleplay.testing.simulator.refusals import RuleBrokenError, invalid, refusal
 
 _FIELDS = frozenset({"role", "name", "content"})

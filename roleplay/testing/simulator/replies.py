@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from roleplay.testing.simulator.asked import Asked
+from roleplay.testing.simulator.chat_request import Asked
 from roleplay.testing.simulator.refusals import Refusal
 from roleplay.testing.simulator.shape import ReasoningIn, Reply, Shape, Usage, UsageIn
 from roleplay.testing.simulator.steps import Data, Head, Step

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from roleplay.testing.simulator.asked import Asked
+from roleplay.testing.simulator.chat_request import Asked
 from roleplay.testing.simulator.messages import MessageRules, read_messages
 from roleplay.testing.simulator.models import MODELS, Model, by_id
 from roleplay.testing.simulator.refusals import RuleBrokenError, invalid, refusal

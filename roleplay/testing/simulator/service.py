@@ -9,8 +9,8 @@ from hashlib import blake2b
 from typing import Any
 
 from roleplay.testing.simulator import tokens, voice
-from roleplay.testing.simulator.asked import Asked
 from roleplay.testing.simulator.cache import PrefixCache
+from roleplay.testing.simulator.chat_request import Asked
 from roleplay.testing.simulator.faults import Fault, Page
 from roleplay.testing.simulator.models import MODELS_PATH, NATIVE_PATH, OPENAI_PATH
 from roleplay.testing.simulator.received import Log, ReceivedRequest, shown_headers

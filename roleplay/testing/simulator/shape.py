@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from roleplay.testing.simulator import tokens
-from roleplay.testing.simulator.asked import Asked
+from roleplay.testing.simulator.chat_request import Asked
 from roleplay.testing.simulator.refusals import Refusal
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from roleplay.testing.simulator.asked import Message
+from roleplay.testing.simulator.chat_request import Message
 from roleplay.testing.simulator.models import Model
 
 MESSAGE_TOKENS = 5

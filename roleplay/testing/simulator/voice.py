@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from roleplay.testing.simulator.asked import Message
+from roleplay.testing.simulator.chat_request import Message
 
 DEFAULT_SPEAKER = "MiniMax AI"
 

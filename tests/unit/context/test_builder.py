@@ -8,10 +8,10 @@ from roleplay import BudgetError, Dialect, EstimatingCounter, Persona, Role
 from roleplay.context.builder import Draft, Inherited, Rules, build
 from roleplay.context.emit import emit
 from roleplay.context.placed import Casting
-from roleplay.context.pricing import Prices
 from roleplay.context.sheet import Sheet, render
+from roleplay.context.weights import Weights
 from roleplay.domain.context import Insertion, Line, Piece, Recipe, Span, digest
-from roleplay.store import recipes
+from roleplay.store.records import recipes
 from roleplay.wire.dialects import demands
 from roleplay.wire.recipes import RECIPE_VERSION
 
@@ -31,7 +31,7 @@ def line(seq: int, turn: int, text: str, seat: int = 2) -> Line:
 
 def made(sheet: Sheet, lines: list[Line], budget: int = 10_000, start: int = 0) -> Draft:
     """Build with our counter."""
-    return build(sheet, lines, rules=Rules(budget), inherited=Inherited(start), prices=Prices(COUNTER, NEEDS))
+    return build(sheet, lines, rules=Rules(budget), inherited=Inherited(start), weights=Weights(COUNTER, NEEDS))
 
 
 NOVA = Persona(
@@ -140,7 +140,7 @@ def test_what_was_skipped_is_kept_as_runs() -> None:
             skipped=skipped,
             passed_over=passed_over,
             rules=Rules(budget),
-            prices=Prices(COUNTER, NEEDS),
+            weights=Weights(COUNTER, NEEDS),
         )
         return draft.recipe.history.runs
 
@@ -154,7 +154,7 @@ def test_what_was_skipped_is_kept_as_runs() -> None:
 def test_what_is_behind_hidden_messages_is_told() -> None:
     """The history's reason says that older messages were not read, whether there is any history or not."""
     for lines, said in ((LINES, "fits; 1,001 hidden"), (LINES[-1:], "1,001 hidden")):
-        rules, prices = Rules(10_000), Prices(COUNTER, NEEDS)
-        report = build(sheet_of(Persona("Nova")), lines, passed_over=1_001, rules=rules, prices=prices).report
+        rules, weights = Rules(10_000), Weights(COUNTER, NEEDS)
+        report = build(sheet_of(Persona("Nova")), lines, passed_over=1_001, rules=rules, weights=weights).report
         [history] = [one for one in report.sections if one.section == "history"]
         assert history.reason == f"{said} messages were passed over, what is older was not read"

@@ -12,7 +12,7 @@ import pytest
 from roleplay import Dialect, EstimatingCounter
 from roleplay.context.builder import Load
 from roleplay.context.calibration import Fit, Observation, learn, limit_of, predicted, rates_of
-from roleplay.context.pricing import Prices, prior, size_of
+from roleplay.context.weights import Weights, prior, size_of
 from roleplay.testing.simulator.tokens import count as real_count
 from roleplay.wire.dialects import demands
 
@@ -151,9 +151,9 @@ def test_prices_bound_the_walk() -> None:
     draw = random.Random(3)  # noqa: S311 - as above
     for _ in range(200):
         rates = START._replace(narrow=draw.uniform(0.3, 3), wide=draw.uniform(0.3, 3), per_message=draw.uniform(0, 20))
-        prices = Prices(COUNTER, demands(Dialect.MINIMAX), rates)
+        weights = Weights(COUNTER, demands(Dialect.MINIMAX), rates)
         texts = [draw.choice((english, chinese, mixed))(draw) for _ in range(draw.randint(1, 9))]
         counts = [COUNTER.count(one) for one in texts]
-        spent = sum(prices.message(size_of(one, n), "Nova") for one, n in zip(texts, counts, strict=True))
-        cap, per_message = prices.bounds(spent)
+        spent = sum(weights.message(size_of(one, n), "Nova") for one, n in zip(texts, counts, strict=True))
+        cap, per_message = weights.bounds(spent)
         assert sum(n + per_message for n in counts) <= cap

@@ -26,12 +26,12 @@ from roleplay.context.placed import (
     of_revision,
     rendered,
 )
-from roleplay.context.pricing import Prices
 from roleplay.context.sheet import Sheet, render
 from roleplay.context.sources import SOURCES
+from roleplay.context.weights import Weights
 from roleplay.domain.context import Line, Section, SectionReport
-from roleplay.store import recipes
-from roleplay.store.reports import read_report, report_text
+from roleplay.store.records import recipes
+from roleplay.store.records.reports import read_report, report_text
 from roleplay.wire.dialects import demands
 from roleplay.wire.recipes import RECIPE_VERSION
 from tests.support.pages import ROOT
@@ -88,7 +88,7 @@ def sheet_of(sources: tuple[Source, ...]) -> Sheet:
 
 def made(sources: tuple[Source, ...] = WITH_BOTH, budget: int = 10_000) -> Draft:
     """Build with sources of our own."""
-    return build(sheet_of(sources), LINES, rules=Rules(budget), prices=Prices(COUNTER, NEEDS))
+    return build(sheet_of(sources), LINES, rules=Rules(budget), weights=Weights(COUNTER, NEEDS))
 
 
 def told(draft: Draft) -> dict[str, SectionReport]:

@@ -23,9 +23,9 @@ from roleplay.context.calibration import (
     predicted,
     rates_of,
 )
-from roleplay.context.pricing import Rates, prior
+from roleplay.context.weights import Rates, prior
 from roleplay.errors import StoreError
-from roleplay.store.calibrations import _written, read_fit
+from roleplay.store.records.calibrations import _written, read_fit
 from roleplay.wire.dialects import demands
 
 START = prior(demands(Dialect.OPENAI))
@@ -43,7 +43,7 @@ class Asked(NamedTuple):
     start: int
 
 
-class Course(NamedTuple):
+class Operation(NamedTuple):
     """What became of a conversation: the fit, and of each request its size by the first rates and its lines."""
 
     fit: Fit
@@ -63,7 +63,7 @@ def conversation(
     seed: int = 5,
     session: int = 1,
     steady: bool = False,
-) -> Course:
+) -> Operation:
     """Speak to a host that reports as ``host`` does; the window moves down to half of the budget."""
     draw = random.Random(seed)  # noqa: S311 - sizes, not secrets
     lines: list[float] = []
@@ -88,7 +88,7 @@ def conversation(
         kept.append(len(lines) - start)
         fits.append(fit)
         lines.append(115.0)
-    return Course(fit, sizes, kept, fits)
+    return Operation(fit, sizes, kept, fits)
 
 
 def uncached(block: int = 1, least: int = 0, every: int = 0) -> Callable[[Asked], int]:

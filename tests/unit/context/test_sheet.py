@@ -8,7 +8,7 @@ from roleplay import Counter, Dialect, EstimatingCounter, Persona, Role
 from roleplay.context import sheet as sheets
 from roleplay.context.macros import expand
 from roleplay.context.placed import Casting, Rendered
-from roleplay.context.pricing import Prices
+from roleplay.context.weights import Weights
 from roleplay.domain.context import Section
 from roleplay.wire.dialects import demands
 from tests.support.sheets import Parts, parts
@@ -102,7 +102,7 @@ def test_what_a_piece_costs() -> None:
     """A piece costs its text, its name where names are sent, and the dialect's overhead."""
     [piece] = render(cast(Persona("Nova", "A pilot.")), COUNTER).front
     words = COUNTER.count("A pilot.")
-    named, unnamed = Prices(COUNTER, NEEDS), Prices(COUNTER, NEEDS._replace(names=False))
+    named, unnamed = Weights(COUNTER, NEEDS), Weights(COUNTER, NEEDS._replace(names=False))
     assert named.message(piece.size, "Nova") == words + COUNTER.count("Nova") + NEEDS.per_message_tokens
     assert unnamed.message(piece.size, "Nova") == words + NEEDS.per_message_tokens
 

@@ -19,13 +19,13 @@ def test_places_are_given_in_the_order_of_asking() -> None:
     gate = Gate(2)
     places = [gate.place() for _ in range(5)]
     assert [place.wait(0) for place in places] == [True, True, False, False, False]
-    places[2].leave()  # out of the line
-    places[0].leave()
-    places[0].leave()
+    places[2].release()  # out of the line
+    places[0].release()
+    places[0].release()
     assert [place.held for place in places] == [False, True, False, True, False]
     assert [place.wait(0) for place in places[3:]] == [True, False]
     for place in places:
-        place.leave()
+        place.release()
     fresh = [gate.place() for _ in range(3)]
     assert [place.wait(0) for place in fresh] == [True, True, False]
 
@@ -45,7 +45,7 @@ def test_a_thread_that_waits_is_woken() -> None:
     threads = [wait("second", second), wait("third", third)]
     third.wake()
     threads[1].join(10)
-    first.leave()
+    first.release()
     threads[0].join(10)
     assert got == {"third": False, "second": True}
 
@@ -65,7 +65,7 @@ def test_two_hundred_threads_never_hold_more_than_there_are() -> None:
             most = max(most, held)
         with lock:
             held -= 1
-        place.leave()
+        place.release()
 
     threads = [threading.Thread(target=go) for _ in range(200)]
     for thread in threads:
@@ -91,14 +91,14 @@ def test_tasks_wait_in_the_order_of_asking_and_leave_the_line_when_cancelled() -
                 order.append(number)
                 await asyncio.sleep(0)
             finally:
-                place.leave()
+                place.release()
 
         first = gate.place()
         assert await first.wait(0)
         tasks = [asyncio.create_task(go(number)) for number in range(6)]
         await asyncio.sleep(0.01)
         tasks[1].cancel()
-        first.leave()
+        first.release()
         tasks[0].cancel()  # in the very moment in which it was given the place
         await asyncio.gather(*tasks, return_exceptions=True)
         assert order == [2, 3, 4, 5]

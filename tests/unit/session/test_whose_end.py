@@ -66,8 +66,8 @@ def test_another_event_loop(sqlite_url: str, simulator: Simulator, way: str, is_
 
 def test_an_engine_made_outside_of_any_loop(sqlite_url: str, scripted: Callable[..., ScriptedModel]) -> None:
     """It belongs to the first loop in which it speaks."""
-    from roleplay.store import schema  # noqa: PLC0415
-    from roleplay.store.aio import open_async  # noqa: PLC0415
+    from roleplay.store.access import schema  # noqa: PLC0415
+    from roleplay.store.access.aio import open_async  # noqa: PLC0415
 
     database = open_async(schema.opened(sqlite_url, None))
     rp = AsyncRoleplay(database, scripted("One.", "Two.").aio, endpoint=MODEL)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from roleplay import AsyncRoleplay, Endpoint, Roleplay, RoleplayError, SettingsError, StoreError
-from roleplay.store import address, postgres
-from roleplay.store.address import Address
-from roleplay.store.database import open_engine
+from roleplay.store.access import address, postgres
+from roleplay.store.access.address import Address
+from roleplay.store.access.database import open_engine
 
 #: A password, and the pieces of it that must not be seen, as it stands in the URL and as it is meant.
 PASSWORDS = {

@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import Connection, event
 
 from roleplay import Database, InvalidInputError, StoreError
-from roleplay.store import aio, database, sqlite
-from roleplay.store.aio import AsyncSqlite, open_async
-from roleplay.store.calls import UsageTotal
+from roleplay.store.access import aio, database, sqlite
+from roleplay.store.access.aio import AsyncSqlite, open_async
+from roleplay.store.records.calls import UsageTotal
 
 Work = Callable[[Connection], Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from roleplay.store.ancestry import jump_depth, jump_of
+from roleplay.store.records.ancestry import jump_depth, jump_of
 
 DEPTHS = 5_000
 

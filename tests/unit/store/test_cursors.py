@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roleplay import Endpoint, InvalidInputError, Persona, Roleplay
-from roleplay.store.cursors import after, page_of
+from roleplay.store.access.cursors import after, page_of
 from roleplay.testing import ScriptedModel
 
 

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
 from roleplay import Database, Endpoint, InvalidInputError, Persona, Roleplay, SettingsError, StoreError
-from roleplay.store import personas
-from roleplay.store.ids import new_id
-from roleplay.store.personas import Change
+from roleplay.store.access.ids import new_id
+from roleplay.store.records import personas
+from roleplay.store.records.personas import Change
 from roleplay.testing import ScriptedModel
 
 SECRET = "pa55-w0rd"
@@ -81,7 +81,7 @@ def test_values_are_in_no_error(database_url: str) -> None:
 def test_all_or_nothing(database_url: str) -> None:
     """What raises writes nothing, whatever it raises."""
     with Roleplay.open(database_url, model=MODEL, chat=ScriptedModel()) as rp:
-        database = rp._backstage.database
+        database = rp._runtime.database
 
         def work(db: Connection) -> None:
             personas.put(db, "default", Persona("Nova"), Change(), new_id=new_id(), at=datetime.now(UTC))
@@ -132,7 +132,7 @@ def test_half_a_character_is_the_callers_fault(database_url: str) -> None:
 def test_sqlite_is_set_up_to_last(sqlite_url: str) -> None:
     """A file has write-ahead logging, foreign keys and full synchronisation on every connection."""
     with Roleplay.open(sqlite_url, model=MODEL, chat=ScriptedModel()) as rp:
-        database = rp._backstage.database
+        database = rp._runtime.database
         for _ in range(2):
             found = [
                 database.read(lambda db, name=name: db.exec_driver_sql(f"PRAGMA {name}").scalar())

@@ -9,7 +9,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-from roleplay.store.ids import new_id
+from roleplay.store.access.ids import new_id
 
 
 def milliseconds(text: str) -> int:
@@ -56,7 +56,7 @@ def test_order_over_threads() -> None:
 
 def test_processes_do_not_meet() -> None:
     """Two processes that begin at once make different ids."""
-    code = "from roleplay.store.ids import new_id; print(*(new_id() for _ in range(2000)))"
+    code = "from roleplay.store.access.ids import new_id; print(*(new_id() for _ in range(2000)))"
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     made = [one for process in both for one in process.communicate(timeout=60)[0].split()]
     assert len(set(made)) == len(made) == 4000

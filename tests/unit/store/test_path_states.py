@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from roleplay import StoreError
-from roleplay.store.path_states import LIMIT, SeatState, map_with, read_map, read_state
+from roleplay.store.records.path_states import LIMIT, SeatState, map_with, read_map, read_state
 
 FRONT, SETTINGS = "f" * 32, "s" * 32
 

@@ -22,8 +22,8 @@ from sqlalchemy import (
     update,
 )
 
-from roleplay.store.prepared import Prepared
-from roleplay.store.tables import UtcDateTime
+from roleplay.store.access.prepared import Prepared
+from roleplay.store.access.tables import UtcDateTime
 
 THINGS = Table(
     "things", MetaData(), Column("id", Integer, primary_key=True), Column("name", Text), Column("at", UtcDateTime)

@@ -3,17 +3,17 @@ from __future__ import annotations
 from roleplay import EstimatingCounter
 from roleplay.context.builder import Load
 from roleplay.context.calibration import Fit, learn
-from roleplay.context.pricing import prior
+from roleplay.context.weights import prior
 from roleplay.domain.endpoint import Dialect
 from roleplay.turns import calibrating
-from roleplay.turns.calibrating import Learned
+from roleplay.turns.calibrating import LiveCalibration
 from roleplay.wire.dialects import demands
 
 NEEDS = demands(Dialect.MINIMAX)
 
 
-def known_after(reports: int) -> Learned:
-    known = Learned(EstimatingCounter(), NEEDS, Fit())
+def known_after(reports: int) -> LiveCalibration:
+    known = LiveCalibration(EstimatingCounter(), NEEDS, Fit())
     for number in range(reports):
         load = Load(1000.0 + 137 * (number % 17), 5.0 * (number % 3), 40)
         known.observe(load, int(load.narrow * 1.1 + 250), "a session")

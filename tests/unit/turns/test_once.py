@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from roleplay import ChatAuthError, ConflictError, Delta, Endpoint, IdempotencyError, Turn, TurnOptions, TurnStatus
-from roleplay.store.rescue import Holder, Told
+from roleplay.store.records.recovery import Holder
+from roleplay.store.records.stored_turns import StoredTurn
+from roleplay.turns.basis import Situation
 from roleplay.turns.effects import Claimed, Emit, Open
-from roleplay.turns.ground import Seen
 from roleplay.turns.speaking import body_digest, send
-from tests.support.courses import END, FREE, STAND, Hand, said
+from tests.support.operations import END, FREE, POSITION, Hand, said
 
 MODEL = Endpoint("MiniMax-M2.7")
 KEYED = TurnOptions(idempotency_key="order-1")
@@ -22,7 +23,7 @@ LIVE = Holder(session_id="session", turn_id="id-1", turn_seq=1, attempt=1, owner
 
 def played(hand: Hand, text: str = "Where to?") -> Turn:
     """Say a line under the key."""
-    return hand.play(send(hand.scene(MODEL), text, KEYED, stream=True))
+    return hand.play(send(hand.scope(MODEL), text, KEYED, stream=True))
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def turn() -> Turn:
 def again(turn: Turn, *, live: Holder | None = None, answers: Any = ()) -> Hand:
     """The second call, which finds that turn."""
     hand = Hand(*answers)
-    hand.told["look"].appendleft(Seen(STAND, mine=(turn, DIGEST), live=live, gone=False))
+    hand.told["situation"].appendleft(Situation(POSITION, mine=(turn, DIGEST), live=live, gone=False))
     return hand
 
 
@@ -66,12 +67,12 @@ def test_a_turn_that_said_nothing_gets_another_attempt(turn: Turn, status: TurnS
     """It is the same turn, and not a new one."""
     silent = turn.model_copy(update={"status": status, "reply": None})
     hand = again(silent, answers=[ChatAuthError("no")])
-    told = dict.fromkeys(Told.__slots__) | {
+    told = dict.fromkeys(StoredTurn.__slots__) | {
         "id": turn.id, "seq": 1, "kind": "reply", "status": status.value, "attempt": 1, "revision": 1, "round": 1,
         "speaker": 1, "answering": 1, "human_seq": 1, "reply_seq": 2, "human_text": "Where to?", "human_name": "User",
         "human_seat": 2,
     }  # fmt: skip
-    hand.told["told"] = deque([Told(**told)])  # type: ignore[arg-type]
+    hand.told["turn"] = deque([StoredTurn(**told)])  # type: ignore[arg-type]
     with pytest.raises(ChatAuthError) as caught:
         played(hand)
     assert caught.value.turn_id == turn.id
@@ -81,8 +82,8 @@ def test_a_turn_that_said_nothing_gets_another_attempt(turn: Turn, status: TurnS
 def test_a_claim_that_was_lost_looks_again() -> None:
     """Who was first under the key may be this caller's own first call, so that nothing is refused unseen."""
     hand = Hand([said("Sit."), END])
-    hand.told["look"].append(FREE)
+    hand.told["situation"].append(FREE)
     hand.told["claim"] = deque([False, True])
     assert played(hand).status is TurnStatus.COMPLETED
-    assert hand.done("look") == 2
+    assert hand.done("situation") == 2
     assert len(hand.of(Open)) == 1

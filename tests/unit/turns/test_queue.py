@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from roleplay import ConflictError, Endpoint
-from roleplay.store.rescue import Holder
+from roleplay.store.records.recovery import Holder
+from roleplay.turns.basis import CLAIM_TRIES, FIRST_LOOK_S, LONGEST_LOOK_S, Queue
 from roleplay.turns.effects import Write
-from roleplay.turns.ground import CLAIM_TRIES, FIRST_LOOK_S, LONGEST_LOOK_S, Queue
-from tests.support.courses import OWNER, STAND, Hand
+from tests.support.operations import OWNER, POSITION, Hand
 
 MODEL = Endpoint("MiniMax-M2.7")
 LIVE = Holder(session_id="session", turn_id="other", turn_seq=1, attempt=1, owner="them", expired=False)
@@ -18,7 +18,7 @@ LIVE = Holder(session_id="session", turn_id="other", turn_seq=1, attempt=1, owne
 
 def queue(hand: Hand, on_conflict: str, wait_s: float = 30.0) -> Queue:
     """The wait of one caller."""
-    return Queue(hand.scene(MODEL), on_conflict, wait_s)
+    return Queue(hand.scope(MODEL), on_conflict, wait_s)
 
 
 def test_who_does_not_wait_is_refused_at_once() -> None:
@@ -50,7 +50,7 @@ def test_what_this_process_drives_is_nobody_elses_to_end() -> None:
     """Whatever its lease says: nothing is written, and it is in the way as before."""
     hand = Hand()
     waiting = queue(hand, "reject")
-    waiting._scene.ports.driven["call"] = "other"
+    waiting._scope.ports.driven["call"] = "other"
     with pytest.raises(ConflictError):
         hand.play(waiting.may_pass(replace(LIVE, owner=OWNER, expired=True), None))
     assert hand.effects == []
@@ -99,13 +99,13 @@ def test_a_lost_claim_is_anothers_gain() -> None:
     """Where the head moved, who does not wait is refused; where it stands still, some more tries are free."""
     hand = Hand()
     refused = queue(hand, "reject")
-    refused.check(STAND)
-    hand.play(refused.lost_claim(STAND))
-    refused.check(STAND)
+    refused.check(POSITION)
+    hand.play(refused.lost_claim(POSITION))
+    refused.check(POSITION)
     with pytest.raises(ConflictError, match="was first"):
-        refused.check(replace(STAND, head_seq=2))
+        refused.check(replace(POSITION, head_seq=2))
     for _ in range(CLAIM_TRIES - 2):
-        hand.play(refused.lost_claim(STAND))
+        hand.play(refused.lost_claim(POSITION))
     with pytest.raises(ConflictError, match="changed by others"):
-        hand.play(refused.lost_claim(STAND))
+        hand.play(refused.lost_claim(POSITION))
     assert hand.effects == []

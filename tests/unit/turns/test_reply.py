@@ -25,7 +25,7 @@ from roleplay.domain.endpoint import Form
 from roleplay.turns.effects import Open
 from roleplay.turns.reply import FLUSH_CHARS
 from roleplay.turns.speaking import send
-from tests.support.courses import END, Hand, said, stage
+from tests.support.operations import END, Hand, revision, said
 
 MODEL = Endpoint("MiniMax-M2.7", retry={"attempts": 3, "first_pause_s": 4.0, "longest_pause_s": 6.0, "total_s": 60.0})
 ROLES_REFUSED = ChatRequestError("role group is not allowed", code=2013)
@@ -39,7 +39,7 @@ PLAIN = ["system", "user"]
 
 def play(hand: Hand, endpoint: Endpoint = MODEL) -> Turn:
     """Let one line be said and streamed."""
-    return hand.play(send(hand.scene(endpoint), "Where to?", TurnOptions(), stream=True))
+    return hand.play(send(hand.scope(endpoint), "Where to?", TurnOptions(), stream=True))
 
 
 def test_a_call_is_made_again_as_often_as_the_policy_says() -> None:
@@ -129,34 +129,34 @@ def test_after_words_came_nothing_is_said_twice() -> None:
 def test_refused_roles_are_folded_at_once_and_remembered() -> None:
     """In words: one more attempt without role-play roles, without a pause, and so from then on for this host."""
     hand = Hand(ROLES_REFUSED, ANSWER, ANSWER)
-    hand.told["rehearse"][0] = stage(Persona("Nova"), scene="A long road.")
-    scene = hand.scene(MODEL)
-    turn = hand.play(send(scene, "Where to?", TurnOptions(), stream=True))
+    hand.told["revision"][0] = revision(Persona("Nova"), scene="A long road.")
+    scope = hand.scope(MODEL)
+    turn = hand.play(send(scope, "Where to?", TurnOptions(), stream=True))
     assert hand.sent() == [["system", "group", "user"], PLAIN]
     assert hand.pauses() == [0.0]
     assert [call.dialect for call in turn.calls] == ["minimax", "openai"]
-    assert dict(scene.learned) == {(MODEL.host, MODEL.model): Form(Dialect.OPENAI, "max_completion_tokens")}
+    assert dict(scope.tenant_scope.forms) == {(MODEL.host, MODEL.model): Form(Dialect.OPENAI, "max_completion_tokens")}
 
 
 def test_a_bare_1000_is_folded_and_not_remembered() -> None:
     """It may mean anything, so that the next turn tries the roles again."""
     hand = Hand(BARE_1000, ANSWER)
-    hand.told["rehearse"][0] = stage(Persona("Nova"), scene="A long road.")
-    scene = hand.scene(MODEL)
-    hand.play(send(scene, "Where to?", TurnOptions(), stream=True))
+    hand.told["revision"][0] = revision(Persona("Nova"), scene="A long road.")
+    scope = hand.scope(MODEL)
+    hand.play(send(scope, "Where to?", TurnOptions(), stream=True))
     assert hand.sent()[1] == PLAIN
-    assert not scene.learned
+    assert not scope.tenant_scope.forms
 
 
 def test_each_form_is_tried_once() -> None:
     """A host that refuses every form is asked no more; nothing is remembered of it."""
     hand = Hand(*[ROLES_REFUSED] * 4)
-    hand.told["rehearse"][0] = stage(Persona("Nova"), scene="A long road.")
-    scene = hand.scene(MODEL)
+    hand.told["revision"][0] = revision(Persona("Nova"), scene="A long road.")
+    scope = hand.scope(MODEL)
     with pytest.raises(ChatRequestError):
-        hand.play(send(scene, "Where to?", TurnOptions(), stream=True))
+        hand.play(send(scope, "Where to?", TurnOptions(), stream=True))
     assert hand.sent() == [["system", "group", "user"], PLAIN, ["user"]]
-    assert not scene.learned
+    assert not scope.tenant_scope.forms
 
 
 def test_what_has_no_such_roles_is_not_folded() -> None:
@@ -171,12 +171,12 @@ def test_a_template_that_raises_gets_the_strict_form(dialect: str) -> None:
     """At whatever status it says so: at once, though no retry is left, and so from then on for this host."""
     model = MODEL.evolve(dialect=dialect, retry={"attempts": 1})
     hand = Hand(TEMPLATE_RAISED, ANSWER)
-    scene = hand.scene(model)
-    turn = hand.play(send(scene, "Where to?", TurnOptions(), stream=True))
+    scope = hand.scope(model)
+    turn = hand.play(send(scope, "Where to?", TurnOptions(), stream=True))
     assert hand.sent() == [PLAIN, ["user"]]
     assert hand.pauses() == [0.0]
     assert [call.dialect for call in turn.calls] == [dialect, "strict"]
-    assert dict(scene.learned) == {(model.host, model.model): Form(Dialect.STRICT, "max_completion_tokens")}
+    assert dict(scope.tenant_scope.forms) == {(model.host, model.model): Form(Dialect.STRICT, "max_completion_tokens")}
 
 
 def test_another_form_counts_as_no_retry() -> None:
@@ -193,26 +193,26 @@ def test_the_refused_name_of_the_cap_is_swapped(stream: bool) -> None:
     """The same request once more, its cap in the same place under the other name."""
     whole = [b'{"choices":[{"index":0,"message":{"content":"Sit."},"finish_reason":"stop"}]}']
     hand = Hand(CAP_REFUSED, ANSWER if stream else whole)
-    scene, options = hand.scene(MODEL), TurnOptions(sampling=Sampling(max_completion_tokens=80, top_p=0.5))
-    turn = hand.play(send(scene, "Where to?", options, stream=stream))
+    scope, options = hand.scope(MODEL), TurnOptions(sampling=Sampling(max_completion_tokens=80, top_p=0.5))
+    turn = hand.play(send(scope, "Where to?", options, stream=stream))
     first, second = [one.request.body for one in hand.of(Open)]
     assert second == first.replace(b"max_completion_tokens", b"max_tokens") != first
     assert [list(call.parameters)[1] for call in turn.calls] == ["max_completion_tokens", "max_tokens"]
-    assert dict(scene.learned) == {(MODEL.host, MODEL.model): Form(Dialect.MINIMAX, "max_tokens")}
+    assert dict(scope.tenant_scope.forms) == {(MODEL.host, MODEL.model): Form(Dialect.MINIMAX, "max_tokens")}
 
 
 def test_only_what_was_said_in_words_is_remembered() -> None:
     """A bare 1000 before a refusal in words leaves the roles in doubt, and the cap is known."""
     hand = Hand(BARE_1000, CAP_REFUSED, ANSWER)
-    hand.told["rehearse"][0] = stage(Persona("Nova"), scene="A long road.")
-    scene, options = hand.scene(MODEL), TurnOptions(sampling=Sampling(max_completion_tokens=80))
-    turn = hand.play(send(scene, "Where to?", options, stream=True))
+    hand.told["revision"][0] = revision(Persona("Nova"), scene="A long road.")
+    scope, options = hand.scope(MODEL), TurnOptions(sampling=Sampling(max_completion_tokens=80))
+    turn = hand.play(send(scope, "Where to?", options, stream=True))
     assert [(call.dialect, list(call.parameters)[1]) for call in turn.calls] == [
         ("minimax", "max_completion_tokens"),
         ("openai", "max_completion_tokens"),
         ("openai", "max_tokens"),
     ]
-    assert dict(scene.learned) == {(MODEL.host, MODEL.model): Form(Dialect.MINIMAX, "max_tokens")}
+    assert dict(scope.tenant_scope.forms) == {(MODEL.host, MODEL.model): Form(Dialect.MINIMAX, "max_tokens")}
 
 
 def test_after_words_came_no_other_form_is_tried() -> None:
@@ -226,10 +226,10 @@ def test_another_endpoint_has_forms_of_its_own() -> None:
     """What one host refused is neither remembered nor kept from the next."""
     other = MODEL.evolve(base_url="http://other", dialect="minimax")
     hand = Hand(TEMPLATE_RAISED, *[BUSY] * 3, TEMPLATE_RAISED, ANSWER)
-    scene = hand.scene(MODEL, other)
-    turn = hand.play(send(scene, "Where to?", TurnOptions(), stream=True))
+    scope = hand.scope(MODEL, other)
+    turn = hand.play(send(scope, "Where to?", TurnOptions(), stream=True))
     assert [call.dialect for call in turn.calls] == ["minimax", *["strict"] * 3, "minimax", "strict"]
-    assert list(scene.learned) == [(other.host, other.model)]
+    assert list(scope.tenant_scope.forms) == [(other.host, other.model)]
 
 
 def kept(pieces: int, pace_s: float = 0.0) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from roleplay.testing.simulator.asked import Asked
+from roleplay.testing.simulator.chat_request import Asked
 from roleplay.testing.simulator.messages import MessageRules
 from roleplay.testing.simulator.refusals import Refusal
 from roleplay.testing.simulator.shape import Reply, Shape

@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
-from roleplay.testing.simulator.asked import Asked
+from roleplay.testing.simulator.chat_request import Asked
 from roleplay.testing.simulator.faults.base import Fault, Page
 from roleplay.testing.simulator.messages import MessageRules
 from roleplay.testing.simulator.refusals import Refusal, overloaded, refusal

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from roleplay.testing.simulator.asked import Asked
+from roleplay.testing.simulator.chat_request import Asked
 from roleplay.testing.simulator.faults.base import Fault
 from roleplay.testing.simulator.shape import Reply, Shape
 from roleplay.testing.simulator.steps import Cut, Data, Head, Pause, Reset, Steps

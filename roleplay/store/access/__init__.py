@@ -1,0 +1,1 @@
+"""How the store reaches a database: drivers, connections, the schema, prepared statements, reading of rows."""

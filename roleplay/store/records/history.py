@@ -1,0 +1,282 @@
+"""History as a context needs it: the path back from a message, as far as a budget reaches and no further."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Integer, bindparam, case, func, literal_column, select, text, true, update
+
+from roleplay.domain.context import Line, Span
+from roleplay.errors import NotFoundError, StoreError
+from roleplay.store.access.decoding import reads
+from roleplay.store.access.prepared import Prepared
+from roleplay.store.access.tables import MessageRow, TurnRow, table
+from roleplay.store.records import sessions
+
+_NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")
+#: How many rows the walk may step over at least, and how many for each row that it keeps.
+PASSES = 1000
+PASSES_PER_LINE = 4
+UNBOUNDED = 2**31 - 1
+_OF_MESSAGE = ("seq", "parent_seq", "seat", "name", "tokens", "counter", "role", "tenant")
+_COUNTED = ("state", "place", "total", "skipped")
+_GIVEN = ("seq", "parent_seq", "said_in", "seat", "name", "text", "tokens", "counter", *_COUNTED)
+_STATE, _PLACE = _GIVEN.index("state"), _GIVEN.index("place")
+_state = itemgetter(_STATE)
+#: Whether a message is visible. Of a line that is hidden otherwise than the reply after it, which is of another turn,
+#: that turn tells: it may answer the line, which then is hidden as the reply is.
+_VISIBLE, _HIDDEN, _HIDDEN_IF_ANSWERED, _HIDDEN_UNLESS_ANSWERED = range(4)
+
+
+def _number(value: int) -> Any:
+    return literal_column(str(value), Integer)
+
+
+@cache
+def _walk(dialect: str, *, whole: bool = False) -> Prepared:
+    """Walk from ``head`` to its parents until the running sum of tokens passes ``cap`` or ``start`` is reached, or
+    until more than ``passes`` rows and ``PASSES_PER_LINE`` times those that are kept were stepped over.
+
+    What is hidden is stepped over at no cost in tokens, so that it takes no line's place. It is not given, its text is
+    not even read, unless the walk ends there; ``whole``: every row is given with its text. What may be hidden costs
+    nothing either: which it is, ``path_back`` finds out. ``place`` counts the steps from the head; ``total`` are the
+    tokens and ``skipped`` the rows stepped over before a row is reached.
+
+    PostgreSQL takes each step as a lateral look-up of one row; left to itself it may scan the session for each.
+    SQLite compares each step's tenant with the walk's; were it compared with the value, SQLite, once it has statistics,
+    would first read the whole table into a Bloom filter.
+    """
+    message = table(MessageRow)
+    zero, one = _number(0), _number(1)
+    here = (message.c.tenant == bindparam("tenant")) & (message.c.session_id == bindparam("session"))
+    state = case((message.c.hidden, one), else_=zero)
+    walk = (
+        select(
+            *(message.c[name] for name in _OF_MESSAGE),
+            message.c.turn_seq.label("said_in"),
+            _text(message, state, whole=whole),
+            state.label("state"),
+            *(zero.label(name) for name in ("place", "total", "skipped")),
+        )
+        .where(here, message.c.seq == bindparam("head"))
+        .cte("walk", recursive=True)
+    )
+    total, skipped, more = _so_far(walk)
+    step = message.alias("step")
+    found = (
+        (step.c.tenant == walk.c.tenant)
+        & (step.c.session_id == bindparam("session"))
+        & (step.c.seq == walk.c.parent_seq)
+    )
+    source: Any = step
+    if dialect == "postgresql":
+        columns = (step.c[name] for name in (*_OF_MESSAGE, "turn_seq", "text", "hidden"))
+        source = select(*columns).where(found).limit(literal_column("1")).lateral("row")
+    answered = (source.c.role == literal_column("'user'")) & (walk.c.role == literal_column("'assistant'"))
+    state = case(
+        (~answered, case((source.c.hidden, one), else_=zero)),
+        (source.c.turn_seq == walk.c.said_in, walk.c.state),  # a reply says it for its line too
+        (walk.c.state == one, case((source.c.hidden, one), else_=_number(_HIDDEN_IF_ANSWERED))),
+        (source.c.hidden, _number(_HIDDEN_UNLESS_ANSWERED)),
+        else_=zero,
+    )
+    joined = select(
+        *(source.c[name] for name in _OF_MESSAGE),
+        case((answered, walk.c.said_in), else_=source.c.turn_seq),
+        _text(source, state, whole=whole),
+        state,
+        walk.c.place + one,
+        total,
+        skipped,
+    ).select_from(walk.join(source, true() if dialect == "postgresql" else found))
+    walk = walk.union_all(joined.where(more))
+    given = select(*(walk.c[name] for name in _GIVEN))
+    if not whole:
+        _, _, more = _so_far(walk)
+        given = given.where((walk.c.state != one) | ~more)
+    return Prepared(given)
+
+
+def _text(message: Any, state: Any, *, whole: bool) -> Any:
+    return message.c.text if whole else case((state != _number(_HIDDEN), message.c.text)).label("text")
+
+
+def _so_far(walk: Any) -> tuple[Any, Any, Any]:
+    """Give the tokens and the rows stepped over with a row of the walk, and whether it goes on from there."""
+    is_visible = walk.c.state == _number(_VISIBLE)
+    per_message: Any = bindparam("per_message", type_=Integer)
+    total = walk.c.total + case((is_visible, walk.c.tokens + per_message), else_=_number(0))
+    skipped = walk.c.skipped + case((is_visible, _number(0)), else_=_number(1))
+    kept = walk.c.place + _number(1) - skipped
+    more = (
+        (total <= bindparam("cap"))
+        & (walk.c.seq > bindparam("start"))
+        & ((skipped <= bindparam("passes", type_=Integer)) | (skipped <= _number(PASSES_PER_LINE) * kept))
+        # A damaged link may lead round and round.
+        & (func.coalesce(walk.c.parent_seq, walk.c.seq) < walk.c.seq)
+    )
+    return total, skipped, more
+
+
+_ANSWERED = select(table(TurnRow).c.human_seq).where(
+    table(TurnRow).c.tenant == bindparam("tenant"),
+    table(TurnRow).c.session_id == bindparam("session"),
+    table(TurnRow).c.seq.in_(bindparam("turns", expanding=True)),
+    table(TurnRow).c.human_seq.is_not(None),
+)
+
+
+_RECOUNT = (
+    update(table(MessageRow))
+    .where(
+        table(MessageRow).c.tenant == bindparam("of_tenant"),
+        table(MessageRow).c.session_id == bindparam("of_session"),
+        table(MessageRow).c.seq == bindparam("of_seq"),
+    )
+    .values(tokens=bindparam("new_tokens"), counter=bindparam("new_counter"))
+)
+
+
+class Path(NamedTuple):
+    """A stretch of a path, oldest first: its visible lines.
+
+    ``skipped`` says of each line how many hidden messages lie between it and the path's end; empty: none lies before
+    any. ``passed_over``: after so many hidden messages the walk stopped, with more before them; 0: it did not.
+    """
+
+    lines: tuple[Line, ...] = ()
+    skipped: tuple[int, ...] = ()
+    passed_over: int = 0
+
+    def then(self, line: Line) -> Path:
+        """Give the path with a line that follows its end."""
+        return self._replace(lines=(*self.lines, line), skipped=(*self.skipped, 0) if self.skipped else ())
+
+
+class _Walked(NamedTuple):
+    """The rows that a walk gave, oldest first, and whether it stopped for what it stepped over alone."""
+
+    rows: list[Any]
+    stopped: bool
+
+
+def path_back(
+    connection: Connection,
+    tenant: str,
+    session_id: str,
+    *,
+    head: int,
+    start: int,
+    cap: int,
+    per_message: int,
+    passes: int = PASSES,
+) -> Path:
+    """Give the path that ends in ``head``, oldest first, in one statement.
+
+    It reaches back to message ``start`` (0: to the root), or to the first message with which the stored tokens, plus
+    ``per_message`` for each, exceed ``cap``; that message is the oldest given. It stops too where it has stepped over
+    more than ``passes`` hidden messages and ``PASSES_PER_LINE`` times as many as it gives. A human line is given as of
+    the turn that answers it on this path, hidden with it or not: it was said in another when that turn is a variant.
+    """
+    bounds = {"head": head, "start": start, "cap": cap, "per_message": per_message, "passes": passes}
+    rows, stopped = _walked(connection, tenant, session_id, bounds)
+    places = rows[0][_PLACE] + 1
+    if rows[0][_STATE] == _HIDDEN:
+        del rows[0]
+    if places > len(rows) or any(map(_state, rows)):
+        rows = _visible(connection, tenant, session_id, rows)
+    lines = _lines(rows)
+    hidden = places - len(lines)
+    if not hidden:
+        return Path(lines)
+    newest = len(rows) - 1
+    skipped = tuple([row[_PLACE] - (newest - index) for index, row in enumerate(rows)])
+    return Path(lines, skipped if any(skipped) else (), hidden if stopped else 0)
+
+
+def _visible(connection: Connection, tenant: str, session_id: str, rows: list[Any]) -> list[Any]:
+    """Leave out the lines that are hidden with the reply after them, which is so if its turn answers them."""
+    turns = [row[2] for row in rows if row[_STATE]]
+    if not turns:
+        return rows
+    where = {"tenant": tenant, "session": session_id, "turns": turns}
+    answered = set(connection.execute(_ANSWERED, where).scalars())
+    return [row for row in rows if not row[_STATE] or (row[_STATE] == _HIDDEN_UNLESS_ANSWERED) == (row[0] in answered)]
+
+
+def _walked(connection: Connection, tenant: str, session_id: str, bounds: dict[str, int]) -> _Walked:
+    if connection.dialect.name == "postgresql":
+        connection.execute(_NO_JIT)
+    rows = _rows(connection, {"tenant": tenant, "session": session_id} | bounds, whole=False)
+    if rows:
+        seq, parent, *_, tokens, _, state, place, total, skipped = rows[0]
+        if state == _VISIBLE:
+            total += tokens + bounds["per_message"]
+        else:
+            skipped += 1
+        if parent is None or seq <= bounds["start"] or total > bounds["cap"]:
+            return _Walked(rows, stopped=False)
+        if skipped > max(bounds["passes"], PASSES_PER_LINE * (place + 1 - skipped)):
+            return _Walked(rows, stopped=True)
+    rows = _rows(connection, {"tenant": tenant, "session": session_id} | bounds, whole=True)
+    raise _breaks_off(connection, tenant, session_id, rows, bounds["head"])
+
+
+def _rows(connection: Connection, values: dict[str, Any], *, whole: bool) -> list[Any]:
+    rows = _walk(connection.dialect.name, whole=whole).run(connection, values).all()
+    return sorted(rows, key=lambda row: int(row[0]))
+
+
+def _breaks_off(
+    connection: Connection, tenant: str, session_id: str, rows: list[Any], head: int
+) -> StoreError | NotFoundError:
+    """Say which message is missing behind all rows of a walk that did not come to an end."""
+    what = f"message {rows[0][1]}, which message {rows[0][0]} follows," if rows else f"message {head}"
+    return sessions.missing(connection, tenant, session_id, what)
+
+
+@reads("a message")
+def _lines(rows: Sequence[Sequence[Any]]) -> tuple[Line, ...]:
+    lines, new = [], tuple.__new__  # a named tuple's own costs three times as much
+    for seq, _, turn_seq, seat, name, said, tokens, counter, _, _, _, _ in rows:
+        if type(name) is not str or type(said) is not str:  # SQLite keeps what it is given
+            raise TypeError("text")
+        lines.append(new(Line, (seq, turn_seq, seat, name, said, tokens, counter)))
+    return tuple(lines)
+
+
+def span(connection: Connection, tenant: str, session_id: str, wanted: Span) -> list[Line]:
+    """Give the lines of a recipe's history, oldest first, for rebuilding. What is hidden now does not matter."""
+    if wanted.last == 0:
+        return []
+    bounds = {"head": wanted.last, "start": wanted.first, "cap": UNBOUNDED, "per_message": 0, "passes": UNBOUNDED}
+    if connection.dialect.name == "postgresql":
+        connection.execute(_NO_JIT)
+    rows = _rows(connection, {"tenant": tenant, "session": session_id} | bounds, whole=True)
+    if not rows or (rows[0][0] > wanted.first and rows[0][1] is not None):
+        raise _breaks_off(connection, tenant, session_id, rows, wanted.last)
+    hidden = frozenset(wanted.hidden)
+    return list(_lines([row for row in rows if row[0] not in hidden] if hidden else _kept(rows, wanted.runs)))
+
+
+def _kept(rows: list[Any], runs: Sequence[int]) -> list[Any]:
+    """Leave out what was stepped over, by the runs of the walk."""
+    if not runs:
+        return rows
+    newest_first, place, kept = rows[::-1], 0, []
+    for skipped, run in zip(runs[::2], runs[1::2], strict=True):
+        place += skipped
+        kept += newest_first[place : place + run]
+        place += run
+    return kept[::-1]
+
+
+def recount(
+    connection: Connection, tenant: str, session_id: str, counts: Sequence[tuple[int, int]], counter: str
+) -> None:
+    """Give messages, by ``seq``, the tokens that another counter counts."""
+    where = {"of_tenant": tenant, "of_session": session_id, "new_counter": counter}
+    connection.execute(_RECOUNT, [where | {"of_seq": seq, "new_tokens": tokens} for seq, tokens in counts])

@@ -1,0 +1,527 @@
+"""Sessions, their revisions and their seats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Row,
+    Select,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+    tuple_,
+    update,
+)
+
+from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo, TurnKind, TurnStatus
+from roleplay.domain.page import Page
+from roleplay.domain.persona import StoredPersona
+from roleplay.domain.settings import SessionSettings
+from roleplay.errors import NotFoundError, StoreError
+from roleplay.store.access.cursors import after, page_of
+from roleplay.store.access.decoding import absent, as_numbers, as_text, reads
+from roleplay.store.access.ids import ID_LENGTH
+from roleplay.store.access.prepared import Prepared
+from roleplay.store.access.tables import (
+    MessageRow,
+    ParticipantRevisionRow,
+    ParticipantRow,
+    PathStateRow,
+    SessionRevisionRow,
+    SessionRow,
+    TurnRow,
+    table,
+)
+from roleplay.store.records import personas
+from roleplay.store.records.new_rows import NO_CALLER_FIELDS, CallerFields, NewTurn, PathEnd
+from roleplay.store.records.path_states import SHARED, handed_on
+
+_s = table(SessionRow).c
+_r = table(SessionRevisionRow).c
+_q = table(ParticipantRevisionRow).c
+_live = table(TurnRow).alias("live")
+_turn = table(TurnRow).alias("head_turn")
+_m = table(MessageRow).c
+_own = table(PathStateRow).alias("own_state")
+_shared = table(PathStateRow).alias("shared_state")
+_p = table(ParticipantRow).c
+
+_INSERT = insert(table(SessionRow))
+_INSERT_REVISION = insert(table(SessionRevisionRow))
+_INSERT_SEAT = insert(table(ParticipantRow))
+_INSERT_SEAT_REVISION = insert(table(ParticipantRevisionRow))
+
+_HERE = (_s.tenant == bindparam("tenant")) & (_s.id == bindparam("session"))
+#: Whose turn it is where nobody is named: the first seat that the model plays.
+FIRST_MODEL = (
+    select(func.min(_p.seat))
+    .where(
+        _p.tenant == bindparam("tenant"),
+        _p.session_id == bindparam("session"),
+        _p.played_by == literal_column("'model'"),
+    )
+    .scalar_subquery()
+)
+# No join, after which PostgreSQL might look for all states of the seat.
+_seat = func.coalesce(bindparam("seat", type_=Integer), FIRST_MODEL)
+_STAND = Prepared(
+    select(
+        _s.version,
+        _s.revision,
+        _s.head_seq,
+        _s.last_seq,
+        _s.last_turn,
+        _m.turn_seq,
+        _m.depth,
+        _m.human_ordinal,
+        _m.model_ordinal,
+        _seat.label("seat_asked"),
+        _turn.c.states,
+        _own.c.state,
+        _shared.c.state.label("shared"),
+        _live.c.id.label("live_turn"),
+    )
+    .select_from(table(SessionRow))
+    .outerjoin(table(MessageRow), (_m.session_id == _s.id) & (_m.seq == _s.head_seq) & (_m.tenant == _s.tenant))
+    .outerjoin(_turn, (_turn.c.session_id == _s.id) & (_turn.c.seq == _m.turn_seq) & (_turn.c.tenant == _s.tenant))
+    .outerjoin(_own, handed_on(_own, _turn, _seat))
+    .outerjoin(_shared, handed_on(_shared, _turn, literal_column(str(SHARED), Integer)))
+    .outerjoin(
+        _live,
+        (_live.c.session_id == _s.id)
+        & (text("coalesce(live.from_head, 0)") == func.coalesce(_s.head_seq, 0))
+        & text("live.status IN ('pending', 'streaming') AND live.moves_head")
+        & (_live.c.tenant == _s.tenant),
+    )
+    .where(_HERE)
+)
+_REVISION = select(_r.scene, _r.settings).where(
+    _r.tenant == bindparam("tenant"), _r.session_id == bindparam("session"), _r.revision == bindparam("revision")
+)
+_newest_seat = (
+    select(_q.seat, func.max(_q.revision).label("revision"))
+    .where(
+        _q.tenant == bindparam("tenant"), _q.session_id == bindparam("session"), _q.revision <= bindparam("revision")
+    )
+    .group_by(_q.seat)
+    .subquery("newest")
+)
+_CAST = (
+    select(_p.seat, _p.played_by, _q.display_name, _q.persona_id, _q.persona_version)
+    .join(
+        _newest_seat,
+        (_p.seat == _newest_seat.c.seat) & (_p.tenant == bindparam("tenant")) & (_p.session_id == bindparam("session")),
+    )
+    .join(
+        table(ParticipantRevisionRow),
+        (_q.session_id == _p.session_id)
+        & (_q.tenant == _p.tenant)
+        & (_q.seat == _p.seat)
+        & (_q.revision == _newest_seat.c.revision),
+    )
+    .order_by(_p.seat)
+)
+_later = table(ParticipantRevisionRow).alias("later")
+_CASTS = (
+    select(_s.id, _p.seat, _p.played_by, _q.display_name, _q.persona_id, _q.persona_version)
+    .join(table(ParticipantRow), (_p.session_id == _s.id) & (_p.tenant == _s.tenant))
+    .join(
+        table(ParticipantRevisionRow),
+        (_q.session_id == _p.session_id) & (_q.tenant == _p.tenant) & (_q.seat == _p.seat),
+    )
+    .where(
+        _s.tenant == bindparam("tenant"),
+        _s.id.in_(bindparam("sessions", expanding=True)),
+        _q.revision
+        == select(func.max(_later.c.revision))
+        .where(
+            _later.c.tenant == _p.tenant,
+            _later.c.session_id == _p.session_id,
+            _later.c.seat == _p.seat,
+            _later.c.revision <= _s.revision,
+        )
+        .scalar_subquery(),
+    )
+    .order_by(_s.id, _p.seat)
+)
+_INFO = (
+    select(table(SessionRow), _r.scene, _r.settings)
+    .outerjoin(
+        table(SessionRevisionRow),
+        (_r.session_id == _s.id) & (_r.tenant == _s.tenant) & (_r.revision == _s.revision),
+    )
+    .where(_s.tenant == bindparam("tenant"))
+)
+_ONE = _INFO.where(_s.id == bindparam("session"))
+_LIST = _INFO.order_by(_s.last_turn_at.desc(), _s.id.desc())
+_BY_AGE = _INFO.where(_s.id > bindparam("after")).order_by(_s.id).limit(bindparam("most"))
+_ID = select(_s.id).where(_HERE)
+_IDS_FROM = (
+    select(_s.id)
+    .where(_s.tenant == bindparam("tenant"), _s.id >= bindparam("low"), _s.id < bindparam("high"))
+    .order_by(_s.id)
+    .limit(2)
+)
+ADVANCE = Prepared(
+    update(table(SessionRow))
+    .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"), _s.version == bindparam("was"))
+    .values(
+        version=_s.version + 1,
+        last_seq=bindparam("seq_now"),
+        last_turn=bindparam("turn_now"),
+        last_turn_at=bindparam("at"),
+    )
+)
+
+
+_GIVE_OUT = (
+    update(table(SessionRow))
+    .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"))
+    .values(last_seq=bindparam("seq_now"), last_turn=bindparam("turn_now"))
+)
+_NEW_REVISION = (
+    update(table(SessionRow))
+    .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"))
+    .values(revision=_s.revision + 1, version=_s.version + 1)
+)
+_LOCK = _ID.with_for_update()
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A seat with the persona version in it, if there is one."""
+
+    participant: Participant
+    persona: StoredPersona | None
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What a revision of a session says: scene, settings and seats. Immutable, so it may be kept in memory."""
+
+    revision: int
+    scene: str
+    settings: SessionSettings
+    seats: tuple[Seat, ...]
+
+    def played_by(self, player: PlayedBy) -> list[Seat]:
+        """The seats that the model plays, or humans, in their order."""
+        return [seat for seat in self.seats if seat.participant.played_by is player]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a session stands: counters, head, whose turn is asked about, what its path handed on for that seat and for
+    all, and the turn in flight on its head, if any."""
+
+    version: int
+    revision: int
+    head_seq: int | None
+    last_seq: int
+    last_turn: int
+    head_turn: int | None
+    depth: int
+    human_ordinal: int
+    model_ordinal: int
+    seat: int | None
+    states: str | None
+    state: str | None
+    shared: str | None
+    live_turn: str | None
+
+    @property
+    def end(self) -> PathEnd:
+        """The end of the path that the session stands on."""
+        return PathEnd(self.head_seq, self.human_ordinal, self.model_ordinal)
+
+    def new_turn(
+        self,
+        turn_id: str,
+        kind: TurnKind,
+        speaker: int,
+        *,
+        parent_turn: int | None,
+        states: str | None,
+        human_seq: int | None,
+        reply_seq: int | None,
+        status: TurnStatus = TurnStatus.COMPLETED,
+        lease_owner: str | None = None,
+        caller: CallerFields = NO_CALLER_FIELDS,
+        draws: str | None = None,
+    ) -> NewTurn:
+        """Make the session's next turn, as a round of its own."""
+        seq = self.last_turn + 1
+        return NewTurn(
+            seq=seq,
+            id=turn_id,
+            parent_turn=parent_turn,
+            from_head=self.head_seq,
+            kind=kind.value,
+            round=seq,
+            ordinal=1,
+            speaker=speaker,
+            revision=self.revision,
+            states=states,
+            status=status.value,
+            human_seq=human_seq,
+            reply_seq=reply_seq,
+            lease_owner=lease_owner,
+            idempotency_key=caller.idempotency_key,
+            body_digest=caller.body_digest,
+            metadata_json=caller.metadata_json,
+            moves_head=caller.moves_head,
+            draws=draws,
+        )
+
+
+def beginning(said: int) -> Position:
+    """Where a new session stands before its first move, with so many turns of one message each."""
+    return Position(
+        version=1,
+        revision=1,
+        head_seq=None,
+        last_seq=said,
+        last_turn=said,
+        head_turn=None,
+        depth=0,
+        human_ordinal=0,
+        model_ordinal=0,
+        seat=1,
+        states=None,
+        state=None,
+        shared=None,
+        live_turn=None,
+    )
+
+
+def position(connection: Connection, tenant: str, session_id: str, seat: int | None = None) -> Position:
+    """Read where a session stands, in one statement, for the turn of ``seat`` (``None``: of the first one that the
+    model plays). Raises ``NotFoundError``."""
+    row = _STAND.run(connection, {"tenant": tenant, "session": session_id, "seat": seat}).first()
+    if row is None:
+        raise NotFoundError("session", session_id)
+    return _as_position(row)
+
+
+@reads("the place of a session")
+def _as_position(row: Sequence[Any]) -> Position:
+    values: list[Any] = list(row)
+    as_numbers(values[:10])  # up to the seat
+    values[6:9] = [number or 0 for number in values[6:9]]
+    return Position(*values)
+
+
+def lock(connection: Connection, tenant: str, session_id: str) -> None:
+    """Let nobody else change this session until the transaction ends. On SQLite the writer is alone already."""
+    if connection.execute(_LOCK, {"tenant": tenant, "session": session_id}).first() is None:
+        raise NotFoundError("session", session_id)
+
+
+def give_out(connection: Connection, tenant: str, session_id: str, *, last_seq: int, last_turn: int) -> None:
+    """Note the highest numbers given out, under ``lock``."""
+    where = {"of_tenant": tenant, "of_session": session_id}
+    connection.execute(_GIVE_OUT, where | {"seq_now": last_seq, "turn_now": last_turn})
+
+
+def revision(connection: Connection, tenant: str, session_id: str, revision: int) -> Revision:
+    """Read a revision of a session with the persona versions in its seats. Raises ``NotFoundError``."""
+    where = {"tenant": tenant, "session": session_id, "revision": revision}
+    row = connection.execute(_REVISION, where).first()
+    if row is None:
+        raise missing(connection, tenant, session_id, f"revision {revision}")
+    cast = _cast(connection, where)
+    _check_cast(session_id, cast)
+    return _revision(row, revision, tuple([Seat(one, _persona(connection, tenant, one)) for one in cast]))
+
+
+@reads("a revision of a session")
+def _revision(row: Row[*tuple[Any, ...]], revision: int, seats: tuple[Seat, ...]) -> Revision:
+    return Revision(revision, as_text(row.scene), SessionSettings(**json.loads(row.settings)), seats)
+
+
+def _persona(connection: Connection, tenant: str, participant: Participant) -> StoredPersona | None:
+    if participant.persona_id is None:
+        return None
+    try:
+        return personas.get(connection, tenant, participant.persona_id, version=participant.persona_version)
+    except NotFoundError as error:
+        raise absent(f"{error.kind} {error.key}", f"seat {participant.seat}") from None
+
+
+def missing(connection: Connection, tenant: str, session_id: str, what: str) -> StoreError | NotFoundError:
+    """Tell a session of which ``what`` is lost from one that is not there."""
+    is_there = connection.execute(_ID, {"tenant": tenant, "session": session_id}).first()
+    return NotFoundError("session", session_id) if is_there is None else absent(what, f"session {session_id}")
+
+
+def _check_cast(session_id: str, cast: Sequence[Participant]) -> None:
+    """Raise ``StoreError`` where somebody is missing without whom nobody can speak."""
+    for played_by in set(PlayedBy) - {one.played_by for one in cast}:
+        raise absent(f"the seat of the {played_by}", f"session {session_id}")
+
+
+def create(connection: Connection, tenant: str, info: SessionInfo, *, messages: int) -> None:
+    """Write a new session with its first revision and its seats, before any turn.
+
+    ``messages``: how many turns of one message each the caller will add in the same transaction, numbered from 1.
+    """
+    plain: dict[str, Any] = {"session_id": info.id, "tenant": tenant}
+    connection.execute(
+        _INSERT,
+        {
+            "id": info.id,
+            "tenant": tenant,
+            "owner": info.owner,
+            "metadata_json": personas.to_json(info.metadata),
+            "version": info.version,
+            "revision": 1,
+            "head_seq": None,
+            "last_seq": messages,
+            "last_turn": messages,
+            "created_at": info.created_at,
+            "last_turn_at": info.created_at,
+        },
+    )
+    settings = info.settings.model_dump_json(exclude_defaults=True)
+    connection.execute(
+        _INSERT_REVISION,
+        plain | {"revision": 1, "scene": info.scene, "settings": settings, "created_at": info.created_at},
+    )
+    connection.execute(
+        _INSERT_SEAT, [plain | {"seat": one.seat, "played_by": one.played_by.value} for one in info.cast]
+    )
+    connection.execute(
+        _INSERT_SEAT_REVISION,
+        [
+            plain
+            | {
+                "seat": one.seat,
+                "revision": 1,
+                "display_name": one.display_name,
+                "persona_id": one.persona_id,
+                "persona_version": one.persona_version,
+            }
+            for one in info.cast
+        ],
+    )
+
+
+def add_revision(
+    connection: Connection,
+    tenant: str,
+    session_id: str,
+    revision: int,
+    *,
+    scene: str,
+    settings: SessionSettings,
+    at: datetime,
+) -> None:
+    """Add a revision of a session with another scene or other settings, under ``lock``."""
+    connection.execute(_NEW_REVISION, {"of_tenant": tenant, "of_session": session_id})
+    row = {"session_id": session_id, "tenant": tenant, "revision": revision, "scene": scene, "created_at": at}
+    connection.execute(_INSERT_REVISION, row | {"settings": settings.model_dump_json(exclude_defaults=True)})
+
+
+def get(connection: Connection, tenant: str, session_id: str) -> SessionInfo:
+    """Give a session as it stands. Raises ``NotFoundError``."""
+    row = None
+    if len(session_id) <= ID_LENGTH:  # another server may cut a longer text to the column's length
+        row = connection.execute(_ONE, {"tenant": tenant, "session": session_id}).first()
+    if row is None:
+        raise NotFoundError("session", session_id)
+    cast = _cast(connection, {"tenant": tenant, "session": session_id, "revision": row.revision})
+    return _info(row, tuple(cast))
+
+
+def ids_with_prefix(connection: Connection, tenant: str, prefix: str, *, owner: str | None) -> list[str]:
+    """Give at most two ids that begin with ``prefix``, so that a caller sees whether it is unique; of ``owner`` only,
+    if one is named. A whole id is looked up as it is, so that an engine which spreads sessions asks one server."""
+    if len(prefix) > ID_LENGTH:
+        return []
+    if len(prefix) == ID_LENGTH:
+        statement, mine = _of(_ID, owner)
+        return [row.id for row in connection.execute(statement, {"tenant": tenant, "session": prefix} | mine)]
+    where = {"tenant": tenant, "low": prefix, "high": prefix + "g"}  # after every digit of an id, in any collation
+    statement, mine = _of(_IDS_FROM, owner)
+    return [row.id for row in connection.execute(statement, where | mine)]
+
+
+def list_page(
+    connection: Connection, tenant: str, *, owner: str | None, limit: int, before: str | None
+) -> Page[SessionInfo]:
+    """Give a page of sessions, lately used first; ``before`` is the ``older`` cursor of another page."""
+    statement, mine = _of(_LIST, owner)
+    statement = statement.limit(limit + 1)
+    if before is not None:
+        statement = statement.where(tuple_(_s.last_turn_at, _s.id) < tuple_(*after(before)))
+    rows = connection.execute(statement, {"tenant": tenant} | mine).all()
+    shown = rows[:limit]
+    items = _infos(connection, tenant, shown)
+    return page_of(items, more=len(rows) > limit, last=lambda: (shown[-1].last_turn_at, shown[-1].id))
+
+
+def made_after(
+    connection: Connection, tenant: str, session_id: str, *, owner: str | None, limit: int
+) -> list[SessionInfo]:
+    """Give sessions in the order of their ids, which is that of their making."""
+    statement, mine = _of(_BY_AGE, owner)
+    where = {"tenant": tenant, "after": session_id, "most": limit} | mine
+    return _infos(connection, tenant, connection.execute(statement, where).all())
+
+
+def _of(statement: Select[*tuple[Any, ...]], owner: str | None) -> tuple[Select[*tuple[Any, ...]], dict[str, str]]:
+    """Give a statement for one owner's sessions, or for all, with the value that it takes for that."""
+    return (statement, {}) if owner is None else (statement.where(_s.owner == bindparam("owner")), {"owner": owner})
+
+
+def _cast(connection: Connection, where: dict[str, Any]) -> Sequence[Participant]:
+    return [_participant(row) for row in connection.execute(_CAST, where)]
+
+
+@reads("a seat")
+def _participant(row: Row[*tuple[Any, ...]]) -> Participant:
+    return Participant(
+        seat=row.seat,
+        played_by=PlayedBy(row.played_by),
+        display_name=row.display_name,
+        persona_id=row.persona_id,
+        persona_version=row.persona_version,
+    )
+
+
+def _infos(connection: Connection, tenant: str, rows: Sequence[Row[Any]]) -> list[SessionInfo]:
+    """Give rows as sessions, with their casts in one statement more."""
+    casts: dict[str, list[Participant]] = {row.id: [] for row in rows}
+    if rows:
+        for seat in connection.execute(_CASTS, {"tenant": tenant, "sessions": list(casts)}):
+            casts[seat.id].append(_participant(seat))
+    return [_info(row, tuple(casts[row.id])) for row in rows]
+
+
+@reads("a session")
+def _info(row: Row[Any], cast: tuple[Participant, ...]) -> SessionInfo:
+    if row.settings is None:
+        raise absent(f"revision {row.revision}", f"session {row.id}")
+    _check_cast(row.id, cast)
+    return SessionInfo(
+        id=row.id,
+        owner=row.owner,
+        scene=row.scene,
+        settings=SessionSettings(**json.loads(row.settings)),
+        cast=cast,
+        metadata=json.loads(row.metadata_json),
+        version=row.version,
+        head_seq=row.head_seq,
+        created_at=row.created_at,
+        last_turn_at=row.last_turn_at,
+    )

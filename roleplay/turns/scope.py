@@ -1,0 +1,200 @@
+"""What operations share: one value for a tenant in an engine, and one for a session, which refers to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from roleplay.context.counting import Counter
+from roleplay.context.languages import LANGUAGES, Words
+from roleplay.domain.context import Line
+from roleplay.domain.endpoint import PROFILES, Endpoint, Form
+from roleplay.domain.guards import Guard
+from roleplay.domain.settings import SessionSettings
+from roleplay.errors import InvalidInputError
+from roleplay.store.access.decoding import absent
+from roleplay.store.records import sessions
+from roleplay.store.records.calibrations import Subject
+from roleplay.turns.arguments import label
+from roleplay.turns.calibrating import Calibrations, LiveCalibration
+from roleplay.turns.effects import Ports, Steps, read
+from roleplay.turns.layers import Layer
+from roleplay.turns.revisions import RenderedRevision, render_seats
+
+CACHE_LIMIT = 1024
+TENANT_LIMIT = 64
+COUNTER_LIMIT = 32
+UTC_NAME = "UTC"
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Latest(dict[K, V]):
+    """A dict that drops its oldest entries beyond a limit."""
+
+    def __setitem__(self, key: K, value: V) -> None:
+        super().__setitem__(key, value)
+        while len(self) > CACHE_LIMIT:
+            self.pop(next(iter(self)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A product's own checks of what is said. ``guard_timeout_s``: how long one may take; ``keep_originals``: whether a
+    text that a guard did not allow is kept."""
+
+    guards: tuple[Guard, ...] = ()
+    guard_timeout_s: float = 10.0
+    keep_originals: bool = False
+
+
+NO_WATCH = Watch()
+
+
+@dataclass(frozen=True, slots=True)
+class TenantScope:
+    """What all operations of one tenant in one engine share.
+
+    ``endpoints``: the engine's own, and those that are asked when it is unavailable. ``outer`` are the layers of
+    settings beyond a session's and a persona's. ``rendered`` are revisions of sessions. ``forms``: in which form a host
+    takes requests for a model, where it refused another. ``last_spoke``: when this engine last ended a turn that was
+    ready to wait, by session. ``calibrations``: what it has learned of its models' tokens. ``recounts``: lines that
+    another counter counted, which are to be counted anew, by session.
+    """
+
+    tenant: str
+    endpoints: tuple[Endpoint, ...]
+    outer: tuple[Layer, ...]
+    counter: Counter
+    ports: Ports
+    languages: Mapping[str, Words] = field(default_factory=lambda: LANGUAGES)
+    watch: Watch = NO_WATCH
+    rendered: MutableMapping[tuple[Any, ...], RenderedRevision] = field(
+        default_factory=_Latest[tuple[Any, ...], RenderedRevision], repr=False
+    )
+    forms: MutableMapping[tuple[str, str], Form] = field(default_factory=dict)
+    last_spoke: MutableMapping[str, float] = field(default_factory=_Latest[str, float])
+    calibrations: Calibrations = field(default_factory=_Latest[Subject, LiveCalibration])
+    recounts: MutableMapping[str, tuple[Line, ...]] = field(default_factory=_Latest[str, tuple[Line, ...]])
+
+    def __post_init__(self) -> None:
+        label("tenant", self.tenant, TENANT_LIMIT)
+        label("counter.name", self.counter.name, COUNTER_LIMIT)
+        for _, settings in self.outer:
+            self.check_settings(settings)
+
+    def of_tenant(self, tenant: str, endpoints: tuple[Endpoint, ...] | None, settings: SessionSettings) -> TenantScope:
+        """Give the same for another tenant: nothing is opened, and memory of sessions is its own."""
+        outer = (("tenant", settings), *(layer for layer in self.outer if layer[0] == "engine"))
+        return replace(
+            self,
+            tenant=tenant,
+            endpoints=endpoints or self.endpoints,
+            outer=outer,
+            rendered=_Latest[tuple[Any, ...], RenderedRevision](),
+            last_spoke=_Latest[str, float](),
+            recounts=_Latest[str, tuple[Line, ...]](),
+        )
+
+    def session(self, session_id: str) -> SessionScope:
+        """Give the scope of a session."""
+        return SessionScope(self, session_id)
+
+    def form_of(self, endpoint: Endpoint) -> Form:
+        """The form in which a host takes requests for a model, as far as it is known."""
+        return self.forms.get((endpoint.host, endpoint.model), Form(endpoint.dialect, endpoint.cap_name))
+
+    def endpoints_for(self, model: str | Endpoint | None) -> tuple[Endpoint, ...]:
+        """Give who is asked for a reply by ``model``, in this order. Raises ``InvalidInputError``."""
+        first = self.endpoints[0]
+        if model is None or model == first.model:
+            return self.endpoints
+        if isinstance(model, Endpoint):
+            return (model,)
+        named = next((one for one in self.endpoints if one.model == model), None)
+        if named is not None:
+            return (named,)
+        its_own = PROFILES.get(first.model)
+        if its_own is not None and (model not in PROFILES or PROFILES[model].domains != its_own.domains):
+            same = (name for name, profile in PROFILES.items() if profile.domains == its_own.domains)
+            known = ", ".join(dict.fromkeys((*(one.model for one in self.endpoints), *same)))
+            raise InvalidInputError(
+                "model", f"nothing is known of {model!r}", allowed=f"an Endpoint, or one of {known}"
+            )
+        return (first.evolve(model=model),)
+
+    def words(self, language: str) -> Words:
+        """Give the engine's own words in a language. Raises ``InvalidInputError``."""
+        words = self.languages.get(language)
+        if words is None:
+            raise InvalidInputError("language", f"is {language!r}", allowed=", ".join(self.languages))
+        return words
+
+    def local_time(self, time_zone: str | None, time: datetime) -> datetime:
+        """Give a time as it is told in a time zone. Raises ``InvalidInputError``."""
+        zone = self.ports.zone(time_zone or UTC_NAME)
+        if zone is None:
+            raise InvalidInputError("time_zone", f"is {time_zone!r}", allowed="an IANA name such as Asia/Shanghai")
+        return time.astimezone(zone)
+
+    def check_settings(self, settings: SessionSettings) -> None:
+        """Raise ``InvalidInputError`` for settings that no turn could be spoken with."""
+        if settings.language is not None:
+            self.words(settings.language)
+        if settings.time_zone is not None:
+            self.local_time(settings.time_zone, self.ports.now())
+        if settings.model is not None:
+            self.endpoints_for(settings.model)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionScope:
+    """What all operations of one session share."""
+
+    tenant_scope: TenantScope
+    session_id: str
+
+    @property
+    def tenant(self) -> str:
+        return self.tenant_scope.tenant
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Tenant and session, as the functions of the store take them."""
+        return self.tenant_scope.tenant, self.session_id
+
+    @property
+    def counter(self) -> Counter:
+        return self.tenant_scope.counter
+
+    @property
+    def ports(self) -> Ports:
+        return self.tenant_scope.ports
+
+
+def render_revision(scope: SessionScope, revision: int, seat: int | None) -> Steps[RenderedRevision]:
+    """Give a revision of the session as a seat of the model's speaks in it, read when it is not in memory.
+
+    Raises ``StoreError`` where there is no such seat.
+    """
+    known = in_memory(scope, revision, seat)
+    if known is None:
+        rendered, counter = scope.tenant_scope.rendered, scope.counter
+        key = (*scope.place, revision, counter.name)
+        stored: sessions.Revision = yield from read(
+            "revision", lambda db: sessions.revision(db, *scope.place, revision)
+        )
+        for one in render_seats(stored, scope.tenant_scope.outer, counter):
+            rendered[(*key, one.pair.speaker.participant.seat)] = one
+        known = rendered.get((*key, seat))
+        if known is None:
+            raise absent(f"seat {seat}", f"revision {revision} of session {scope.session_id}")
+    return known
+
+
+def in_memory(scope: SessionScope, revision: int, seat: int | None) -> RenderedRevision | None:
+    """Give a revision of the session as a seat speaks in it, where it was read before."""
+    return scope.tenant_scope.rendered.get((*scope.place, revision, scope.counter.name, seat))
