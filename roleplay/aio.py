@@ -30,10 +30,12 @@ from roleplay.exchange.persona_files import read_folder
 from roleplay.operations import erasure, persona_files, personas, sessions, upkeep, usage
 from roleplay.operations.persona_files import SyncOptions
 from roleplay.operations.sessions import NewSession
-from roleplay.replay import AsyncReplay
-from roleplay.session.driver import GRACE_S, AsyncRuntime
-from roleplay.session.gate import OPENINGS, AsyncGate
-from roleplay.session.handle import AsyncChatSession
+from roleplay.replay import all_calls, request_body
+from roleplay.session.aio.driver import AsyncRuntime
+from roleplay.session.aio.gate import AsyncGate
+from roleplay.session.aio.handle import AsyncChatSession
+from roleplay.session.execution import GRACE_S
+from roleplay.session.gate import OPENINGS
 from roleplay.session.ports import ports
 from roleplay.settings import Model, environment, resolve_all
 from roleplay.store.access import schema
@@ -313,3 +315,21 @@ def _httpx_transport(endpoints: Sequence[Endpoint]) -> AsyncTransport:
     transport = HttpxTransport()
     check_all(transport, endpoints)
     return transport
+
+
+class AsyncReplay:
+    """``Replay`` for asyncio."""
+
+    def __init__(self, runtime: AsyncRuntime, tenant: str) -> None:
+        self._runtime = runtime
+        self._tenant = tenant
+
+    async def request(self, session_id: str, call_id: str) -> bytes:
+        """As ``Replay.request``."""
+        return await self._runtime.run(request_body(self._tenant, session_id, call_id))
+
+    async def verify(self) -> AsyncIterator[tuple[str, str]]:
+        """As ``Replay.verify``."""
+        for session_id, call_id in await self._runtime.run(all_calls(self._tenant)):
+            await self.request(session_id, call_id)
+            yield session_id, call_id

@@ -30,7 +30,8 @@ from roleplay.operations import erasure, persona_files, personas, sessions, upke
 from roleplay.operations.persona_files import SyncOptions
 from roleplay.operations.sessions import NewSession
 from roleplay.replay import Replay
-from roleplay.session.driver import GRACE_S, Runtime
+from roleplay.session.driver import Runtime
+from roleplay.session.execution import GRACE_S
 from roleplay.session.gate import OPENINGS, Gate
 from roleplay.session.handle import ChatSession
 from roleplay.session.ports import ports

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
-from roleplay.session.driver import AsyncRuntime, Runtime
+from roleplay.session.driver import Runtime
 from roleplay.store.records import calls
-from roleplay.turns.effects import Steps, read
+from roleplay.turns.effects import Read
 from roleplay.turns.rebuilding import rebuild
 
 
@@ -23,39 +23,23 @@ class Replay:
         Only emission and dialect run: nothing is counted, drawn or read from a clock. Raises ``NotFoundError``, and
         ``StoreError`` when the rows do not give the request that was sent.
         """
-        return self._runtime.run(_request(self._tenant, session_id, call_id))
+        return self._runtime.run(request_body(self._tenant, session_id, call_id))
 
     def verify(self) -> Iterator[tuple[str, str]]:
         """Rebuild every call of the tenant and yield (session id, call id) of each that came out as it was sent.
 
         Raises ``StoreError`` at the first that does not.
         """
-        for session_id, call_id in self._runtime.run(_all_calls(self._tenant)):
+        for session_id, call_id in self._runtime.run(all_calls(self._tenant)):
             self.request(session_id, call_id)
             yield session_id, call_id
 
 
-class AsyncReplay:
-    """``Replay`` for asyncio."""
-
-    def __init__(self, runtime: AsyncRuntime, tenant: str) -> None:
-        self._runtime = runtime
-        self._tenant = tenant
-
-    async def request(self, session_id: str, call_id: str) -> bytes:
-        """As ``Replay.request``."""
-        return await self._runtime.run(_request(self._tenant, session_id, call_id))
-
-    async def verify(self) -> AsyncIterator[tuple[str, str]]:
-        """As ``Replay.verify``."""
-        for session_id, call_id in await self._runtime.run(_all_calls(self._tenant)):
-            await self.request(session_id, call_id)
-            yield session_id, call_id
+def request_body(tenant: str, session_id: str, call_id: str) -> Read[bytes]:
+    """Rebuild the body of a model call's request."""
+    return Read("request", lambda db: rebuild(db, tenant, session_id, call_id).body)
 
 
-def _request(tenant: str, session_id: str, call_id: str) -> Steps[bytes]:
-    return (yield from read("request", lambda db: rebuild(db, tenant, session_id, call_id).body))
-
-
-def _all_calls(tenant: str) -> Steps[list[tuple[str, str]]]:
-    return (yield from read("calls", lambda db: calls.all_ids(db, tenant)))
+def all_calls(tenant: str) -> Read[list[tuple[str, str]]]:
+    """Read (session id, call id) of every call of a tenant."""
+    return Read("calls", lambda db: calls.all_ids(db, tenant))

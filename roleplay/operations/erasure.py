@@ -15,6 +15,7 @@ from roleplay.store.upkeep import erasure
 from roleplay.store.upkeep.erasure import By, Erased, Selection
 from roleplay.turns.arguments import label, moment
 from roleplay.turns.effects import Steps, Wipe, read, write
+from roleplay.turns.in_flight import is_lost
 from roleplay.turns.scope import TenantScope
 
 AT_ONCE = 50  # so that a closing engine need not wait for long: it is heard where something is read
@@ -113,8 +114,8 @@ def _left_alone(scope: TenantScope, selection: Selection, at: datetime) -> Steps
 
     Raises ``ConflictError`` where a session is meant whatever is running in it.
     """
-    is_lost = partial(_is_lost, scope)
-    held = yield from read("running", lambda db: erasure.running(db, selection, at=at, is_lost=is_lost))
+    lost = partial(is_lost, scope.ports)
+    held = yield from read("running", lambda db: erasure.running(db, selection, at=at, is_lost=lost))
     if held and selection.by != "idle_since":
         raise _running(held[0], "nothing was erased")
     return [one.session_id for one in held]
@@ -126,14 +127,14 @@ def _erase_sessions(
     """Erase every session that is meant and in which nothing runs, those that begin meanwhile too."""
     gone, after, alone = before or Erased(), "", list(but)
     at = scope.ports.now()
-    is_lost = partial(_is_lost, scope)
+    lost = partial(is_lost, scope.ports)
     while ids := (
         yield from read("sessions", partial(erasure.some, selection=selection, after=after, but=alone, most=AT_ONCE))
     ):
         for session_id in ids:
             ended = yield from write(
                 "erase",
-                partial(erasure.erase_session, selection=selection, session_id=session_id, at=at, is_lost=is_lost),
+                partial(erasure.erase_session, selection=selection, session_id=session_id, at=at, is_lost=lost),
             )
             if isinstance(ended, recovery.Holder):
                 if selection.by != "idle_since":
@@ -161,10 +162,6 @@ def _erase_persona(
     raise ConflictError(
         f"sessions with this persona are created faster than erased; {gone.counts.sessions} sessions were erased before"
     )
-
-
-def _is_lost(scope: TenantScope, one: recovery.Holder) -> bool:
-    return scope.ports.is_left(one.owner, one.turn_id, expired=one.expired)
 
 
 def _running(one: recovery.Holder, rest: str) -> ConflictError:

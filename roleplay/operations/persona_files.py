@@ -13,7 +13,7 @@ from roleplay.store import Connection
 from roleplay.store.records import personas
 from roleplay.store.records.personas import Change
 from roleplay.turns.arguments import change_of_persona
-from roleplay.turns.effects import Steps, read, write
+from roleplay.turns.effects import Read, Single, Write
 from roleplay.turns.scope import TenantScope
 
 
@@ -27,7 +27,7 @@ class SyncOptions:
     message: str
 
 
-def sync(scope: TenantScope, files: Sequence[PersonaFile], how: SyncOptions) -> Steps[SyncReport]:
+def sync(scope: TenantScope, files: Sequence[PersonaFile], how: SyncOptions) -> Single[SyncReport]:
     """Put the personas of files that are new or changed, and archive those whose files are gone."""
     change = Change(author=how.author, message=how.message, synced=True)
     change_of_persona(change)
@@ -53,7 +53,7 @@ def sync(scope: TenantScope, files: Sequence[PersonaFile], how: SyncOptions) -> 
             done.append(gone)
         return SyncReport(dry_run=how.dry_run, personas=tuple(sorted(done, key=lambda one: one.key)))
 
-    return (yield from (read("sync", work) if how.dry_run else write("sync", work)))
+    return Read("sync", work) if how.dry_run else Write("sync", work)
 
 
 def _change(before: StoredPersona | None, file: PersonaFile) -> tuple[PersonaChange, int]:

@@ -21,7 +21,7 @@ from roleplay.store.records import personas as stored_personas
 from roleplay.store.records import sessions as store
 from roleplay.store.records import turns as stored_turns
 from roleplay.turns.arguments import label, only_persona, owner_filter, page_limit, scene_text
-from roleplay.turns.effects import Steps, read, write
+from roleplay.turns.effects import Read, Steps, read, write
 from roleplay.turns.revisions import spoken_in
 from roleplay.turns.scope import SessionScope, TenantScope
 
@@ -94,22 +94,18 @@ def get(scope: TenantScope, session_id: str, owner: str | None) -> Steps[Session
     return scope.session(found)
 
 
-def list_page(scope: TenantScope, owner: str | None, limit: int, before: str | None) -> Steps[Page[SessionInfo]]:
+def list_page(scope: TenantScope, owner: str | None, limit: int, before: str | None) -> Read[Page[SessionInfo]]:
     """Read a page of sessions."""
     page_limit(limit)
     owner_filter(owner)
-    return (
-        yield from read(
-            "sessions", lambda db: store.list_page(db, scope.tenant, owner=owner, limit=limit, before=before)
-        )
-    )
+    return Read("sessions", lambda db: store.list_page(db, scope.tenant, owner=owner, limit=limit, before=before))
 
 
-def list_after(scope: TenantScope, owner: str | None, last: SessionInfo | None) -> Steps[Sequence[SessionInfo]]:
+def list_after(scope: TenantScope, owner: str | None, last: SessionInfo | None) -> Read[Sequence[SessionInfo]]:
     """Read the sessions that were made after ``last``, the oldest first."""
     owner_filter(owner)
     tenant, after = scope.tenant, last.id if last else ""
-    return (yield from read("sessions", lambda db: store.made_after(db, tenant, after, owner=owner, limit=ITER_PAGE)))
+    return Read("sessions", lambda db: store.made_after(db, tenant, after, owner=owner, limit=ITER_PAGE))
 
 
 def _persona(scope: TenantScope, field_name: str, who: StoredPersona | str) -> Steps[StoredPersona]:
@@ -117,7 +113,7 @@ def _persona(scope: TenantScope, field_name: str, who: StoredPersona | str) -> S
         place = who.id, who.version
         found = yield from read("persona", lambda db: stored_personas.get(db, scope.tenant, place[0], version=place[1]))
     else:
-        found = yield from personas.get(scope, who, None)
+        found = yield personas.get(scope, who, None)
     if found.archived_at is not None:
         problem = f"the persona {found.key or found.id!r} is archived"
         raise InvalidInputError(field_name, problem, allowed="another one, or this one once it was put again")

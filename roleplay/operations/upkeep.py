@@ -11,6 +11,7 @@ from roleplay.store.records.side_calls import CallHolder
 from roleplay.store.upkeep.checks import Finding
 from roleplay.store.upkeep.doctor import examine, mend
 from roleplay.turns.effects import Steps, read, write
+from roleplay.turns.in_flight import is_lost
 from roleplay.turns.scope import TenantScope
 
 
@@ -21,28 +22,24 @@ def recover(scope: TenantScope) -> Steps[Sequence[str]]:
     held: Sequence[recovery.Holder] = yield from read("holders", lambda db: recovery.holders(db, tenant, at))
     ended = []
     for one in held:
-        if _is_lost(scope, one):
+        if is_lost(scope.ports, one):
             hold = Hold(tenant, one.session_id, one.turn_seq, one.attempt, one.owner)
             if (yield from write("recover", partial(recovery.recover, hold=hold, at=at))):
                 ended.append(one.turn_id)
     calling: Sequence[CallHolder] = yield from read("calls in flight", lambda db: side_calls.holders(db, tenant, at))
     for call in calling:
-        if _is_lost(scope, call):
+        if is_lost(scope.ports, call):
             its = CallHold(tenant, call.session_id, call.call_id, call.owner)
             yield from write("recover call", partial(side_calls.recover, hold=its))
     return ended
 
 
-def _is_lost(scope: TenantScope, one: recovery.Holder | CallHolder) -> bool:
-    return scope.ports.is_left(one.owner, one.key, expired=one.expired)
-
-
 def doctor(scope: TenantScope, *, repair: bool) -> Steps[Sequence[Finding]]:
     """Check every row of the tenant, and mend what can be mended."""
     at, tenant = scope.ports.now(), scope.tenant
-    is_lost = partial(_is_lost, scope)
-    found: Sequence[Finding] = yield from read("examine", lambda db: examine(db, tenant, at=at, is_lost=is_lost))
+    lost = partial(is_lost, scope.ports)
+    found: Sequence[Finding] = yield from read("examine", lambda db: examine(db, tenant, at=at, is_lost=lost))
     if not (repair and found):
         return found
     yield from recover(scope)
-    return (yield from write("mend", lambda db: mend(db, tenant, found, at=at, is_lost=is_lost)))
+    return (yield from write("mend", lambda db: mend(db, tenant, found, at=at, is_lost=lost)))

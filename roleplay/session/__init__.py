@@ -1,6 +1,8 @@
-"""Handles of a session, and the shells that drive operations: one with blocking calls, one with asyncio."""
+"""Handles of a session, and the shells that drive operations: one with blocking calls; one with asyncio, in ``aio``."""
 
-from roleplay.session.handle import AsyncChatSession, ChatSession, Preview
-from roleplay.session.stream import AsyncReplyStream, ReplyStream
+from roleplay.session.aio.handle import AsyncChatSession
+from roleplay.session.aio.stream import AsyncReplyStream
+from roleplay.session.handle import ChatSession, Preview
+from roleplay.session.stream import ReplyStream
 
 __all__ = ["AsyncChatSession", "AsyncReplyStream", "ChatSession", "Preview", "ReplyStream"]

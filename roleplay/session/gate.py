@@ -7,7 +7,6 @@ holds nobody up.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -19,10 +18,10 @@ OPENINGS = 64
 MOST_OPENINGS = 10_000
 PATIENCE_S = 5.0
 
-P = TypeVar("P", bound="_Place")
+P = TypeVar("P", bound="BasePlace")
 
 
-class _Gate(Generic[P]):
+class BaseGate(Generic[P]):
     """What both gates do: count the places and keep the line."""
 
     def __init__(self, openings: int = OPENINGS) -> None:
@@ -59,7 +58,7 @@ class _Gate(Generic[P]):
         heir.wake()
 
 
-class _Place(ABC):
+class BasePlace(ABC):
     """One request's place: in the line, then among those that are being opened."""
 
     held = False
@@ -69,7 +68,7 @@ class _Place(ABC):
         """Let the one that waits look again."""
 
 
-class Place(_Place):
+class Place(BasePlace):
     """A place that a thread waits for."""
 
     def __init__(self, gate: Gate) -> None:
@@ -92,45 +91,9 @@ class Place(_Place):
         self._gate._release(self)  # noqa: SLF001
 
 
-class Gate(_Gate[Place]):
+class Gate(BaseGate[Place]):
     """The places of a blocking engine. Thread-safe."""
 
     def place(self) -> Place:
         """Give a place that is yet to be waited for."""
         return Place(self)
-
-
-class AsyncPlace(_Place):
-    """A place that a task waits for."""
-
-    def __init__(self, gate: AsyncGate) -> None:
-        self._gate = gate
-        self._woken: asyncio.Future[None] | None = None
-
-    async def wait(self, seconds: float = PATIENCE_S) -> bool:
-        """As ``Place.wait``."""
-        if self._gate._acquire(self):  # noqa: SLF001
-            return True
-        self._woken = asyncio.get_running_loop().create_future()
-        try:
-            await asyncio.wait((self._woken,), timeout=seconds)
-        finally:
-            self._woken = None
-        return self.held
-
-    def wake(self) -> None:
-        """Let the task that waits go on."""
-        if self._woken is not None and not self._woken.done():
-            self._woken.set_result(None)
-
-    def release(self) -> None:
-        """Let the next one have the place. May be called again."""
-        self._gate._release(self)  # noqa: SLF001
-
-
-class AsyncGate(_Gate[AsyncPlace]):
-    """The places of an asyncio engine, on its event loop."""
-
-    def place(self) -> AsyncPlace:
-        """Give a place that is yet to be waited for."""
-        return AsyncPlace(self)

@@ -1,8 +1,8 @@
-"""A session's handle, for both shells. The two classes have the same doors; a test compares their signatures."""
+"""A session's handle. Its asyncio twin has the same doors; a test compares their signatures."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from roleplay.domain.context import ContextMessage, ContextReport
 from roleplay.domain.conversation import SessionInfo, Turn
@@ -10,8 +10,8 @@ from roleplay.domain.guards import StoredVerdict
 from roleplay.domain.page import Page
 from roleplay.domain.settings import DEFAULT_OPTIONS, SessionSettings, Setting, TurnOptions
 from roleplay.domain.values import Value
-from roleplay.session.driver import AsyncRuntime, Runtime
-from roleplay.session.stream import AsyncReplyStream, ReplyStream
+from roleplay.session.driver import Runtime
+from roleplay.session.stream import ReplyStream
 from roleplay.store.records.new_rows import settings_of
 from roleplay.turns import adding, explaining, following, reading, speaking, tree
 from roleplay.turns.arguments import Speaker, options_of
@@ -31,8 +31,9 @@ class Preview(Value):
     body: bytes
 
 
-def _preview(preview_of_plan: PlanPreview) -> Preview:
-    plan, report = preview_of_plan
+def preview_of(planned: PlanPreview) -> Preview:
+    """Give what callers see of a planned reply."""
+    plan, report = planned
     settings = settings_of(plan.settings.text)
     return Preview(report=report, settings=settings, messages=tuple(plan.draft.messages), body=plan.body)
 
@@ -144,7 +145,7 @@ class ChatSession:
 
     def preview(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
         """Give what ``send`` would send and why; calls nothing, writes nothing."""
-        return _preview(self._runtime.run(explaining.preview(self._scope, text, options)))
+        return preview_of(self._runtime.run(explaining.preview(self._scope, text, options)))
 
     def report(self, turn_id: str | None = None) -> ContextReport:
         """Say why the latest request of a turn (the head's without an id) was what it was; reads what was stored.
@@ -230,145 +231,3 @@ class Tree:
     def variants(self, turn_id: str) -> Sequence[Turn]:
         """Give all variants of a turn's reply, oldest first."""
         return self._runtime.run(tree.variants(self._scope, turn_id))
-
-
-class AsyncChatSession:
-    """``ChatSession`` for asyncio; every door does what its twin's does."""
-
-    def __init__(self, runtime: AsyncRuntime, scope: SessionScope) -> None:
-        self._runtime = runtime
-        self._scope = scope
-        self.tree = AsyncTree(runtime, scope)
-
-    @property
-    def id(self) -> str:
-        return self._scope.session_id
-
-    def __repr__(self) -> str:
-        return f"AsyncChatSession({self.id!r})"
-
-    async def info(self) -> SessionInfo:
-        """As ``ChatSession.info``."""
-        return await self._runtime.run(reading.info(self._scope))
-
-    async def update(self, *, scene: str | None = None, settings: SessionSettings | None = None) -> SessionInfo:
-        """As ``ChatSession.update``."""
-        return await self._runtime.run(tree.update(self._scope, scene, settings))
-
-    async def send(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
-        """As ``ChatSession.send``."""
-        return await self._runtime.run(speaking.send(self._scope, text, options, stream=False), speaks=True)
-
-    async def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
-        """As ``ChatSession.stream``."""
-        operation = speaking.send(self._scope, text, options, stream=True)
-        return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
-
-    async def regenerate(
-        self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
-    ) -> AsyncReplyStream:
-        """As ``ChatSession.regenerate``."""
-        operation = speaking.regenerate(self._scope, turn_id, hint, options, stream=True)
-        return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
-
-    async def speak(self, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
-        """As ``ChatSession.speak``."""
-        operation = speaking.speak(self._scope, hint, options, stream=True)
-        return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
-
-    async def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
-        """As ``ChatSession.add``."""
-        return await self._runtime.run(adding.add(self._scope, text, speaker, options))
-
-    async def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
-        """As ``ChatSession.retry``."""
-        operation = speaking.retry(self._scope, turn_id, options, stream=True)
-        return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
-
-    async def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
-        """As ``ChatSession.resume``."""
-        operation = speaking.resume(self._scope, turn_id, options, stream=True)
-        return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
-
-    async def follow(self, turn_id: str, *, offset: int = 0) -> AsyncReplyStream:
-        """As ``ChatSession.follow``."""
-        operation = following.follow(self._scope, turn_id, offset)
-        return await AsyncReplyStream(self._runtime, operation, at_once=True).begin()
-
-    async def accept(self, turn_id: str) -> Turn:
-        """As ``ChatSession.accept``."""
-        return await self._runtime.run(tree.accept(self._scope, turn_id))
-
-    async def preview(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
-        """As ``ChatSession.preview``."""
-        return _preview(await self._runtime.run(explaining.preview(self._scope, text, options)))
-
-    async def report(self, turn_id: str | None = None) -> ContextReport:
-        """As ``ChatSession.report``."""
-        return await self._runtime.run(explaining.report(self._scope, turn_id))
-
-    async def turns(self, *, before: str | None = None, limit: int = 50) -> Page[Turn]:
-        """As ``ChatSession.turns``."""
-        return await self._runtime.run(reading.turns(self._scope, before, limit))
-
-    async def iter_turns(self) -> AsyncIterator[Turn]:
-        """As ``ChatSession.iter_turns``."""
-        page = await self.turns(limit=ITER_PAGE)
-        while True:
-            for one in reversed(page.items):
-                yield one
-            if page.older is None:
-                return
-            page = await self.turns(before=page.older, limit=ITER_PAGE)
-
-    async def verdicts(self, turn_id: str) -> Sequence[StoredVerdict]:
-        """As ``ChatSession.verdicts``."""
-        return await self._runtime.run(reading.verdicts(self._scope, turn_id))
-
-    async def turn(self, turn_id: str | int) -> Turn:
-        """As ``ChatSession.turn``."""
-        return await self._runtime.run(reading.turn(self._scope, turn_id))
-
-
-class AsyncTree:
-    """``Tree`` for asyncio; every door does what its twin's does."""
-
-    def __init__(self, runtime: AsyncRuntime, scope: SessionScope) -> None:
-        self._runtime = runtime
-        self._scope = scope
-
-    async def choose(self, turn_id: str) -> Turn:
-        """As ``Tree.choose``."""
-        return await self._runtime.run(tree.choose(self._scope, turn_id))
-
-    async def fork(self, turn_id: str) -> Turn:
-        """As ``Tree.fork``."""
-        return await self._runtime.run(tree.fork(self._scope, turn_id))
-
-    async def rewind(self, turns: int = 1) -> Turn | None:
-        """As ``Tree.rewind``."""
-        return await self._runtime.run(tree.rewind(self._scope, turns))
-
-    async def edit(self, turn_id: str, text: str) -> Turn:
-        """As ``Tree.edit``."""
-        return await self._runtime.run(tree.edit(self._scope, turn_id, text))
-
-    async def hide(self, turn_id: str) -> Turn:
-        """As ``Tree.hide``."""
-        return await self._runtime.run(tree.hide(self._scope, turn_id, hidden=True))
-
-    async def show(self, turn_id: str) -> Turn:
-        """As ``Tree.show``."""
-        return await self._runtime.run(tree.hide(self._scope, turn_id, hidden=False))
-
-    async def undo(self) -> Turn | None:
-        """As ``Tree.undo``."""
-        return await self._runtime.run(tree.undo(self._scope))
-
-    async def branches(self) -> Sequence[Turn]:
-        """As ``Tree.branches``."""
-        return await self._runtime.run(tree.branches(self._scope))
-
-    async def variants(self, turn_id: str) -> Sequence[Turn]:
-        """As ``Tree.variants``."""
-        return await self._runtime.run(tree.variants(self._scope, turn_id))

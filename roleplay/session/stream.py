@@ -1,26 +1,34 @@
-"""A reply as it comes, for both shells."""
+"""A reply as it comes."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from roleplay.domain.conversation import Delta, Turn
 from roleplay.domain.settings import OnDisconnect
 from roleplay.errors import InvalidInputError, RoleplayError
-from roleplay.session.driver import AsyncDriver, AsyncRuntime, Driver, Runtime
-from roleplay.session.relay import AsyncRelay, Relay
+from roleplay.session.driver import Driver, Runtime
+from roleplay.session.relay import HasResult, Relay
 from roleplay.turns.effects import Claimed, Operation
 
-D = TypeVar("D", bound="Driver[Turn] | Relay[Turn] | AsyncDriver[Turn] | AsyncRelay[Turn]")
+D = TypeVar("D", bound="Ending")
 
 
-class _Stream(Generic[D]):
+class Ending(HasResult[Turn], Protocol):
+    """What a stream asks of a driver or a relay."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes."""
+        ...
+
+
+class BaseStream(Generic[D]):
     """What both streams know: the turn's id from its claim on, pieces that wait to be taken, the turn after the end."""
 
     _driver: D
@@ -52,7 +60,7 @@ class _Stream(Generic[D]):
         return bool(self._waiting) or self._driver.ended or (self._at_once and bool(self.turn_id))
 
 
-class ReplyStream(_Stream[Driver[Turn] | Relay[Turn]]):
+class ReplyStream(BaseStream[Driver[Turn] | Relay[Turn]]):
     """A reply as it comes: iterate it for ``Delta`` values, inside ``with`` so that leaving ends the turn.
 
     Leaving the block early, an exception in the block, or dropping the stream stores the turn as ``interrupted`` with
@@ -114,62 +122,3 @@ class ReplyStream(_Stream[Driver[Turn] | Relay[Turn]]):
                 self._driver.reader_left()
             else:
                 self._driver.interrupt()
-
-
-class AsyncReplyStream(_Stream[AsyncDriver[Turn] | AsyncRelay[Turn]]):
-    """``ReplyStream`` for asyncio: ``async with``, ``async for``, ``await reply.cancel()``."""
-
-    def __init__(
-        self,
-        runtime: AsyncRuntime,
-        operation: Operation,
-        on_disconnect: OnDisconnect = "interrupt",
-        *,
-        at_once: bool = False,
-    ) -> None:
-        super().__init__(at_once=at_once)
-        runtime.see_to_the_loop()
-        if on_disconnect == "finish":
-            self._driver = AsyncRelay(runtime, operation)
-        else:
-            self._driver = AsyncDriver(runtime, operation)
-            weakref.finalize(self, runtime.end_dropped, self._driver, asyncio.get_running_loop())
-
-    async def begin(self) -> Self:
-        """Claim the turn and wait for the first piece, so that errors that can be known are raised here."""
-        try:
-            while not self._has_begun:
-                self._take(await self._driver.until_emit())
-        except BaseException:
-            await self._discard()
-            raise
-        return self
-
-    async def cancel(self) -> Turn:
-        """End the reply now and give the turn, interrupted with the text so far; ended already, give it as it is."""
-        await self._driver.interrupt()
-        return self.turn
-
-    async def __aiter__(self) -> AsyncIterator[Delta]:
-        while True:
-            while self._waiting:
-                yield self._waiting.popleft()
-            if self._driver.ended:
-                return
-            self._take(await self._driver.until_emit())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._driver.reader_left()
-
-    async def _discard(self) -> None:
-        """Leave before anybody has the stream; a turn that was not claimed yet shall not be."""
-        with contextlib.suppress(RoleplayError):
-            if self.turn_id:
-                await self._driver.reader_left()
-            else:
-                await self._driver.interrupt()

@@ -1,8 +1,7 @@
-"""Guards asked and observers told, for both shells; and the log, which holds ids and figures and never a text."""
+"""Guards asked and observers told; and the log, which holds ids and figures and never a text."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import threading
@@ -29,36 +28,25 @@ def watched(observers: Sequence[Observer], effect: Ask | Notify | Warn) -> Verdi
     if isinstance(effect, Ask):
         return _ask(effect)
     if isinstance(effect, Warn):
-        _warn(effect)
+        warn(effect)
     else:
         _tell(observers, effect)
     return None
 
 
-async def watched_async(observers: Sequence[Observer], effect: Ask | Notify | Warn) -> Verdict | None:
-    """As ``watched``, awaiting."""
-    if isinstance(effect, Ask):
-        return await _ask_async(effect)
-    if isinstance(effect, Warn):
-        _warn(effect)
-    else:
-        await _tell_async(observers, effect)
-    return None
-
-
-def _ask(asked: Ask) -> Verdict | None:
+def _ask(effect: Ask) -> Verdict | None:
     """Ask a guard in a thread of its own, which is left alone when it takes too long. Raises ``TimeoutError``."""
     answer: list[Any] = []
 
     def work() -> None:
         try:
-            answer.append((asked.guard(asked.what), None))
+            answer.append((effect.guard(effect.what), None))
         except BaseException as error:  # noqa: BLE001 - given to the operation, which decides what it means
             answer.append((None, error))
 
     thread = threading.Thread(target=work, name="roleplay-guard", daemon=True)
     thread.start()
-    thread.join(asked.timeout_s)
+    thread.join(effect.timeout_s)
     if not answer:
         raise TimeoutError
     verdict, error = answer[0]
@@ -67,19 +55,12 @@ def _ask(asked: Ask) -> Verdict | None:
     if inspect.iscoroutine(verdict):
         verdict.close()
         raise SettingsError("a guard that is a coroutine function needs AsyncRoleplay")
-    return _checked(verdict)
-
-
-async def _ask_async(asked: Ask) -> Verdict | None:
-    """Ask a guard on the event loop. Raises ``TimeoutError``."""
-    async with asyncio.timeout(asked.timeout_s):
-        verdict = asked.guard(asked.what)
-        return _checked(await verdict if inspect.isawaitable(verdict) else verdict)
+    return checked_verdict(verdict)
 
 
 def _tell(observers: Sequence[Observer], notice: Notify) -> None:
     """Log an event and tell every observer; what one raises is logged by its kind and goes no further."""
-    event = _noted(observers, notice)
+    event = noted(observers, notice)
     if event is None:
         return
     for observer in observers:
@@ -89,30 +70,17 @@ def _tell(observers: Sequence[Observer], notice: Notify) -> None:
                 told.close()
                 raise SettingsError("an observer that is a coroutine function needs AsyncRoleplay")  # noqa: TRY301
         except Exception as error:  # noqa: BLE001 - an observer cannot fail a turn
-            _complain(event, error)
+            complain(event, error)
 
 
-async def _tell_async(observers: Sequence[Observer], notice: Notify) -> None:
-    """As ``tell``, awaiting."""
-    event = _noted(observers, notice)
-    if event is None:
-        return
-    for observer in observers:
-        try:
-            told = observer(event)
-            if inspect.isawaitable(told):
-                await told
-        except Exception as error:  # noqa: BLE001 - an observer cannot fail a turn
-            _complain(event, error)
-
-
-def _checked(verdict: Any) -> Verdict | None:
+def checked_verdict(verdict: Any) -> Verdict | None:
+    """Give what a guard answered. Raises ``TypeError`` for what is no verdict."""
     if verdict is not None and not isinstance(verdict, Verdict):
         raise TypeError(f"a guard gave a {type(verdict).__name__}, no Verdict")
     return verdict
 
 
-def _noted(observers: Sequence[Observer], notice: Notify) -> TurnEvent | None:
+def noted(observers: Sequence[Observer], notice: Notify) -> TurnEvent | None:
     """Log an event and give it for the observers; it is not even made when nobody wants it."""
     wanted = _log.isEnabledFor(_LEVELS[notice.kind])
     if not (wanted or observers):
@@ -129,9 +97,11 @@ def _noted(observers: Sequence[Observer], notice: Notify) -> TurnEvent | None:
     return event
 
 
-def _complain(event: TurnEvent, error: Exception) -> None:
+def complain(event: TurnEvent, error: Exception) -> None:
+    """Log that an observer failed."""
     _log.error("an observer failed: %s at turn=%s", type(error).__name__, event.turn_id)
 
 
-def _warn(warning: Warn) -> None:
+def warn(warning: Warn) -> None:
+    """Log a warning."""
     _log.warning("reports of model=%s host=%s: %s", *warning)

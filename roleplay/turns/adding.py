@@ -12,8 +12,8 @@ from roleplay.store.records import sessions, transcript
 from roleplay.store.records import turns as store
 from roleplay.store.records.new_rows import CallerFields, NewMessage, NewVerdict, Uttered
 from roleplay.turns.arguments import Speaker, line_text, options_of, speaker_of_line
-from roleplay.turns.basis import Queue, read_situation
 from roleplay.turns.effects import Operation, write
+from roleplay.turns.queue import Queue, read_situation
 from roleplay.turns.revisions import RenderedRevision
 from roleplay.turns.scope import SessionScope, render_revision
 from roleplay.turns.speaking import body_digest, judged_line, of_same_body

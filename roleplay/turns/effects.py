@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from roleplay.domain.conversation import Delta, Turn
 from roleplay.domain.endpoint import Endpoint
@@ -17,14 +17,14 @@ from roleplay.wire.request import WireRequest
 T = TypeVar("T")
 
 
-class Read(NamedTuple):
+class Read(NamedTuple, Generic[T]):
     """Run ``work`` in a transaction that only reads; its result is sent back. ``name`` says what is read."""
 
     name: str
-    work: Callable[[Connection], Any]
+    work: Callable[[Connection], T]
 
 
-class Write(NamedTuple):
+class Write(NamedTuple, Generic[T]):
     """Run ``work`` in a transaction and commit it; its result is sent back. After a rollback it may be run again.
 
     ``patient``: also after its connection was lost, when it may have been committed; ``work`` then sees what it wrote.
@@ -32,7 +32,7 @@ class Write(NamedTuple):
     """
 
     name: str
-    work: Callable[[Connection], Any]
+    work: Callable[[Connection], T]
     patient: bool = False
 
 
@@ -109,8 +109,10 @@ class Ended(NamedTuple):
     turn: Turn
 
 
-Effect = Read | Write | Wipe | Admit | Open | Receive | Release | Ask | Notify | Warn | Pause | Emit | Ended
+Effect = Read[Any] | Write[Any] | Wipe | Admit | Open | Receive | Release | Ask | Notify | Warn | Pause | Emit | Ended
 Steps = Generator[Effect, Any, T]
+Single = Read[T] | Write[T]
+"""An operation that is no more than one effect."""
 Operation = Steps[Turn]
 
 

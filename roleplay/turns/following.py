@@ -7,8 +7,8 @@ from roleplay.errors import ConflictError
 from roleplay.store import Connection
 from roleplay.store.records import snapshots, transcript
 from roleplay.turns.arguments import number, turn_key
-from roleplay.turns.basis import end_if_left
 from roleplay.turns.effects import Claimed, Emit, Interrupt, Operation, Pause, read
+from roleplay.turns.in_flight import end_if_left
 from roleplay.turns.scope import SessionScope
 
 FIRST_LOOK_S = 0.05

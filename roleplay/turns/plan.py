@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 
 from roleplay.context.builder import Draft, Rules, build
@@ -16,29 +14,24 @@ from roleplay.context.examples import Rule
 from roleplay.context.languages import language_of
 from roleplay.context.placed import Request
 from roleplay.context.weights import Weights, prior
-from roleplay.domain.conversation import Participant, TurnKind, TurnStatus
+from roleplay.domain.conversation import Participant
 from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, TurnOptions
 from roleplay.errors import BudgetError
-from roleplay.store import Connection
 from roleplay.store.access.decoding import reads
-from roleplay.store.records import history, recipes, reports
 from roleplay.store.records.calibrations import Subject
-from roleplay.store.records.new_rows import CallerFields, Claim, NewCall
-from roleplay.store.records.path_states import SeatState, map_with, read_state
-from roleplay.store.records.sessions import Position
-from roleplay.turns.basis import Ahead, Basis, ReadAhead, inherited
+from roleplay.turns.basis import Basis
 from roleplay.turns.calibrating import LiveCalibration, calibration_for, subject
-from roleplay.turns.effects import Steps, read
-from roleplay.turns.layers import InForce, SettingsText, of_turn
+from roleplay.turns.effects import Steps
+from roleplay.turns.layers import InForce, SettingsText
 from roleplay.turns.limits import fitting, window_room
+from roleplay.turns.past import Ahead, past_of
 from roleplay.turns.revisions import RenderedRevision
-from roleplay.turns.scope import SessionScope, in_memory
-from roleplay.turns.terms import RequestTerms, known_terms, request_terms
-from roleplay.wire.recipes import CURRENT, RECIPE_VERSION
-from roleplay.wire.request import parameters, parameters_json
+from roleplay.turns.scope import SessionScope
+from roleplay.turns.terms import request_terms
+from roleplay.wire.recipes import CURRENT
+from roleplay.wire.request import parameters
 
-LEASE_MARGIN_S = 30.0
 SHRINK_SHARE = 0.7
 
 
@@ -77,29 +70,6 @@ class ReplyOptions:
     hint: str = ""
 
 
-def reads_ahead(scope: SessionScope, options: TurnOptions, *, stream: bool) -> ReadAhead:
-    """Give what reads the history of a session's next reply, where all that says how far is in memory."""
-    has_own = of_turn(options) is not None
-
-    def work(db: Connection, position: Position) -> Ahead | None:
-        known = in_memory(scope, position.revision, position.seat)
-        terms = None if known is None or has_own else known_terms(scope, known, stream=stream)
-        tokens = None if terms is None else scope.tenant_scope.calibrations.get(terms.subject)
-        if terms is None or tokens is None or position.head_seq is None:
-            return None
-        start, weights = inherited(read_state(position.state)).start, tokens.weights
-        reach = _reach(terms, weights, position.head_seq, start)
-        return Ahead(history.path_back(db, scope.tenant, scope.session_id, **reach), position.head_seq, start, weights)
-
-    return work
-
-
-def _reach(terms: RequestTerms, weights: Weights, head: int, start: int) -> dict[str, int]:
-    """Say how far back history is read."""
-    cap, per_message = weights.bounds(min(terms.limit.tokens, terms.room))
-    return {"head": head, "start": start, "cap": cap, "per_message": per_message}
-
-
 def plan(
     scope: SessionScope,
     basis: Basis,
@@ -113,31 +83,22 @@ def plan(
 
     Raises ``BudgetError`` and ``InvalidInputError``.
     """
-    counter, terms = scope.counter, request_terms(scope, rendered, wanted.options, stream=stream)
-    force, budget, room = terms.force, terms.limit.tokens, terms.room
-    tokens: LiveCalibration = yield from calibration_for(scope.tenant_scope.calibrations, counter, terms.subject)
+    tenant_scope, sheet = scope.tenant_scope, rendered.sheet
+    terms = request_terms(scope, rendered, wanted.options, stream=stream)
+    force, budget = terms.force, terms.limit.tokens
+    tokens: LiveCalibration = yield from calibration_for(tenant_scope.calibrations, scope.counter, terms.subject)
     language = force.language or (language_of(basis.so_far) if basis.so_far else rendered.language)
-    words = scope.tenant_scope.words(language)
-    sheet = rendered.sheet
-    past = history.Path()
-    if basis.before is not None:
-        if ahead is not None and ahead.serves(basis, tokens.weights):
-            past = ahead.path
-        else:
-            reach = _reach(terms, tokens.weights, basis.before, basis.inherited.start)
-            past = yield from read("path", lambda db: history.path_back(db, scope.tenant, scope.session_id, **reach))
-    if basis.line is not None:
-        past = past.then(basis.line)
+    words = tenant_scope.words(language)
+    past = yield from past_of(scope, basis, terms, tokens.weights, ahead)
     lines = past.lines
     draws = _draws(scope, basis, force)
     rule = Rule(terms.policy, draws=draws, subject=str(sheet.seat))
-    # So that every draft says the same time.
-    now = partial(scope.tenant_scope.local_time, force.time_zone, scope.ports.now())
+    now = partial(tenant_scope.local_time, force.time_zone, scope.ports.now())  # so that every draft says the same time
 
     def draw(budget_tokens: int, weights: Weights) -> Draft:
         request = Request(
             casting=sheet.casting,
-            counter=counter,
+            counter=scope.counter,
             words=words,
             now=now,
             lines=lines,
@@ -157,7 +118,7 @@ def plan(
             weights=weights,
         )
 
-    draft = _within(draw, budget, room, tokens)
+    draft = _within(draw, budget, terms.room, tokens)
     return Plan(
         basis,
         rendered.pair.speaker.participant,
@@ -213,78 +174,6 @@ def _in_window(draw: Callable[[int, Weights], Draft], budget: int, room: int, to
     return draft if predicted(first, draft.load) <= room else draw(room, Weights(tokens.counter, tokens.needs))
 
 
-def claim_of(scope: SessionScope, made: Plan, caller: CallerFields) -> Claim:
-    """Give everything that claiming a planned reply writes."""
-    basis, draft, ports = made.basis, made.draft, scope.ports
-    position, again = basis.position, basis.again
-    front, front_digest = recipes.front_of(draft.recipe.front)
-    rows = state_rows(made)
-    same_epoch = not rows
-    volatile = {p.digest for p in draft.recipe.tail} | {one.piece.digest for one in draft.recipe.insertions}
-    pieces = {name: text for name, text in draft.texts.items() if not same_epoch or name in volatile}
-    goes_on = again is not None and bool(basis.so_far)  # in the message that holds the text so far
-    new_messages = int(basis.human is not None) + int(not goes_on)
-    seq = again.seq if again else position.last_turn + 1
-    turn = position.new_turn(
-        again.id if again else ports.new_id(),
-        TurnKind.REPLY,
-        made.speaker.seat,
-        parent_turn=basis.parent_turn,
-        states=map_with(basis.states, rows, seq),
-        human_seq=basis.line.seq if basis.line else None,
-        reply_seq=again.reply_seq if again and goes_on else position.last_seq + new_messages,
-        status=TurnStatus.PENDING,
-        lease_owner=ports.owner,
-        caller=caller,
-        draws=made.draws.written(),
-    )
-    if again is not None:
-        turn = turn._replace(seq=seq, round=again.round, attempt=again.attempt + 1)
-    return Claim(
-        version=position.version,
-        last_seq=position.last_seq + new_messages,
-        last_turn=max(position.last_turn, seq),
-        turn=turn,
-        human=basis.human,
-        call=NewCall(
-            id=ports.new_id(),
-            turn_seq=seq,
-            attempt=turn.attempt,
-            model_asked=made.endpoint.model,
-            host=made.endpoint.host[:200],
-            dialect=made.form.dialect.value,
-            streamed=made.stream,
-            parameters=parameters_json(made.parameters),
-            recipe_version=RECIPE_VERSION,
-            front_digest=front_digest,
-            recipe=recipes.rest_text(draft.recipe),
-            request_digest=hashlib.sha256(made.body).hexdigest(),
-            prompt_count=draft.prompt_tokens,
-            counter=scope.counter.name,
-            settings_digest=made.settings.digest,
-            report=reports.report_text(draft),
-        ),
-        lease=lease_of(made),
-        verdicts=basis.verdicts,
-        again=again is not None,
-        earlier=again.reply_seq if again and again.reply_text and not goes_on else None,
-        state_rows=rows,
-        pieces=pieces if same_epoch else pieces | {front_digest: front, made.settings.digest: made.settings.text},
-    )
-
-
-def state_rows(made: Plan) -> dict[int, str]:
-    """Give the path states that a planned reply writes, by seat: its speaker's, where it is not what the path hands on
-    anyway."""
-    draft = made.draft
-    _, front_digest = recipes.front_of(draft.recipe.front)
-    before = made.basis.state
-    state = SeatState(draft.window_start, front_digest, made.settings.digest, draft.examples)
-    if state == before or (state := state.fitting()) == before:
-        return {}
-    return {made.speaker.seat: state.written()}
-
-
 def shrunk(made: Plan, room: int | None = None) -> Plan:
     """Give a shorter context for the same line, after the host found this one too long: within ``room`` tokens, where
     it named a limit, and in any case shorter by a fixed share. Raises ``BudgetError`` where there is none."""
@@ -330,8 +219,3 @@ def _drawn_for(made: Plan, scope: SessionScope, budget_tokens: int) -> Steps[Pla
         draft = _within(made.redraw, budget_tokens, window_room(made.endpoint, made.sampling), tokens)
     body = CURRENT.encode(made.form.dialect, draft.messages, made.parameters)
     return replace(made, draft=draft, body=body, subject=of)
-
-
-def lease_of(made: Plan, pause_s: float = 0.0) -> timedelta:
-    """How long a turn in flight is its owner's without a sign of life, when its call begins after a pause."""
-    return timedelta(seconds=pause_s + made.endpoint.timeout_s + LEASE_MARGIN_S)

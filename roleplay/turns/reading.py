@@ -12,26 +12,22 @@ from roleplay.store import Connection
 from roleplay.store.records import sessions, transcript
 from roleplay.store.records import verdicts as stored_verdicts
 from roleplay.turns.arguments import number, page_limit, turn_key
-from roleplay.turns.effects import Steps, read
+from roleplay.turns.effects import Read
 from roleplay.turns.scope import SessionScope
 
 
-def info(scope: SessionScope) -> Steps[SessionInfo]:
+def info(scope: SessionScope) -> Read[SessionInfo]:
     """Read the session as it stands."""
-    return (yield from read("session", lambda db: sessions.get(db, scope.tenant, scope.session_id)))
+    return Read("session", lambda db: sessions.get(db, scope.tenant, scope.session_id))
 
 
-def turns(scope: SessionScope, before: str | None, limit: int) -> Steps[Page[Turn]]:
+def turns(scope: SessionScope, before: str | None, limit: int) -> Read[Page[Turn]]:
     """Read a page of the active path."""
     page_limit(limit)
-    return (
-        yield from read(
-            "page", lambda db: transcript.page(db, scope.tenant, scope.session_id, before=before, limit=limit)
-        )
-    )
+    return Read("page", lambda db: transcript.page(db, scope.tenant, scope.session_id, before=before, limit=limit))
 
 
-def verdicts(scope: SessionScope, turn_id: str) -> Steps[Sequence[StoredVerdict]]:
+def verdicts(scope: SessionScope, turn_id: str) -> Read[Sequence[StoredVerdict]]:
     """Read what guards said of a turn."""
     key, place = turn_key(turn_id), (scope.tenant, scope.session_id)
 
@@ -41,17 +37,20 @@ def verdicts(scope: SessionScope, turn_id: str) -> Steps[Sequence[StoredVerdict]
             transcript.by_id(db, *place, key)  # nothing was said of a turn that is there
         return found
 
-    return (yield from read("verdicts", work))
+    return Read("verdicts", work)
 
 
-def turn(scope: SessionScope, turn_id: str | int) -> Steps[Turn]:
+def turn(scope: SessionScope, turn_id: str | int) -> Read[Turn]:
     """Read one turn, by its id or its number."""
-    place = scope.tenant, scope.session_id
     if not isinstance(turn_id, int):
         key = turn_key(turn_id)
-        return (yield from read("turn", lambda db: transcript.by_id(db, *place, key)))
+        return Read("turn", lambda db: transcript.by_id(db, *scope.place, key))
     seq = number("turn_id", turn_id, 0)
-    found = yield from read("turn", lambda db: transcript.path(db, *place, from_turn=seq, limit=1))
-    if not found:
-        raise NotFoundError("turn", str(turn_id))
-    return found[0]
+
+    def work(db: Connection) -> Turn:
+        found = transcript.path(db, *scope.place, from_turn=seq, limit=1)
+        if not found:
+            raise NotFoundError("turn", str(turn_id))
+        return found[0]
+
+    return Read("turn", work)

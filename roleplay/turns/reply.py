@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,12 +20,13 @@ from roleplay.errors import (
     StoreError,
 )
 from roleplay.store import Connection
-from roleplay.store.records import recipes, recovery, reports, transcript, verdicts
+from roleplay.store.records import recipes, recovery, transcript, verdicts
 from roleplay.store.records import turns as store
 from roleplay.store.records.new_rows import CallEnding, Claim, Handed, Hold, NewCall, NewMessage
 from roleplay.store.records.path_states import map_with
 from roleplay.turns.attempts import Attempts, NextAttempt, observe
 from roleplay.turns.calibrating import to_warn_of
+from roleplay.turns.claim import call_of, lease_of, state_rows
 from roleplay.turns.effects import (
     Admit,
     Claimed,
@@ -45,11 +45,11 @@ from roleplay.turns.effects import (
     write,
 )
 from roleplay.turns.guarding import GuardedSpeech, judge
-from roleplay.turns.plan import Plan, lease_of, state_rows
+from roleplay.turns.plan import Plan
 from roleplay.turns.scope import SessionScope
 from roleplay.wire.heads import Head
 from roleplay.wire.reply import ReplyDecoder, Said
-from roleplay.wire.request import WireRequest, parameters_json
+from roleplay.wire.request import WireRequest
 from roleplay.wire.secrets import secrets_of
 
 FLUSH_CHARS = 256
@@ -314,22 +314,9 @@ class Reply:
 
     def _next_attempt(self, error: ChatError, pause_s: float) -> Steps[None]:
         ended = self.call.id, self._ending(error)
-        draft = self.plan.draft
+        draft, settings = self.plan.draft, self.plan.settings
         front, front_digest = recipes.front_of(draft.recipe.front)
-        call = self.call._replace(
-            id=self.scope.ports.new_id(),
-            attempt=self.call.attempt + 1,
-            model_asked=self.plan.endpoint.model,
-            host=self.plan.endpoint.host[:200],
-            parameters=parameters_json(self.plan.parameters),
-            dialect=self.plan.form.dialect.value,
-            front_digest=front_digest,
-            recipe=recipes.rest_text(draft.recipe),
-            prompt_count=draft.prompt_tokens,
-            report=reports.report_text(draft),
-            request_digest=hashlib.sha256(self.plan.body).hexdigest(),
-        )
-        settings = self.plan.settings
+        call = call_of(self.scope, self.plan, self.claim.turn.seq, self.call.attempt + 1)
         is_new = call.recipe != self.call.recipe or front_digest != self.call.front_digest
         pieces = {front_digest: front, settings.digest: settings.text} | draft.texts if is_new else {}
         handed = self._handed() if is_new else None

@@ -20,21 +20,15 @@ from roleplay.store.records import turns as store
 from roleplay.store.records.new_rows import CallEnding, CallerFields, Claim
 from roleplay.store.records.stored_turns import StoredTurn
 from roleplay.turns.arguments import hint_text, line_text, options_of, options_of_attempt, turn_key
-from roleplay.turns.basis import (
-    Basis,
-    Queue,
-    end_if_lost,
-    of_new_line,
-    of_no_line,
-    of_stored_turn,
-    read_position,
-    read_situation,
-    read_turn,
-)
+from roleplay.turns.basis import Basis, of_new_line, of_no_line, of_stored_turn, read_position, read_turn
 from roleplay.turns.calibrating import merge_due, recount
+from roleplay.turns.claim import claim_of
 from roleplay.turns.effects import Claimed, Emit, Operation, Steps, read, write
 from roleplay.turns.guarding import Judged, judge
-from roleplay.turns.plan import Plan, ReplyOptions, claim_of, plan, reads_ahead
+from roleplay.turns.in_flight import end_if_lost
+from roleplay.turns.past import reads_ahead
+from roleplay.turns.plan import Plan, ReplyOptions, plan
+from roleplay.turns.queue import Queue, read_situation
 from roleplay.turns.reply import Reply, error_json
 from roleplay.turns.revisions import RenderedRevision
 from roleplay.turns.scope import SessionScope, render_revision
@@ -150,9 +144,9 @@ def _speak(
     stream: bool,
     at_head: bool = False,
 ) -> Operation:
-    """Claim a turn on the ground that ``basis_of`` gives and drive it to its end, once per idempotency key.
+    """Claim a turn on the basis that ``basis_of`` gives and drive it to its end, once per idempotency key.
 
-    ``at_head``: that ground is the session's head, so that its history may be read with it.
+    ``at_head``: that basis is the session's head, so that its history may be read with its position.
     """
     key = options_of(options).idempotency_key if arguments is not None else None
     digest = None if arguments is None or key is None else body_digest(arguments, options)

@@ -18,8 +18,8 @@ from roleplay.store.records import turns as store
 from roleplay.store.records.new_rows import NewMessage
 from roleplay.store.records.stored_turns import StoredTurn
 from roleplay.turns.arguments import line_text, number, scene_text, turn_key
-from roleplay.turns.basis import end_if_lost
-from roleplay.turns.effects import Steps, read, write
+from roleplay.turns.effects import Read, Steps, write
+from roleplay.turns.in_flight import end_if_lost
 from roleplay.turns.scope import SessionScope
 
 T = TypeVar("T")
@@ -189,15 +189,15 @@ def update(scope: SessionScope, label: str | None, settings: SessionSettings | N
     return (yield from _write(scope, work))
 
 
-def branches(scope: SessionScope) -> Steps[Sequence[Turn]]:
+def branches(scope: SessionScope) -> Read[Sequence[Turn]]:
     """Give the last turn of every branch, newest first; the session stands on one of them or before it."""
-    return (yield from read("branches", lambda db: transcript.tips(db, scope.tenant, scope.session_id)))
+    return Read("branches", lambda db: transcript.tips(db, scope.tenant, scope.session_id))
 
 
-def variants(scope: SessionScope, turn_id: str) -> Steps[Sequence[Turn]]:
+def variants(scope: SessionScope, turn_id: str) -> Read[Sequence[Turn]]:
     """Give all complete variants of a turn's reply, oldest first, and the turn itself among them."""
     key = turn_key(turn_id)
-    return (yield from read("variants", lambda db: transcript.variants(db, scope.tenant, scope.session_id, key)))
+    return Read("variants", lambda db: transcript.variants(db, scope.tenant, scope.session_id, key))
 
 
 def _write(scope: SessionScope, work: Callable[[_Now], T]) -> Steps[T]:

@@ -248,7 +248,7 @@ def test_a_key_is_asked_for_once_through_a_long_pause(
     elsewhere: bool,
 ) -> None:
     """While its owner pauses before the next attempt, a turn stays his: for other threads as for other machines."""
-    monkeypatch.setattr("roleplay.turns.plan.LEASE_MARGIN_S", 0.7)
+    monkeypatch.setattr("roleplay.turns.claim.LEASE_MARGIN_S", 0.7)
     times = {"timeout_s": 1.0, "read_timeout_s": 1.0, "connect_timeout_s": 1.0}
     patient = Endpoint("MiniMax-M2.7", retry={"first_pause_s": 0, "total_s": 60.0}, **times)
     model = scripted(ChatUnavailableError("busy", code=1002, retry_after_s=2.5), "Here.", "Here again.")
@@ -271,7 +271,7 @@ def test_a_lease_begins_when_the_lock_is_held(
     sqlite_url: str, scripted: Scripted, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits for SQLite's lock loses nothing of the lease by that."""
-    monkeypatch.setattr("roleplay.turns.plan.LEASE_MARGIN_S", 30.0)
+    monkeypatch.setattr("roleplay.turns.claim.LEASE_MARGIN_S", 30.0)
     gate = Gate(WORDS)
     with Roleplay.open(sqlite_url, model=MODEL, chat=scripted(gate)) as rp:
         session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])

@@ -14,11 +14,13 @@ from roleplay.domain.conversation import SessionInfo, Turn
 from roleplay.store.access.database import Database
 from roleplay.store.records import sessions
 from roleplay.store.records import turns as store
+from roleplay.store.records.new_rows import CallerFields
 from roleplay.store.records.path_states import SHARED, SeatState, read_map, read_state
 from roleplay.testing import ScriptedModel
 from roleplay.turns.basis import Basis, of_new_line, of_no_line
+from roleplay.turns.claim import claim_of
 from roleplay.turns.effects import Operation, read, write
-from roleplay.turns.plan import CallerFields, Plan, ReplyOptions, claim_of, plan
+from roleplay.turns.plan import Plan, ReplyOptions, plan
 from roleplay.turns.reply import Reply
 from roleplay.turns.scope import RenderedRevision, render_revision
 

@@ -21,9 +21,9 @@ TWINS: dict[str, tuple[type, type]] = {
     "Personas": (roleplay.engine.Personas, roleplay.aio.AsyncPersonas),
     "Sessions": (roleplay.engine.Sessions, roleplay.aio.AsyncSessions),
     "UsageReports": (roleplay.engine.UsageReports, roleplay.aio.AsyncUsageReports),
-    "Replay": (roleplay.replay.Replay, roleplay.replay.AsyncReplay),
+    "Replay": (roleplay.replay.Replay, roleplay.aio.AsyncReplay),
     "ChatSession": (roleplay.ChatSession, roleplay.AsyncChatSession),
-    "Tree": (roleplay.session.handle.Tree, roleplay.session.handle.AsyncTree),
+    "Tree": (roleplay.session.handle.Tree, roleplay.session.aio.handle.AsyncTree),
     "ReplyStream": (roleplay.ReplyStream, roleplay.AsyncReplyStream),
     "Transport": (Transport, AsyncTransport),
     "Answer": (Answer, AsyncAnswer),
@@ -65,7 +65,7 @@ def test_no_twin_is_forgotten() -> None:
     """Every public class of asyncio's is compared with its original, which is public as well."""
     named = {name for name in roleplay.__all__ if name.startswith("Async")}
     assert {plain(name) for name in named} <= set(roleplay.__all__)
-    modules = (roleplay.aio, roleplay.replay, roleplay.session.handle, roleplay.session.stream)
+    modules = (roleplay.aio, roleplay.session.aio.handle, roleplay.session.aio.stream)
     found = {
         name
         for module in modules

@@ -12,8 +12,8 @@ from roleplay import Endpoint, EstimatingCounter, Participant, Persona, PlayedBy
 from roleplay.context.calibration import Fit
 from roleplay.domain.persona import StoredPersona
 from roleplay.store.records.sessions import Revision, Seat, beginning
-from roleplay.turns.basis import Situation
 from roleplay.turns.effects import Admit, Effect, Open, Pause, Ports, Read, Receive, Write
+from roleplay.turns.queue import Situation
 from roleplay.turns.scope import SessionScope, TenantScope
 from roleplay.wire.heads import Head
 

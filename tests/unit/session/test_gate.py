@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from roleplay import AsyncRoleplay, Endpoint, InvalidInputError, Roleplay
-from roleplay.session.gate import AsyncGate, Gate
+from roleplay.session.aio.gate import AsyncGate
+from roleplay.session.gate import Gate
 
 MODEL = Endpoint("MiniMax-M2.7", api_key="k")
 

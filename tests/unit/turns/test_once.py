@@ -10,8 +10,8 @@ import pytest
 from roleplay import ChatAuthError, ConflictError, Delta, Endpoint, IdempotencyError, Turn, TurnOptions, TurnStatus
 from roleplay.store.records.recovery import Holder
 from roleplay.store.records.stored_turns import StoredTurn
-from roleplay.turns.basis import Situation
 from roleplay.turns.effects import Claimed, Emit, Open
+from roleplay.turns.queue import Situation
 from roleplay.turns.speaking import body_digest, send
 from tests.support.operations import END, FREE, POSITION, Hand, said
 

@@ -8,8 +8,8 @@ import pytest
 
 from roleplay import ConflictError, Endpoint
 from roleplay.store.records.recovery import Holder
-from roleplay.turns.basis import CLAIM_TRIES, FIRST_LOOK_S, LONGEST_LOOK_S, Queue
 from roleplay.turns.effects import Write
+from roleplay.turns.queue import CLAIM_TRIES, FIRST_LOOK_S, LONGEST_LOOK_S, Queue
 from tests.support.operations import OWNER, POSITION, Hand
 
 MODEL = Endpoint("MiniMax-M2.7")
