@@ -11,7 +11,7 @@ from roleplay.cli import hints, opening, show, streams, who
 from roleplay.cli.commands import Commands, Quit, is_command, unslashed
 from roleplay.cli.conversation import Conversation, Manner
 from roleplay.cli.exits import ExitCode, complain, complain_json, safe
-from roleplay.cli.interrupts import Brake, BrakedTransport
+from roleplay.cli.interrupts import InterruptHandler, InterruptibleTransport
 from roleplay.domain.conversation import Turn, TurnStatus
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.engine import Roleplay
@@ -29,7 +29,7 @@ that was the toy. For a model with wit, set one of these and go on:
 
 
 @dataclass(frozen=True)
-class Wish:
+class ChatOptions:
     """What was asked for on the command line. ``messages`` are said in order; without any, lines are read."""
 
     who: str | None = None
@@ -51,65 +51,65 @@ class Begin:
     user: StoredPersona | Persona | None
 
 
-def chat(wish: Wish) -> ExitCode:
+def chat(options: ChatOptions) -> ExitCode:
     """Hold the chat that was asked for. What can be refused is refused before anything is written or started."""
-    for text in wish.messages:
+    for text in options.messages:
         line_text(text)
-    where = opening.place(wish.db)
-    alone = wish.who is None and not wish.go_on
-    endpoint = None if alone and not sys.stdin.isatty() else opening.model_for(wish.model)
+    where = opening.place(options.db)
+    alone = options.who is None and not options.go_on
+    endpoint = None if alone and not sys.stdin.isatty() else opening.model_for(options.model)
     counter = opening.counter_named()
     with opening.database(where) as database:
-        begin = _begin(opening.offstage(database), wish)
-        lines = _lines(wish)
+        begin = _begin(opening.without_model(database), options)
+        lines = _lines(options)
         with opening.speaking(endpoint) as (model, transport):
-            brake = Brake()
-            rp = Roleplay(database, BrakedTransport(transport, brake), endpoint=model, counter=counter)
+            interrupts = InterruptHandler()
+            rp = Roleplay(database, InterruptibleTransport(transport, interrupts), endpoint=model, counter=counter)
             if endpoint is None:
                 show.note(TOY_NOTICE.format(model=model.model), style=show.WARN)
-            session, new = _session(rp, begin, wish)
-            talk = Conversation(rp, session, brake, Manner(stream=wish.stream, as_json=wish.as_json))
+            session, new = _session(rp, begin, options)
+            talk = Conversation(rp, session, interrupts, Manner(stream=options.stream, as_json=options.as_json))
             farewell = _farewell(talk, where, toy=endpoint is None)  # also told where the database fails in between
             try:
-                _open_scene(talk, wish, new=new)
-                return _talk(talk, wish, lines)
+                _open_scene(talk, options, new=new)
+                return _talk(talk, options, lines)
             finally:
-                if not wish.as_json:
+                if not options.as_json:
                     show.note(farewell)
 
 
-def _begin(rp: Roleplay, wish: Wish) -> Begin:
-    found = who.find(rp, wish.who) if wish.who is not None else None
-    target = who.last_session(rp, found) if wish.go_on else found or who.choose(rp)
-    for option, value in (("--as", wish.played_as), ("--scene", wish.scene)):
+def _begin(rp: Roleplay, options: ChatOptions) -> Begin:
+    found = who.find(rp, options.who) if options.who is not None else None
+    target = who.last_session(rp, found) if options.go_on else found or who.choose(rp)
+    for option, value in (("--as", options.played_as), ("--scene", options.scene)):
         if value is not None and isinstance(target, who.Going):
             raise InvalidInputError(
                 option, "belongs to a new session, and this one has begun", allowed="with a PERSONA"
             )
-    user = who.find_persona(rp, wish.played_as) if wish.played_as is not None else None
+    user = who.find_persona(rp, options.played_as) if options.played_as is not None else None
     return Begin(target, user)
 
 
-def _session(rp: Roleplay, begin: Begin, wish: Wish) -> tuple[ChatSession, bool]:
+def _session(rp: Roleplay, begin: Begin, options: ChatOptions) -> tuple[ChatSession, bool]:
     if isinstance(begin.target, who.Going):
         rp.recover()  # a reply that a dead process left is then told as interrupted, and can be gone on with
         return rp.sessions.get(begin.target.session_id), False
     played = _stored(rp, begin.target.persona)
     user = _stored(rp, begin.user) if begin.user is not None else None
-    return rp.sessions.create(cast=[played], user=user, scene=wish.scene or ""), True
+    return rp.sessions.create(cast=[played], user=user, scene=options.scene or ""), True
 
 
 def _stored(rp: Roleplay, persona: StoredPersona | Persona) -> StoredPersona:
     return rp.personas.put(persona) if isinstance(persona, Persona) else persona
 
 
-def _lines(wish: Wish) -> Iterator[str] | None:
+def _lines(options: ChatOptions) -> Iterator[str] | None:
     """Give the lines to say: those of ``-m``, or those piped in; ``None`` where a person types.
 
     A pipe is read up to its first line here, so that an empty one is refused with nothing written.
     """
-    if wish.messages:
-        return iter(wish.messages)
+    if options.messages:
+        return iter(options.messages)
     if sys.stdin.isatty():
         return None
     lines = (line for line in streams.lines_of(sys.stdin) if line.strip())
@@ -124,14 +124,14 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
-def _open_scene(talk: Conversation, wish: Wish, *, new: bool) -> None:
+def _open_scene(talk: Conversation, options: ChatOptions, *, new: bool) -> None:
     """Show how a chat begins: the greeting of a new one, the last turns of one that goes on."""
-    if wish.as_json:
+    if options.as_json:
         return
     if new:
         talk.show_last(1)
         return
-    if not wish.messages and sys.stdin.isatty():
+    if not options.messages and sys.stdin.isatty():
         show.note(show.heading(talk.info))
         talk.show_last(RECALLED)
     if (attempt := talk.unresolved()) is not None:
@@ -139,14 +139,14 @@ def _open_scene(talk: Conversation, wish: Wish, *, new: bool) -> None:
         show.note(f"the last reply {show.how_it_ended(attempt)}{offer and f': {offer}'}", style=show.WARN)
 
 
-def _talk(talk: Conversation, wish: Wish, lines: Iterator[str] | None) -> ExitCode:
+def _talk(talk: Conversation, options: ChatOptions, lines: Iterator[str] | None) -> ExitCode:
     commands = Commands(talk)
     if lines is None:
-        _typed(talk, commands, as_json=wish.as_json)
+        _typed(talk, commands, as_json=options.as_json)
         return ExitCode.OK
     for text in lines:
         try:
-            turn = talk.say(text) if wish.messages else _do(talk, commands, text)
+            turn = talk.say(text) if options.messages else _do(talk, commands, text)
         except Quit:
             break
         if turn is not None and turn.status is TurnStatus.INTERRUPTED:

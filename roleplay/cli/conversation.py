@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from roleplay.cli import show
 from roleplay.cli.exits import sentence
-from roleplay.cli.interrupts import Brake
+from roleplay.cli.interrupts import InterruptHandler
 from roleplay.domain.conversation import DeltaKind, SessionInfo, Turn, TurnStatus
 from roleplay.engine import Roleplay
 from roleplay.errors import ChatError, InvalidInputError, RoleplayError
@@ -26,11 +26,11 @@ class Manner:
 class Conversation:
     """A session with somebody at the terminal, or a script."""
 
-    def __init__(self, rp: Roleplay, session: ChatSession, brake: Brake, manner: Manner) -> None:
+    def __init__(self, rp: Roleplay, session: ChatSession, interrupts: InterruptHandler, manner: Manner) -> None:
         self.rp = rp
         self.session = session
         self.info: SessionInfo = session.info()
-        self._brake = brake
+        self._interrupts = interrupts
         self._manner = manner
 
     @property
@@ -91,7 +91,7 @@ class Conversation:
     def _told(self, reply: Callable[[], Turn]) -> Turn:
         """Get a reply, which Ctrl-C ends, and show how it ended."""
         try:
-            with self._brake:
+            with self._interrupts:
                 turn = reply()
         except Interrupt:  # it came between two steps; what is stored says how far the turn got
             last = self.session.turns(limit=1).items

@@ -15,7 +15,7 @@ from roleplay.engine import Roleplay
 from roleplay.errors import InvalidInputError
 
 
-class Wish(NamedTuple):
+class EraseOptions(NamedTuple):
     """What the command line asks for."""
 
     owner: str | None
@@ -28,18 +28,18 @@ class Wish(NamedTuple):
     as_json: bool
 
 
-def erase(db: str | None, wish: Wish) -> None:
-    """Erase what ``wish`` names, once it was confirmed. Raises what ``Roleplay.erase`` raises."""
-    if not (wish.dry_run or wish.yes or _can_ask(wish)):
+def erase(db: str | None, options: EraseOptions) -> None:
+    """Erase what ``options`` names, once it was confirmed. Raises what ``Roleplay.erase`` raises."""
+    if not (options.dry_run or options.yes or _can_ask(options)):
         raise InvalidInputError("--yes", "is needed where nobody can be asked", allowed="--yes, or --dry-run to look")
     with stored(db) as rp:
-        session = rp.sessions.get(wish.session).id if wish.session else None
-        receipt = _erase(rp, wish, session, dry_run=True)
-        if not wish.dry_run:
-            if not wish.yes:
+        session = rp.sessions.get(options.session).id if options.session else None
+        receipt = _erase(rp, options, session, dry_run=True)
+        if not options.dry_run:
+            if not options.yes:
                 typer.confirm(f"erase for good: {_in_words(receipt.erased)}?", abort=True, err=True)
-            receipt = _erase(rp, wish, session, dry_run=False)
-    if wish.as_json:
+            receipt = _erase(rp, options, session, dry_run=False)
+    if options.as_json:
         show.write_json(receipt)
         return
     counted = {name: rows for name, rows in receipt.erased.model_dump().items() if rows}
@@ -55,14 +55,14 @@ def erase(db: str | None, wish: Wish) -> None:
         show.note(f"not ours to remove: {one}")
 
 
-def _erase(rp: Roleplay, wish: Wish, session: str | None, *, dry_run: bool) -> Receipt:
+def _erase(rp: Roleplay, options: EraseOptions, session: str | None, *, dry_run: bool) -> Receipt:
     return rp.erase(
-        owner=wish.owner,
+        owner=options.owner,
         session=session,
-        persona=wish.persona,
-        idle_since=None if wish.idle_since is None else _moment(wish.idle_since),
+        persona=options.persona,
+        idle_since=None if options.idle_since is None else _moment(options.idle_since),
         dry_run=dry_run,
-        cascade=wish.cascade,
+        cascade=options.cascade,
     )
 
 
@@ -75,8 +75,8 @@ def _moment(text: str) -> datetime:
         raise InvalidInputError("--idle-since", f"is {text[:50]!r}", allowed=allowed) from None
 
 
-def _can_ask(wish: Wish) -> bool:
-    return not wish.as_json and sys.stdin.isatty() and sys.stdout.isatty()
+def _can_ask(options: EraseOptions) -> bool:
+    return not options.as_json and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _in_words(counts: Counts) -> str:

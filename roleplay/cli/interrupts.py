@@ -19,7 +19,7 @@ from roleplay.turns.effects import Interrupt
 from roleplay.wire.request import WireRequest
 
 
-class Brake:
+class InterruptHandler:
     """While entered, turns Ctrl-C into the end of a reply. ``pressed`` counts; it starts anew with each ``with``."""
 
     def __init__(self) -> None:
@@ -56,34 +56,34 @@ class Brake:
             raise Interrupt
 
 
-class BrakedTransport:
+class InterruptibleTransport:
     """Carries requests by ``inner`` and can be interrupted while it waits."""
 
-    def __init__(self, inner: Transport, brake: Brake) -> None:
+    def __init__(self, inner: Transport, interrupts: InterruptHandler) -> None:
         self._inner = inner
-        self._brake = brake
+        self._interrupts = interrupts
 
-    def open(self, endpoint: Endpoint, request: WireRequest) -> BrakedAnswer:
+    def open(self, endpoint: Endpoint, request: WireRequest) -> InterruptibleAnswer:
         """Send ``request`` and wait for the head of its answer. Raises ``Interrupt``."""
-        with self._brake.waiting():
-            return BrakedAnswer(self._inner.open(endpoint, request), self._brake)
+        with self._interrupts.waiting():
+            return InterruptibleAnswer(self._inner.open(endpoint, request), self._interrupts)
 
     def close(self) -> None:
         """Leave ``inner`` to its owner."""
 
 
-class BrakedAnswer:
+class InterruptibleAnswer:
     """An answer that can be interrupted while it is waited for."""
 
-    def __init__(self, inner: Answer, brake: Brake) -> None:
+    def __init__(self, inner: Answer, interrupts: InterruptHandler) -> None:
         self.status = inner.status
         self.headers = inner.headers
         self.release = inner.release
         self.close = inner.close
         self._inner = inner
-        self._brake = brake
+        self._interrupts = interrupts
 
     def read(self) -> bytes:
         """Give the next piece. Raises ``Interrupt``."""
-        with self._brake.waiting():
+        with self._interrupts.waiting():
             return self._inner.read()

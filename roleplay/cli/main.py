@@ -72,7 +72,7 @@ def alone(
     elif context.invoked_subcommand is None:
         from roleplay.cli import chat as room
 
-        _end(room.chat(room.Wish(db=db)))
+        _end(room.chat(room.ChatOptions(db=db)))
 
 
 @app.command()
@@ -106,7 +106,7 @@ def chat(
     """Talk with a persona. Lines that are piped in are said one by one; /help inside tells more."""
     from roleplay.cli import chat as room
 
-    wish = room.Wish(
+    options = room.ChatOptions(
         who=who,
         go_on=go_on,
         messages=tuple(message or ()),
@@ -117,7 +117,7 @@ def chat(
         as_json=as_json,
         stream=stream,
     )
-    _end(room.chat(wish))
+    _end(room.chat(options))
 
 
 @persona_app.command("add")
@@ -293,8 +293,8 @@ def erase(
     """Delete sessions or a persona for good, from every row and byte of the database."""
     from roleplay.cli import erase as erasing
 
-    wish = erasing.Wish(owner, session, persona, idle_since, dry_run, cascade, yes, as_json)
-    erasing.erase(_db(context, db), wish)
+    options = erasing.EraseOptions(owner, session, persona, idle_since, dry_run, cascade, yes, as_json)
+    erasing.erase(_db(context, db), options)
 
 
 @db_app.command("upgrade")

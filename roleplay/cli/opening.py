@@ -122,10 +122,10 @@ def stored(
             "database", where.shown, hint=f"check --db or ROLEPLAY_DB; {hints.command('chat')} makes a new one"
         )
     with database(where) as opened:
-        yield offstage(opened, counter, endpoint)
+        yield without_model(opened, counter, endpoint)
 
 
-def offstage(opened: Database, counter: Counter | None = None, endpoint: Endpoint | None = None) -> Roleplay:
+def without_model(opened: Database, counter: Counter | None = None, endpoint: Endpoint | None = None) -> Roleplay:
     """Give the engine over ``opened`` with no model behind it."""
     return Roleplay(opened, NoModel(), endpoint=endpoint or Endpoint(DEFAULT_MODEL), counter=counter)
 

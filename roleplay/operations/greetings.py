@@ -9,13 +9,13 @@ from roleplay.context.macros import expand
 from roleplay.domain.conversation import SessionInfo, TurnKind
 from roleplay.domain.persona import Persona
 from roleplay.store.records import sessions
-from roleplay.store.records.new_rows import NewMessage, Uttered
+from roleplay.store.records.new_rows import AddedTurn, NewMessage
 
 
-def greetings(info: SessionInfo, persona: Persona, counter: Counter, new_id: Callable[[], str]) -> list[Uttered]:
+def greetings(info: SessionInfo, persona: Persona, counter: Counter, new_id: Callable[[], str]) -> list[AddedTurn]:
     """Give the turns that open a session: the persona's first greeting and, as its variants, the others."""
     char, user = info.speaker, info.human
-    uttered = []
+    added = []
     for number, greeting in enumerate((one for one in persona.greetings if one.strip()), start=1):
         text = expand(greeting, char=char.display_name, user=user.display_name)
         position = sessions.beginning(number - 1)
@@ -31,5 +31,5 @@ def greetings(info: SessionInfo, persona: Persona, counter: Counter, new_id: Cal
             human_seq=None,
             reply_seq=number,
         )
-        uttered.append(Uttered(turn, message))
-    return uttered
+        added.append(AddedTurn(turn, message))
+    return added

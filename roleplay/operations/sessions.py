@@ -66,15 +66,15 @@ def create(scope: TenantScope, new: NewSession) -> Steps[SessionScope]:
         created_at=now,
         last_turn_at=now,
     )
-    uttered = greetings(info, model.persona, scope.counter, scope.ports.new_id)
+    added = greetings(info, model.persona, scope.counter, scope.ports.new_id)
     tenant = scope.tenant
 
     def work(db: Connection) -> None:
-        store.create(db, tenant, info, messages=len(uttered))
-        for one in uttered:
+        store.create(db, tenant, info, messages=len(added))
+        for one in added:
             stored_turns.add_turn(db, tenant, info.id, one.turn, now)
             stored_turns.add_message(db, tenant, info.id, one.turn.seq, one.message, now)
-        if uttered:
+        if added:
             moves.move_head(db, tenant, info.id, (None, 1), cause="greeting", at=now)
 
     yield from write("create session", work)

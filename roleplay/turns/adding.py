@@ -10,13 +10,13 @@ from roleplay.domain.settings import TurnOptions
 from roleplay.store import Connection
 from roleplay.store.records import sessions, transcript
 from roleplay.store.records import turns as store
-from roleplay.store.records.new_rows import CallerFields, NewMessage, NewVerdict, Uttered
+from roleplay.store.records.new_rows import AddedTurn, CallerFields, NewMessage, NewVerdict
 from roleplay.turns.arguments import Speaker, line_text, options_of, speaker_of_line
 from roleplay.turns.effects import Operation, write
 from roleplay.turns.queue import Queue, read_situation
 from roleplay.turns.revisions import RenderedRevision
 from roleplay.turns.scope import SessionScope, render_revision
-from roleplay.turns.speaking import body_digest, judged_line, of_same_body
+from roleplay.turns.speaking import body_digest, guarded_line, of_same_body
 
 
 class AddedLine(NamedTuple):
@@ -49,19 +49,19 @@ def add(scope: SessionScope, text: str, speaker: Speaker, options: TurnOptions) 
         queue.check(position)
         rendered = yield from render_revision(scope, position.revision, position.seat)
         if verdicts is None and speaker == "user":
-            judged = yield from judged_line(scope, rendered, words)
-            if judged.refused is not None:
-                raise judged.refused
-            words, verdicts = line_text(judged.text), judged.verdicts
+            guarded_text = yield from guarded_line(scope, rendered, words)
+            if guarded_text.refused is not None:
+                raise guarded_text.refused
+            words, verdicts = line_text(guarded_text.text), guarded_text.verdicts
         caller = CallerFields(key, digest, metadata, moves_head=live is None)
         new, at = (
-            _uttered(scope, position, rendered, AddedLine(words, speaker, verdicts or ()), caller),
+            _added_turn(scope, position, rendered, AddedLine(words, speaker, verdicts or ()), caller),
             scope.ports.now(),
         )
 
         def work(db: Connection) -> Turn | None:
             place = db, scope.tenant, scope.session_id
-            if not store.utter(*place, position.version, new, at):  # noqa: B023 - written at once
+            if not store.add_complete(*place, position.version, new, at):  # noqa: B023 - written at once
                 return None
             return transcript.by_id(*place, new.turn.id)  # noqa: B023 - likewise
 
@@ -70,9 +70,9 @@ def add(scope: SessionScope, text: str, speaker: Speaker, options: TurnOptions) 
         yield from queue.lost_claim(position)
 
 
-def _uttered(
+def _added_turn(
     scope: SessionScope, position: sessions.Position, rendered: RenderedRevision, said: AddedLine, caller: CallerFields
-) -> Uttered:
+) -> AddedTurn:
     text, speaker, verdicts = said
     seq, by_human = position.last_seq + 1, speaker != "model"
     who = (rendered.pair.human if by_human else rendered.pair.speaker).participant
@@ -91,4 +91,4 @@ def _uttered(
         reply_seq=None if by_human else seq,
         caller=caller,
     )
-    return Uttered(turn, message, verdicts)
+    return AddedTurn(turn, message, verdicts)

@@ -1,4 +1,4 @@
-"""The ground of a reply: the line it answers, the path before it, and what that path hands on.
+"""The basis of a reply: the line it answers, the path before it, and what that path hands on.
 
 A new line, another variant and another attempt differ in nothing else.
 """

@@ -18,7 +18,7 @@ _END = re.compile("[.!?\u2026\u3002\uff01\uff1f]+[\"'\u201d\u2019\u300d\uff09)*]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class GuardedText:
     """What guards left of a text, what is to be kept of their verdicts, and the error where one refused."""
 
     text: str
@@ -26,7 +26,7 @@ class Judged:
     refused: RefusedError | None = None
 
 
-def judge(scope: SessionScope, checked: Checked) -> Steps[Judged]:
+def ask_guards(scope: SessionScope, checked: Checked) -> Steps[GuardedText]:
     """Ask every guard about a text, each about what those before it left; who fails or takes too long refuses."""
     kept: list[NewVerdict] = []
     for guard in scope.tenant_scope.watch.guards:
@@ -46,9 +46,9 @@ def judge(scope: SessionScope, checked: Checked) -> Steps[Judged]:
         original = checked.text if scope.tenant_scope.watch.keep_originals else None
         kept.append(NewVerdict(checked.side, name, verdict.action, verdict.reason, original))
         if verdict.action == "refuse":
-            return Judged("", tuple(kept), RefusedError(name, checked.side, verdict.reason))
+            return GuardedText("", tuple(kept), RefusedError(name, checked.side, verdict.reason))
         checked = checked.model_copy(update={"text": verdict.text})
-    return Judged(checked.text, tuple(kept))
+    return GuardedText(checked.text, tuple(kept))
 
 
 @dataclass(slots=True)

@@ -38,13 +38,13 @@ def rebuild(connection: Connection, tenant: str, session_id: str, call_id: str) 
     lines = history.span(connection, tenant, session_id, origin.recipe.history)
     with reads("a model call"):
         messages = version.emit(origin.recipe, origin.texts, lines)
-        asked: dict[str, Any] = json.loads(origin.parameters)
+        parameters: dict[str, Any] = json.loads(origin.parameters)
         dialect = Dialect(origin.dialect)
         if dialect not in version.dialects:
             problem = f"the dialect {dialect}, which recipe version {origin.recipe_version} does not write"
             raise StoreError(f"model call {call_id} has {problem}")
         written = version.write(dialect, messages)
-        body = encode_request(written, asked)
+        body = encode_request(written, parameters)
     if hashlib.sha256(body).hexdigest() != origin.request_digest:
         raise StoreError(f"model call {call_id} cannot be rebuilt: its rows give another request than the one sent")
     return Rebuilt(written, dialect, body)

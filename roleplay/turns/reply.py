@@ -22,7 +22,7 @@ from roleplay.errors import (
 from roleplay.store import Connection
 from roleplay.store.records import recipes, recovery, transcript, verdicts
 from roleplay.store.records import turns as store
-from roleplay.store.records.new_rows import CallEnding, Claim, Handed, Hold, NewCall, NewMessage
+from roleplay.store.records.new_rows import CallEnding, Claim, HandedOn, Hold, NewCall, NewMessage
 from roleplay.store.records.path_states import map_with
 from roleplay.turns.attempts import Attempts, NextAttempt, observe
 from roleplay.turns.calibrating import to_warn_of
@@ -44,7 +44,7 @@ from roleplay.turns.effects import (
     read,
     write,
 )
-from roleplay.turns.guarding import GuardedSpeech, judge
+from roleplay.turns.guarding import GuardedSpeech, ask_guards
 from roleplay.turns.plan import Plan
 from roleplay.turns.scope import SessionScope
 from roleplay.wire.heads import Head
@@ -219,12 +219,12 @@ class Reply:
             sentences = list(guarded.sentences(text, last=last))
         passed = []
         for sentence in sentences:
-            judged = yield from judge(self.scope, self._checked(sentence))
-            guarded.verdicts += judged.verdicts
-            if judged.refused is not None:
-                raise judged.refused
-            guarded.passed += judged.text
-            passed.append(Said(DeltaKind.SPEECH, judged.text))
+            guarded_text = yield from ask_guards(self.scope, self._checked(sentence))
+            guarded.verdicts += guarded_text.verdicts
+            if guarded_text.refused is not None:
+                raise guarded_text.refused
+            guarded.passed += guarded_text.text
+            passed.append(Said(DeltaKind.SPEECH, guarded_text.text))
         if last and not guarded.passed.strip():
             raise RefusedError("guards", "reply", "nothing is left of it")
         return [one for one in passed if one.text]
@@ -340,10 +340,10 @@ class Reply:
         self.past_calls.append(self.call.ended(ended[1], self.call_at, self.plan.settings.text))
         self.call, self.call_at, self.held_until = call, at, at + lease
 
-    def _handed(self) -> Handed:
+    def _handed(self) -> HandedOn:
         rows = state_rows(self.plan)
         states = map_with(self.plan.basis.states, rows, self.claim.turn.seq)
-        return Handed(states, rows, self.plan.draws.written())
+        return HandedOn(states, rows, self.plan.draws.written())
 
     def _hold_on(self, spare_s: float = 0.0, more_s: float = 0.0) -> Steps[None]:
         """Where so much time passed that the lease may not last for the call and ``spare_s`` seconds, begin it anew,

@@ -24,7 +24,7 @@ from roleplay.turns.basis import Basis, of_new_line, of_no_line, of_stored_turn,
 from roleplay.turns.calibrating import merge_due, recount
 from roleplay.turns.claim import claim_of
 from roleplay.turns.effects import Claimed, Emit, Operation, Steps, read, write
-from roleplay.turns.guarding import Judged, judge
+from roleplay.turns.guarding import GuardedText, ask_guards
 from roleplay.turns.in_flight import end_if_lost
 from roleplay.turns.past import reads_ahead
 from roleplay.turns.plan import Plan, ReplyOptions, plan
@@ -44,12 +44,12 @@ def send(scope: SessionScope, text: str, options: TurnOptions, *, stream: bool) 
     """
     words = line_text(text)
     arguments: dict[str, str | None] = {"do": "send", "text": words}
-    judged: list[Judged] = []
+    guarded_text: list[GuardedText] = []
 
     def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
-        if not judged:
-            judged.append((yield from judged_line(scope, rendered, words)))
-        [passed] = judged
+        if not guarded_text:
+            guarded_text.append((yield from guarded_line(scope, rendered, words)))
+        [passed] = guarded_text
         if passed.refused is not None:
             raise passed.refused
         return replace(of_new_line(scope, position, rendered, line_text(passed.text)), verdicts=passed.verdicts)
@@ -57,11 +57,11 @@ def send(scope: SessionScope, text: str, options: TurnOptions, *, stream: bool) 
     return (yield from _speak(scope, basis, ReplyOptions(options), options, arguments, stream=stream, at_head=True))
 
 
-def judged_line(scope: SessionScope, rendered: RenderedRevision, words: str) -> Steps[Judged]:
+def guarded_line(scope: SessionScope, rendered: RenderedRevision, words: str) -> Steps[GuardedText]:
     """Ask the guards about a human line."""
     speaker = rendered.pair.human.participant.display_name
     line = Checked(side="human", text=words, speaker=speaker, tenant=scope.tenant, session_id=scope.session_id)
-    return (yield from judge(scope, line)) if scope.tenant_scope.watch.guards else Judged(words)
+    return (yield from ask_guards(scope, line)) if scope.tenant_scope.watch.guards else GuardedText(words)
 
 
 def regenerate(scope: SessionScope, turn_id: str | None, hint: str, options: TurnOptions, *, stream: bool) -> Operation:

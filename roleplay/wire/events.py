@@ -12,7 +12,7 @@ from roleplay.wire.codes import chat_error
 from roleplay.wire.facts import ReplyFacts, count, word
 from roleplay.wire.failures import CHOICES_LIMIT, failure_in
 from roleplay.wire.heads import Head
-from roleplay.wire.secrets import NONE, Secrets, Veil
+from roleplay.wire.secrets import NONE, SecretFilter, Secrets
 from roleplay.wire.shapes import Part, part_of
 from roleplay.wire.speech import Increments, Mender, Said, ThinkSplitter, Words
 
@@ -45,8 +45,8 @@ class ReplyEvents:
         self._words = Words()
         self._speech_streamed = self._reasoning_streamed = self._details_passed = False
         self._secrets = secrets
-        self._speech, self._speech_veil = Mender(), Veil(secrets)
-        self._reasoning, self._reasoning_veil = Mender(), Veil(secrets)
+        self._speech, self._speech_filter = Mender(), SecretFilter(secrets)
+        self._reasoning, self._reasoning_filter = Mender(), SecretFilter(secrets)
         self._splitter = ThinkSplitter(self._words, so_far)
         self._increments = Increments()
         self._messages = Increments()
@@ -107,8 +107,8 @@ class ReplyEvents:
 
     def flush(self, *, ended: bool) -> None:
         """Let out what was held for a next piece. ``ended``: there is none, since the reply is complete."""
-        self._say_reasoning(self._reasoning_veil.feed(self._reasoning.flush()) + self._reasoning_veil.flush())
-        self._splitter.feed(self._speech_veil.feed(self._speech.flush()) + self._speech_veil.flush())
+        self._say_reasoning(self._reasoning_filter.feed(self._reasoning.flush()) + self._reasoning_filter.flush())
+        self._splitter.feed(self._speech_filter.feed(self._speech.flush()) + self._speech_filter.flush())
         self._splitter.flush(ended=ended)
 
     def _choices(self, event: Mapping[str, Any]) -> None:
@@ -163,11 +163,11 @@ class ReplyEvents:
             added = self._increments.feed(reasoning)
             self._spend(added)
             self._splitter.end_reasoning()
-            self._say_reasoning(self._reasoning_veil.feed(self._reasoning.feed(added)))
+            self._say_reasoning(self._reasoning_filter.feed(self._reasoning.feed(added)))
         if part.speech:
             self._speech_streamed = self._speech_streamed or streamed
             self._spend(part.speech)
-            self._splitter.feed(self._speech_veil.feed(self._speech.feed(part.speech)))
+            self._splitter.feed(self._speech_filter.feed(self._speech.feed(part.speech)))
 
     def _reasoning_of(self, part: Part) -> str:
         if part.reasoning:

@@ -162,7 +162,7 @@ class Secrets:
         return text[:at] + MASK if len(text) - at >= least else text
 
 
-class Veil:
+class SecretFilter:
     """Takes the secrets out of speech that comes in pieces, wherever the pieces break.
 
     An end that may be the beginning of a secret is held back once it has more than three characters that match.

@@ -86,14 +86,14 @@ class _Compiled(NamedTuple):
 
     sql: str
     placed: Callable[[dict[str, Any]], Any] | None
-    asked: int
+    expected: int
     constants: dict[str, Any]
     conversions: list[tuple[str, Callable[[Any], Any]]]
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
         given = {**values, **self.constants}
-        if len(given) != self.asked:
-            raise TypeError(f"the statement takes {self.asked} values and was given {sorted(given)}")
+        if len(given) != self.expected:
+            raise TypeError(f"the statement takes {self.expected} values and was given {sorted(given)}")
         for name, convert in self.conversions:
             given[name] = convert(given[name])
         return given if self.placed is None else self.placed(given)

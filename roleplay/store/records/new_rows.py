@@ -202,7 +202,7 @@ class NewTurn(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Uttered:
+class AddedTurn:
     """A turn that needed no model, with its one message and what guards said of it."""
 
     turn: NewTurn
@@ -210,7 +210,7 @@ class Uttered:
     verdicts: tuple[NewVerdict, ...] = ()
 
 
-class Handed(NamedTuple):
+class HandedOn(NamedTuple):
     """What a turn hands on: which turn wrote each seat's path state last, the rows that it writes itself, and to its
     variants what it drew by chance."""
 

@@ -29,14 +29,14 @@ from roleplay.store.records import verdicts
 from roleplay.store.records.ancestry import JUMP, jump_of
 from roleplay.store.records.moves import move_head
 from roleplay.store.records.new_rows import (
+    AddedTurn,
     CallEnding,
     Claim,
-    Handed,
+    HandedOn,
     Hold,
     NewCall,
     NewMessage,
     NewTurn,
-    Uttered,
 )
 from roleplay.store.records.sessions import ADVANCE
 
@@ -198,7 +198,9 @@ def _hand_on(connection: Connection, tenant: str, session_id: str, turn_seq: int
         connection.execute(_PUT_STATE[connection.dialect.name], values)
 
 
-def utter(connection: Connection, tenant: str, session_id: str, version: int, new: Uttered, at: datetime) -> bool:
+def add_complete(
+    connection: Connection, tenant: str, session_id: str, version: int, new: AddedTurn, at: datetime
+) -> bool:
     """Write a turn that needs no model, and stand on it where it moves the head. Gives ``False``, having written
     nothing, when the session moved on."""
     turn, message = new.turn, new.message
@@ -288,7 +290,7 @@ def next_attempt(
     ended: tuple[str, CallEnding],
     call: NewCall,
     pieces: Mapping[str, str],
-    handed: Handed | None,
+    handed: HandedOn | None,
     *,
     lease: timedelta,
     at: datetime,

@@ -21,7 +21,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ChatRequest:
     """What an accepted request asks for.
 
     `max_tokens` is the cap on the completion, reasoning included. `id` (32 hexadecimal digits) and `created` (Unix

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from roleplay.testing.simulator.chat_request import Asked
+from roleplay.testing.simulator.chat_request import ChatRequest
 from roleplay.testing.simulator.refusals import Refusal
 from roleplay.testing.simulator.shape import ReasoningIn, Reply, Shape, Usage, UsageIn
 from roleplay.testing.simulator.steps import Data, Head, Step
@@ -34,18 +34,18 @@ class Spoken:
     shape: Shape
 
     @property
-    def asked(self) -> Asked:
+    def request(self) -> ChatRequest:
         """The request that is answered."""
-        return self.reply.asked
+        return self.reply.request
 
     def steps(self, octets: Octets) -> Iterator[Step]:
         """The answer: a stream of events where one was asked for, else one JSON body."""
-        if self.asked.stream and self.shape.sse:
-            yield Head(200, headers(self.asked.id, "text/event-stream", charset=self.shape.charset))
+        if self.request.stream and self.shape.sse:
+            yield Head(200, headers(self.request.id, "text/event-stream", charset=self.shape.charset))
             for event, text in self._events():
                 yield Data(octets(b"data: " + (b"[DONE]" if event is None else dump(event)) + b"\n\n"), text)
         else:
-            yield from json_steps(200, self.completion(), self.asked.id, octets, charset=self.shape.charset)
+            yield from json_steps(200, self.completion(), self.request.id, octets, charset=self.shape.charset)
 
     def completion(self) -> dict[str, Any]:
         """The JSON body of an answer that is not streamed."""
@@ -82,7 +82,7 @@ class Spoken:
         return f"<think>{inner}</think>\n\n{text}"
 
     def _frame(self, kind: str) -> dict[str, Any]:
-        frame = {"id": self.asked.id, "choices": [], "created": self.asked.created, "model": self.asked.model.id}
+        frame = {"id": self.request.id, "choices": [], "created": self.request.created, "model": self.request.model.id}
         frame["object"] = kind
         if self.shape.service_tier:
             frame["service_tier"] = self.shape.service_tier
@@ -118,7 +118,7 @@ class Spoken:
             return
         if shape.full_message:
             yield self.completion(), False
-        elif not shape.native and self.asked.include_usage and shape.usage is not UsageIn.NULL:
+        elif not shape.native and self.request.include_usage and shape.usage is not UsageIn.NULL:
             tail = {**self._frame("chat.completion.chunk"), "usage": self._usage()}
             yield {**tail, "base_resp": {"status_code": 0, "status_msg": ""}}, False
         if shape.done:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from roleplay.testing.simulator.chat_request import Asked
+from roleplay.testing.simulator.chat_request import ChatRequest
 from roleplay.testing.simulator.messages import MessageRules, read_messages
 from roleplay.testing.simulator.models import MODELS, Model, by_id
 from roleplay.testing.simulator.refusals import RuleBrokenError, invalid, refusal
@@ -72,7 +72,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def read_request(path: str, body: dict[str, Any], rules: Rules) -> Asked:
+def read_request(path: str, body: dict[str, Any], rules: Rules) -> ChatRequest:
     """What the request asks for; raises `RuleBrokenError` at the first thing that no strict server would take."""
     for name in ("model", "messages"):
         if name not in body:
@@ -89,7 +89,7 @@ def read_request(path: str, body: dict[str, Any], rules: Rules) -> Asked:
     options = body.get("stream_options")
     if options is not None and body.get("stream") is not True:
         raise invalid("stream_options is only allowed when stream is true")
-    return Asked(
+    return ChatRequest(
         model=model,
         messages=read_messages(body["messages"], rules.messages),
         max_tokens=body.get("max_completion_tokens", body.get("max_tokens", model.max_output_tokens)),
@@ -99,10 +99,10 @@ def read_request(path: str, body: dict[str, Any], rules: Rules) -> Asked:
     )
 
 
-def check_window(asked: Asked) -> None:
+def check_window(request: ChatRequest) -> None:
     """Raises `RuleBrokenError` when the prompt is longer than the model's window."""
-    if asked.prompt_tokens > asked.model.context_tokens:
-        raise invalid("context window exceeds limit", f"{asked.prompt_tokens} prompt tokens")
+    if request.prompt_tokens > request.model.context_tokens:
+        raise invalid("context window exceeds limit", f"{request.prompt_tokens} prompt tokens")
 
 
 def _read_model(path: str, name: Any, rules: Rules) -> Model:

@@ -10,7 +10,7 @@ from typing import Any
 
 from roleplay.testing.simulator import tokens, voice
 from roleplay.testing.simulator.cache import PrefixCache
-from roleplay.testing.simulator.chat_request import Asked
+from roleplay.testing.simulator.chat_request import ChatRequest
 from roleplay.testing.simulator.faults import Fault, Page
 from roleplay.testing.simulator.models import MODELS_PATH, NATIVE_PATH, OPENAI_PATH
 from roleplay.testing.simulator.received import Log, ReceivedRequest, shown_headers
@@ -98,45 +98,45 @@ class Service:
         try:
             check_key(incoming.header(b"authorization"), self._rules)
             value = read_json(incoming.header(b"content-type"), incoming.body)
-            asked = self._read(incoming.path, value, faults)
+            request = self._read(incoming.path, value, faults)
         except RuleBrokenError as broken:
             if queued and not any(fault.bends_rules for fault in queued):
                 self._script.give_back(queued)
             self._record(incoming, value, str(broken))
             return _refused(broken.refusal, request_id, native=incoming.path == NATIVE_PATH)
         self._record(incoming, value)
-        asked = replace(asked, id=request_id, created=self._created())
-        steps = self._instead(asked, faults) or self._reply(asked, faults)
+        request = replace(request, id=request_id, created=self._created())
+        steps = self._instead(request, faults) or self._reply(request, faults)
         for fault in faults:
-            steps = fault.carry(steps, asked)
+            steps = fault.carry(steps, request)
         return steps
 
-    def _read(self, path: str, value: dict[str, Any], faults: tuple[Fault, ...]) -> Asked:
+    def _read(self, path: str, value: dict[str, Any], faults: tuple[Fault, ...]) -> ChatRequest:
         bent = reduce(lambda rules, fault: fault.rules(rules), faults, self._rules.messages)
         rules = self._rules if bent is self._rules.messages else replace(self._rules, messages=bent)
-        asked = read_request(path, value, rules)
-        model, messages = asked.model, asked.messages
+        request = read_request(path, value, rules)
+        model, messages = request.model, request.messages
         sums = tokens.prompt_tokens(model, messages)
-        asked = replace(asked, prompt_tokens=sums[-1])
-        check_window(asked)
+        request = replace(request, prompt_tokens=sums[-1])
+        check_window(request)
         cached = self._cache.cached_tokens(model.id, messages, sums) if model.caches else 0
-        return replace(asked, cached_tokens=cached)
+        return replace(request, cached_tokens=cached)
 
-    def _instead(self, asked: Asked, faults: tuple[Fault, ...]) -> Steps | None:
+    def _instead(self, request: ChatRequest, faults: tuple[Fault, ...]) -> Steps | None:
         for fault in reversed(faults):
-            found = fault.instead(asked)
+            found = fault.instead(request)
             if isinstance(found, Refusal):
-                return _refused(found, asked.id, native=asked.model.native)
+                return _refused(found, request.id, native=request.model.native)
             if isinstance(found, Page):
-                return page_steps(found.status, found.content_type, found.body, asked.id)
+                return page_steps(found.status, found.content_type, found.body, request.id)
         return None
 
-    def _reply(self, asked: Asked, faults: tuple[Fault, ...]) -> Steps:
+    def _reply(self, request: ChatRequest, faults: tuple[Fault, ...]) -> Steps:
         said = self._script.take_text() if all(fault.speaks for fault in faults) else None
-        reply = Reply(asked, voice.compose(asked.messages)) if said is None else Reply(asked, said, exact=True)
-        if self._manner.thinking and asked.model.thinks:
-            reply = replace(reply, reasoning=voice.think(asked.messages))
-        shape = Shape.of(asked, self._speaker(asked), self._manner.chunk_characters)
+        reply = Reply(request, voice.compose(request.messages)) if said is None else Reply(request, said, exact=True)
+        if self._manner.thinking and request.model.thinks:
+            reply = replace(reply, reasoning=voice.think(request.messages))
+        shape = Shape.of(request, self._speaker(request), self._manner.chunk_characters)
         for fault in faults:
             reply, shape = fault.reply(reply), fault.shape(shape)
         fitting, usage = within_budget(reply)
@@ -146,8 +146,8 @@ class Service:
 
         return Spoken(fitting, usage, shape).steps(octets)
 
-    def _speaker(self, asked: Asked) -> str:
-        return voice.read_scene(asked.messages).name if self._manner.echo_name else voice.DEFAULT_SPEAKER
+    def _speaker(self, request: ChatRequest) -> str:
+        return voice.read_scene(request.messages).name if self._manner.echo_name else voice.DEFAULT_SPEAKER
 
     def _created(self) -> int:
         return self._clock() if self._clock is not None else 1_776_838_946 + self._arrivals

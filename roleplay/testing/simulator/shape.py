@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from roleplay.testing.simulator import tokens
-from roleplay.testing.simulator.chat_request import Asked
+from roleplay.testing.simulator.chat_request import ChatRequest
 from roleplay.testing.simulator.refusals import Refusal
 
 
@@ -18,7 +18,7 @@ class Reply:
     `exact` tells that the text was queued by the caller, so that no fault may add anything of its own to it.
     """
 
-    asked: Asked
+    request: ChatRequest
     text: str
     reasoning: str = ""
     finish: str = "stop"
@@ -70,16 +70,16 @@ class Shape:
     error_after: int = 0
 
     @classmethod
-    def of(cls, asked: Asked, speaker: str, chunk_characters: int) -> Shape:
+    def of(cls, request: ChatRequest, speaker: str, chunk_characters: int) -> Shape:
         """The dress of a well-behaved server's reply to this request."""
         return cls(
             speaker=speaker,
-            bare=asked.model.bare,
-            native=asked.model.native,
+            bare=request.model.bare,
+            native=request.model.native,
             chunk_characters=chunk_characters,
-            reasoning=ReasoningIn.FIELD if asked.reasoning_split else ReasoningIn.CONTENT,
-            done=not asked.model.native,
-            full_message=asked.model.native,
+            reasoning=ReasoningIn.FIELD if request.reasoning_split else ReasoningIn.CONTENT,
+            done=not request.model.native,
+            full_message=request.model.native,
         )
 
     def pieces(self, text: str) -> list[str]:
@@ -102,10 +102,10 @@ class Usage:
 
 def within_budget(reply: Reply) -> tuple[Reply, Usage]:
     """The reply cut to the tokens it may cost, reasoning first, and what it costs."""
-    asked = reply.asked
-    reasoning = tokens.shorten(reply.reasoning, asked.max_tokens)
+    request = reply.request
+    reasoning = tokens.shorten(reply.reasoning, request.max_tokens)
     thought = tokens.count(reasoning)
-    text = tokens.shorten(reply.text, asked.max_tokens - thought)
+    text = tokens.shorten(reply.text, request.max_tokens - thought)
     cut = len(reasoning) + len(text) < len(reply.reasoning) + len(reply.text)
     fitting = replace(reply, text=text, reasoning=reasoning, finish="length" if cut else reply.finish)
-    return fitting, Usage(asked.prompt_tokens, thought + tokens.count(text), thought, asked.cached_tokens)
+    return fitting, Usage(request.prompt_tokens, thought + tokens.count(text), thought, request.cached_tokens)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from roleplay import ChatSession, Endpoint, Persona, Roleplay, TurnStatus
-from roleplay.cli.interrupts import Brake, BrakedTransport
+from roleplay.cli.interrupts import InterruptHandler, InterruptibleTransport
 from roleplay.testing import ScriptedModel
 from roleplay.turns.effects import Interrupt
 from roleplay.wire.request import WireRequest
@@ -42,7 +42,7 @@ class Pressing:
         """Nothing to close."""
 
 
-Held = tuple[ChatSession, Brake]
+Held = tuple[ChatSession, InterruptHandler]
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ def held(sqlite_url: str, scripted: Callable[..., ScriptedModel]) -> Callable[[i
     """A session whose reply is interrupted after so many pieces."""
 
     def make(reads: int) -> Held:
-        brake = Brake()
-        model = BrakedTransport(Pressing(scripted("one two three four five six"), reads), brake)  # type: ignore[arg-type]
+        interrupts = InterruptHandler()
+        model = InterruptibleTransport(Pressing(scripted("one two three four five six"), reads), interrupts)  # type: ignore[arg-type]
         rp = Roleplay.open(sqlite_url, model=Endpoint("MiniMax-M2.7"), chat=model)
-        return rp.sessions.create(cast=[rp.personas.put(Persona("Ann"))]), brake
+        return rp.sessions.create(cast=[rp.personas.put(Persona("Ann"))]), interrupts
 
     return make
 
@@ -61,8 +61,8 @@ def held(sqlite_url: str, scripted: Callable[..., ScriptedModel]) -> Callable[[i
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_press_while_the_model_is_waited_for_ends_the_reply(held: Callable[[int], Held]) -> None:
     """The turn is stored as interrupted with what came, and nothing is raised."""
-    session, brake = held(2)
-    with brake, session.stream("go") as reply:
+    session, interrupts = held(2)
+    with interrupts, session.stream("go") as reply:
         said = "".join(delta.text for delta in reply)
     assert reply.turn.status is TurnStatus.INTERRUPTED
     assert reply.turn.reply is not None
@@ -73,25 +73,25 @@ def test_a_press_while_the_model_is_waited_for_ends_the_reply(held: Callable[[in
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_press_before_the_first_piece_ends_the_turn_without_text(held: Callable[[int], Held]) -> None:
     """Also where nothing was said yet, also without streaming."""
-    session, brake = held(0)
-    with brake:
+    session, interrupts = held(0)
+    with interrupts:
         turn = session.send("go")
     assert (turn.status, turn.reply) == (TurnStatus.INTERRUPTED, None)
 
 
 def test_a_press_elsewhere_waits_for_the_next_place() -> None:
     """Nothing is torn while a database commits: the first press is kept."""
-    brake = Brake()
-    with brake:
+    interrupts = InterruptHandler()
+    with interrupts:
         press()
-        with pytest.raises(Interrupt), brake.waiting():
+        with pytest.raises(Interrupt), interrupts.waiting():
             pass
 
 
 def test_a_second_press_is_let_through_and_a_third_is_not() -> None:
     """A pause between two attempts can be left."""
-    brake = Brake()
-    with brake:
+    interrupts = InterruptHandler()
+    with interrupts:
         press()
         with pytest.raises(Interrupt):
             press()
@@ -101,9 +101,9 @@ def test_a_second_press_is_let_through_and_a_third_is_not() -> None:
 def test_afterwards_the_signal_means_what_it_meant() -> None:
     """The brake takes its hands off, and forgets."""
     before = signal.getsignal(signal.SIGINT)
-    brake = Brake()
-    with brake:
+    interrupts = InterruptHandler()
+    with interrupts:
         press()
     assert signal.getsignal(signal.SIGINT) is before
-    with brake, brake.waiting():
-        assert brake.pressed == 0
+    with interrupts, interrupts.waiting():
+        assert interrupts.pressed == 0

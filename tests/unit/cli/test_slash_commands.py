@@ -15,7 +15,7 @@ import pytest
 from roleplay import ChatSession, Endpoint, Persona, Roleplay, TurnStatus
 from roleplay.cli.commands import Commands
 from roleplay.cli.conversation import Conversation, Manner
-from roleplay.cli.interrupts import Brake, BrakedTransport
+from roleplay.cli.interrupts import InterruptHandler, InterruptibleTransport
 from roleplay.testing import ScriptedModel, Simulator
 from roleplay.testing.simulator.faults import CutStream, InsufficientBalance
 from tests.unit.cli.conftest import Command
@@ -254,7 +254,7 @@ def test_ctrl_c_offers_what_can_be_done(
     sqlite_url: str, scripted: Callable[..., ScriptedModel], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Pressed in mid-reply: one remark with the offer; a reply without a word can be asked for again."""
-    brake = Brake()
+    interrupts = InterruptHandler()
     model = scripted("one two three four five six", "and seven.", "eight")
     pressed = iter((2, None, 0))
 
@@ -276,10 +276,10 @@ def test_ctrl_c_offers_what_can_be_done(
         def close(self) -> None:
             """Nothing to close."""
 
-    transport = BrakedTransport(Pressing(), brake)  # type: ignore[arg-type]
+    transport = InterruptibleTransport(Pressing(), interrupts)  # type: ignore[arg-type]
     with Roleplay.open(sqlite_url, model=Endpoint("MiniMax-M2.7"), chat=transport) as rp:
         session: ChatSession = rp.sessions.create(cast=[rp.personas.put(Persona("Ann"))])
-        talk = Conversation(rp, session, brake, Manner())
+        talk = Conversation(rp, session, interrupts, Manner())
         assert talk.say("Count.").status is TurnStatus.INTERRUPTED
         assert capsys.readouterr().err.startswith(f"interrupted · what came is saved · {OFFER} · ")
         whole = Commands(talk).do("/continue")

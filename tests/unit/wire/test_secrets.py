@@ -18,7 +18,7 @@ from roleplay import BadReplyError, ChatError, Endpoint
 from roleplay.wire.codes import chat_error
 from roleplay.wire.heads import Head, wanted
 from roleplay.wire.reply import ReplyDecoder
-from roleplay.wire.secrets import NONE, TEXT_LIMIT, Secrets, Veil, secrets_of
+from roleplay.wire.secrets import NONE, TEXT_LIMIT, SecretFilter, Secrets, secrets_of
 from roleplay.wire.words import service_words
 
 KEY = 'hunter2/my+private"key&0'
@@ -139,8 +139,8 @@ def test_speech_is_the_same_wherever_its_pieces_break(before: str, after: str, d
     text = before + KEY + after
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)))))
     pieces = [text[one:other] for one, other in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    veil = Veil(SECRETS)
-    said = "".join([*map(veil.feed, pieces), veil.flush()])
+    filter_ = SecretFilter(SECRETS)
+    said = "".join([*map(filter_.feed, pieces), filter_.flush()])
     whole = SECRETS.in_speech(text)
     assert said in {whole, *(whole.replace("***", KEY[:shown] + "***", 1) for shown in (1, 2, 3))}
 
@@ -148,17 +148,21 @@ def test_speech_is_the_same_wherever_its_pieces_break(before: str, after: str, d
 @given(st.lists(st.text("abhun .", min_size=1)))
 def test_other_speech_is_never_held_back(pieces: list[str]) -> None:
     """Each piece is given when it comes."""
-    veil = Veil(SECRETS)
-    assert [veil.feed(piece) for piece in pieces] == pieces
-    assert veil.flush() == ""
+    filter_ = SecretFilter(SECRETS)
+    assert [filter_.feed(piece) for piece in pieces] == pieces
+    assert filter_.flush() == ""
 
 
 def test_what_only_begins_like_a_secret_is_given() -> None:
     """At the next piece that shows it, or at the end."""
-    veil = Veil(SECRETS)
-    assert [veil.feed("The hunt"), veil.feed("er came"), veil.feed(" to hunt")] == ["The ", "hunter came", " to "]
-    assert veil.flush() == "hunt"
-    assert Veil(NONE).feed("hunter2") == "hunter2"
+    filter_ = SecretFilter(SECRETS)
+    assert [filter_.feed("The hunt"), filter_.feed("er came"), filter_.feed(" to hunt")] == [
+        "The ",
+        "hunter came",
+        " to ",
+    ]
+    assert filter_.flush() == "hunt"
+    assert SecretFilter(NONE).feed("hunter2") == "hunter2"
 
 
 @pytest.mark.parametrize("field", ["content", "reasoning_content"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from roleplay.testing.simulator.chat_request import Asked
+from roleplay.testing.simulator.chat_request import ChatRequest
 from roleplay.testing.simulator.messages import MessageRules
 from roleplay.testing.simulator.refusals import Refusal
 from roleplay.testing.simulator.shape import Reply, Shape
@@ -41,7 +41,7 @@ class Fault:
         """The rules that the request is checked by."""
         return rules
 
-    def instead(self, asked: Asked) -> Refusal | Page | None:
+    def instead(self, request: ChatRequest) -> Refusal | Page | None:
         """What an accepted request is answered in place of a reply, if anything."""
         return None
 
@@ -57,6 +57,6 @@ class Fault:
         """The bytes of one event, or of a body."""
         return data
 
-    def carry(self, steps: Steps, asked: Asked) -> Steps:
+    def carry(self, steps: Steps, request: ChatRequest) -> Steps:
         """How the bytes travel."""
         return steps

@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
-from roleplay.testing.simulator.chat_request import Asked
+from roleplay.testing.simulator.chat_request import ChatRequest
 from roleplay.testing.simulator.faults.base import Fault, Page
 from roleplay.testing.simulator.messages import MessageRules
 from roleplay.testing.simulator.refusals import Refusal, overloaded, refusal
@@ -22,7 +22,7 @@ class _Refusing(Fault, ABC):
     def refusal(self) -> Refusal:
         """The error that is answered."""
 
-    def instead(self, asked: Asked) -> Refusal | Page | None:
+    def instead(self, request: ChatRequest) -> Refusal | Page | None:
         return self.refusal()
 
 
@@ -77,7 +77,7 @@ class BackOff(_Refusing):
     def refusal(self) -> Refusal:
         return refusal(1002 if self.http == 429 else 1013, http=self.http)
 
-    def carry(self, steps: Steps, asked: Asked) -> Steps:
+    def carry(self, steps: Steps, request: ChatRequest) -> Steps:
         for step in steps:
             yield Head(step.status, (*step.headers, *self.headers)) if isinstance(step, Head) else step
 
@@ -138,11 +138,17 @@ class BaseRespInside200(_Refusing):
     def refusal(self) -> Refusal:
         return refusal(self.code, http=200)
 
-    def instead(self, asked: Asked) -> Refusal | Page | None:
+    def instead(self, request: ChatRequest) -> Refusal | Page | None:
         error = self.refusal()
         if not self.framed:
             return error
-        frame = {"id": asked.id, "choices": None, "created": asked.created, "model": asked.model.id, "usage": None}
+        frame = {
+            "id": request.id,
+            "choices": None,
+            "created": request.created,
+            "model": request.model.id,
+            "usage": None,
+        }
         body = {**frame, "object": "chat.completion", "base_resp": error.base_resp()}
         return Page(200, "application/json", dump(body))
 
@@ -153,8 +159,8 @@ class JsonInsteadOfSse(Fault):
 
     code: int = 1002
 
-    def instead(self, asked: Asked) -> Refusal | Page | None:
-        return refusal(self.code, http=200) if self.code and asked.stream else None
+    def instead(self, request: ChatRequest) -> Refusal | Page | None:
+        return refusal(self.code, http=200) if self.code and request.stream else None
 
     def shape(self, shape: Shape) -> Shape:
         return replace(shape, sse=False)
@@ -171,8 +177,8 @@ class ErrorInStream(Fault):
     def speaks(self) -> bool:
         return self.after_chunks > 0
 
-    def instead(self, asked: Asked) -> Refusal | Page | None:
-        return None if asked.stream else refusal(self.code)
+    def instead(self, request: ChatRequest) -> Refusal | Page | None:
+        return None if request.stream else refusal(self.code)
 
     def shape(self, shape: Shape) -> Shape:
         least = max(shape.least_chunks, self.after_chunks + 1)
@@ -190,8 +196,8 @@ class OutputSensitive(Fault):
     def speaks(self) -> bool:
         return bool(self.after_chunks)
 
-    def instead(self, asked: Asked) -> Refusal | Page | None:
-        if self.after_chunks is not None and asked.stream:
+    def instead(self, request: ChatRequest) -> Refusal | Page | None:
+        if self.after_chunks is not None and request.stream:
             return None
         return refusal(1027, http=self.http)
 
@@ -205,7 +211,7 @@ class HtmlErrorPage(Fault):
 
     status: int = 502
 
-    def instead(self, asked: Asked) -> Refusal | Page | None:
+    def instead(self, request: ChatRequest) -> Refusal | Page | None:
         page = f"<!DOCTYPE html>\n<html><head><title>{self.status}</title></head><body>Bad gateway</body></html>\n"
         return Page(self.status, "text/html", page.encode())
 

@@ -14,7 +14,7 @@ _EMOJI = "👩‍🚀😀"
 
 
 def _thinking(reply: Reply) -> Reply:
-    return reply if reply.reasoning else replace(reply, reasoning=think(reply.asked.messages))
+    return reply if reply.reasoning else replace(reply, reasoning=think(reply.request.messages))
 
 
 def _with_emoji(reply: Reply) -> Reply:
@@ -147,7 +147,7 @@ class EmptyWithLength(Fault):
 
     def reply(self, reply: Reply) -> Reply:
         empty = replace(reply, text="", finish="length")
-        return _thinking(empty) if reply.asked.model.thinks else empty
+        return _thinking(empty) if reply.request.model.thinks else empty
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from roleplay.testing.simulator.chat_request import Asked
+from roleplay.testing.simulator.chat_request import ChatRequest
 from roleplay.testing.simulator.faults.base import Fault
 from roleplay.testing.simulator.shape import Reply, Shape
 from roleplay.testing.simulator.steps import Cut, Data, Head, Pause, Reset, Steps
@@ -23,13 +23,13 @@ def _in_the_middle(reply: Reply, mark: str) -> Reply:
     return replace(reply, text=reply.text[:middle] + mark + reply.text[middle:])
 
 
-def _stop_after(steps: Steps, chunks: int, asked: Asked) -> Steps:
+def _stop_after(steps: Steps, chunks: int, request: ChatRequest) -> Steps:
     """The steps up to the first body part that follows `chunks` parts with text; of a plain body, about half."""
     for step in steps:
         if isinstance(step, Data):
             if chunks == 0:
                 return
-            if not asked.stream:
+            if not request.stream:
                 yield Data(step.octets[: len(step.octets) // 2])
                 return
             chunks -= step.text
@@ -53,9 +53,9 @@ class CutStream(Fault):
     def shape(self, shape: Shape) -> Shape:
         return replace(shape, least_chunks=max(shape.least_chunks, self.after_chunks + 1))
 
-    def carry(self, steps: Steps, asked: Asked) -> Steps:
-        yield from _stop_after(steps, self.after_chunks, asked)
-        if not (self.clean and asked.stream):
+    def carry(self, steps: Steps, request: ChatRequest) -> Steps:
+        yield from _stop_after(steps, self.after_chunks, request)
+        if not (self.clean and request.stream):
             yield Cut()
 
 
@@ -80,9 +80,9 @@ class ConnectionReset(Fault):
     def shape(self, shape: Shape) -> Shape:
         return CutStream(self.after_chunks).shape(shape)
 
-    def carry(self, steps: Steps, asked: Asked) -> Steps:
+    def carry(self, steps: Steps, request: ChatRequest) -> Steps:
         if self.where is ResetAt.MID_BODY:
-            yield from _stop_after(steps, self.after_chunks, asked)
+            yield from _stop_after(steps, self.after_chunks, request)
             yield Pause(_SETTLE_SECONDS)
         yield Reset()
 
@@ -94,7 +94,7 @@ class SlowFirstByte(Fault):
     seconds: float
     after_headers: bool = False
 
-    def carry(self, steps: Steps, asked: Asked) -> Steps:
+    def carry(self, steps: Steps, request: ChatRequest) -> Steps:
         waited = False
         for step in steps:
             if not waited and (isinstance(step, Data) or not self.after_headers):
@@ -113,12 +113,12 @@ class SlowDrip(Fault):
     def shape(self, shape: Shape) -> Shape:
         return replace(shape, least_chunks=max(shape.least_chunks, self.least_chunks))
 
-    def carry(self, steps: Steps, asked: Asked) -> Steps:
+    def carry(self, steps: Steps, request: ChatRequest) -> Steps:
         for step in steps:
             if not isinstance(step, Data):
                 yield step
                 continue
-            size = len(step.octets) if asked.stream else len(step.octets) // 8 + 1
+            size = len(step.octets) if request.stream else len(step.octets) // 8 + 1
             for start in range(0, len(step.octets), size):
                 yield Pause(self.seconds_per_chunk)
                 yield Data(step.octets[start : start + size], step.text)
@@ -128,7 +128,7 @@ class SlowDrip(Fault):
 class SplitUtf8(Fault):
     """Each byte of a multi-byte character travels in an HTTP chunk and a write of its own."""
 
-    def carry(self, steps: Steps, asked: Asked) -> Steps:
+    def carry(self, steps: Steps, request: ChatRequest) -> Steps:
         for step in steps:
             if not isinstance(step, Data):
                 yield step
@@ -164,10 +164,10 @@ class HugeLine(Fault):
         mark = _HUGE_MARK.encode()
         return data.replace(mark, b"a" * self.size_bytes) if mark in data else data
 
-    def carry(self, steps: Steps, asked: Asked) -> Steps:
+    def carry(self, steps: Steps, request: ChatRequest) -> Steps:
         for step in steps:
             yield step
-            if self.comment and asked.stream and isinstance(step, Head):
+            if self.comment and request.stream and isinstance(step, Head):
                 yield Data(b":" + b"a" * self.size_bytes + b"\n\n")
 
 
@@ -180,17 +180,17 @@ class EndlessStream(Fault):
     def shape(self, shape: Shape) -> Shape:
         return replace(shape, least_chunks=max(shape.least_chunks, 2))
 
-    def carry(self, steps: Steps, asked: Asked) -> Steps:
+    def carry(self, steps: Steps, request: ChatRequest) -> Steps:
         for step in steps:
             if isinstance(step, Head):
                 kept = tuple(header for header in step.headers if header[0] != "Content-Length")
                 yield Head(step.status, kept)
             elif isinstance(step, Data) and step.text:
-                part = step if asked.stream else Data(step.octets[:-1])
+                part = step if request.stream else Data(step.octets[:-1])
                 while True:
                     yield part
                     yield Pause(self.seconds_per_chunk)
-                    part = part if asked.stream else Data(b" " * 64)
+                    part = part if request.stream else Data(b" " * 64)
             else:
                 yield step
 
