@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -37,6 +38,7 @@ from roleplay.wire.secrets import Secrets, secrets_of
 _POOL = 64
 _PIECE_BYTES = 65536
 _END_S = 0.1
+_OF_A_BODY = frozenset({"content-length", "accept"})
 _LATE = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 
 
@@ -55,10 +57,11 @@ _clock = _Clock()
 
 
 class _Prepared(NamedTuple):
-    """What is the same for all requests to an endpoint: the head, how ``requests`` sends them, what no answer may
-    show."""
+    """What is the same for all requests to an endpoint: address and headers, how ``requests`` sends them, what no
+    answer may show."""
 
     request: requests.PreparedRequest
+    headers: dict[str, str]
     settings: dict[str, Any]
     secrets: Secrets
 
@@ -109,12 +112,12 @@ class RequestsTransport:
             _clock.deadline = None
 
     def _post(self, endpoint: Endpoint, request: WireRequest, deadline: float) -> RequestsAnswer:
-        prepared, settings, secrets = self._prepare(endpoint)
+        prepared, common, settings, secrets = self._prepare(endpoint)
         post = requests.PreparedRequest()
         post.method, post.url, post.hooks, post.body = prepared.method, prepared.url, prepared.hooks, request.body
-        post.headers = prepared.headers.copy()
-        post.headers["Content-Length"] = str(len(request.body))
-        post.headers["Accept"] = "text/event-stream" if request.stream else "application/json"
+        length, kind = str(len(request.body)), "text/event-stream" if request.stream else "application/json"
+        headers: Any = {**common, "Content-Length": length, "Accept": kind}
+        post.headers = headers if isinstance(self._http, _Adapter) else CaseInsensitiveDict(headers)
         timeout: Any = urllib3.Timeout(
             connect=endpoint.connect_timeout_s, read=endpoint.read_timeout_s, total=endpoint.timeout_s
         )
@@ -135,7 +138,8 @@ class RequestsTransport:
             headers = given | {"Content-Type": "application/json", "Accept-Encoding": "identity"}
             prepared = requests.Request("POST", endpoint.url, headers=headers, auth=_Bearer(endpoint)).prepare()
             hide(endpoint, str(prepared.url))
-            found = _Prepared(prepared, self._settings(endpoint), secrets_of(endpoint))
+            common = {name: value for name, value in prepared.headers.items() if name.lower() not in _OF_A_BODY}
+            found = _Prepared(prepared, common, self._settings(endpoint), secrets_of(endpoint))
             self._prepared[endpoint] = found
         return found
 

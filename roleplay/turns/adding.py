@@ -40,7 +40,7 @@ def add(scope: SessionScope, text: str, speaker: Speaker, options: TurnOptions) 
     queue = Queue(scope, options.on_conflict, options.wait_s)
     verdicts: tuple[NewVerdict, ...] | None = None
     while True:
-        position, found, live, gone = yield from read_situation(scope, key)
+        position, found, live, gone, _ = yield from read_situation(scope, key)
         mine = None if found is None else of_same_body(*found, digest, key)
         if mine is not None:
             return mine

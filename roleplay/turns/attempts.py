@@ -11,7 +11,6 @@ from roleplay.context.builder import Load
 from roleplay.domain.context import Role
 from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.errors import BudgetError, ChatError, ChatUnavailableError
-from roleplay.turns.calibrating import subject
 from roleplay.turns.effects import Steps
 from roleplay.turns.plan import Plan, reformed, shrunk, turned_to
 from roleplay.turns.scope import SessionScope
@@ -128,7 +127,7 @@ def observe(scope: SessionScope, plan: Plan, reported: int | None, room: int | N
     A prompt with counts of another counter would teach rates that are wrong once all is counted by this one.
     """
     draft = plan.draft
-    known = scope.tenant_scope.calibrations.get(subject(scope.tenant, plan.endpoint, plan.form.dialect, scope.counter))
+    known = scope.tenant_scope.calibrations.get(plan.subject)
     if known is not None and not draft.foreign:
         known.observe(_part(draft.load, room, draft.prompt_tokens), reported, scope.session_id)
 

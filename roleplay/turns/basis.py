@@ -52,8 +52,12 @@ class Basis:
     @property
     def inherited(self) -> Inherited:
         """What the path hands on, as a context is built from it."""
-        state = self.state
-        return Inherited() if state is None else Inherited(state.window_start, state.examples, begun=True)
+        return inherited(self.state)
+
+
+def inherited(state: SeatState | None) -> Inherited:
+    """Give what a path state hands on, as a context is built from it."""
+    return Inherited() if state is None else Inherited(state.window_start, state.examples, begun=True)
 
 
 def of_new_line(scope: SessionScope, position: sessions.Position, rendered: RenderedRevision, text: str) -> Basis:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from roleplay.domain.context import digest
@@ -26,8 +26,7 @@ class SettingsText(NamedTuple):
 class InForce:
     """The settings in force for a turn; ``None`` where no layer says. ``origins`` names each value's layer.
 
-    ``facts`` stand in the order of their layers, farthest first, since what is farther changes more rarely. What was
-    ``texts`` once is remembered.
+    ``facts`` stand in the order of their layers, farthest first, since what is farther changes more rarely.
     """
 
     sampling: Sampling
@@ -41,25 +40,17 @@ class InForce:
     seed: int | None
     facts: tuple[Fact, ...]
     origins: dict[str, str]
-    texts: dict[tuple[Any, ...], SettingsText] = field(default_factory=dict, compare=False)
 
-    def text_with(self, **decided: tuple[Any, str]) -> SettingsText:
-        """Write every value with its layer as JSON; ``decided`` are (value, layer) of those that a plan decides."""
-        known = tuple(decided.values())
-        found = self.texts.get(known)
-        if found is None:
-            text = self._write(decided)
-            found = self.texts[known] = SettingsText(text, digest(text))
-        return found
-
-    def _write(self, decided: dict[str, tuple[Any, str]]) -> str:
+    def text_with(self, decided: Mapping[str, tuple[Any, str]]) -> SettingsText:
+        """Write every value with its layer as JSON; ``decided`` are (value, layer) of those that are worked out."""
         values: dict[str, Any] = {**dict(self.sampling), **{name: getattr(self, name) for name in _PLAIN}}
         values_by_name = {name: [value, self.origins.get(name, "default")] for name, value in values.items()}
         values_by_name |= {name: list(one) for name, one in decided.items()}
         values_by_name |= {
             f"fact {one.name}": [digest(one.text), self.origins[f"fact {one.name}"]] for one in self.facts
         }
-        return json.dumps(values_by_name, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(values_by_name, ensure_ascii=False, separators=(",", ":"))
+        return SettingsText(text, digest(text))
 
 
 def in_force(layers: Sequence[Layer]) -> InForce:

@@ -14,20 +14,21 @@ from roleplay.context.examples import Rule
 from roleplay.context.languages import language_of
 from roleplay.context.placed import Request
 from roleplay.context.weights import Weights, prior
-from roleplay.context.window import MARKS, Marks
 from roleplay.domain.conversation import Participant
 from roleplay.domain.endpoint import Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, TurnOptions
 from roleplay.errors import BudgetError
 from roleplay.store.access.decoding import reads
-from roleplay.store.records import history
+from roleplay.store.records.calibrations import Subject
 from roleplay.turns.basis import Basis
 from roleplay.turns.calibrating import LiveCalibration, calibration_for, subject
-from roleplay.turns.effects import Steps, read
-from roleplay.turns.layers import InForce, SettingsText, in_force, of_turn
-from roleplay.turns.limits import budget_of, cap_in_force, fitting, window_room
+from roleplay.turns.effects import Steps
+from roleplay.turns.layers import InForce, SettingsText
+from roleplay.turns.limits import fitting, window_room
+from roleplay.turns.past import Ahead, past_of
 from roleplay.turns.revisions import RenderedRevision
-from roleplay.turns.scope import UTC_NAME, SessionScope
+from roleplay.turns.scope import SessionScope
+from roleplay.turns.terms import request_terms
 from roleplay.wire.recipes import CURRENT
 from roleplay.wire.request import parameters
 
@@ -40,7 +41,8 @@ class Plan:
     force as JSON.
 
     ``others``: who is asked, in this order, when ``endpoint`` is unavailable. ``redraw`` builds the same context
-    within another budget, at other prices. ``draws``: what all of these contexts drew by chance.
+    within another budget, at other prices. ``draws``: what all of these contexts drew by chance; ``subject``: whose
+    tokens are counted.
     """
 
     basis: Basis
@@ -57,6 +59,7 @@ class Plan:
     budget_tokens: int
     redraw: Callable[[int, Weights], Draft]
     draws: Draws
+    subject: Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +71,28 @@ class ReplyOptions:
 
 
 def plan(
-    scope: SessionScope, basis: Basis, rendered: RenderedRevision, wanted: ReplyOptions, *, stream: bool
+    scope: SessionScope,
+    basis: Basis,
+    rendered: RenderedRevision,
+    wanted: ReplyOptions,
+    *,
+    stream: bool,
+    ahead: Ahead | None = None,
 ) -> Steps[Plan]:
-    """Read what history the budget can hold and build the context. Writes nothing.
+    """Read what history the budget can hold, unless it was read ``ahead``, and build the context. Writes nothing.
 
     Raises ``BudgetError`` and ``InvalidInputError``.
     """
     tenant_scope, sheet = scope.tenant_scope, rendered.sheet
-    own = of_turn(wanted.options)
-    force = rendered.in_force if own is None else in_force((("turn", own), *rendered.layers))
-    model = wanted.options.model if isinstance(wanted.options.model, Endpoint) else force.model
-    endpoint, *others = tenant_scope.endpoints_for(model)
-    form = tenant_scope.form_of(endpoint)
-    request_parameters = parameters(endpoint, force.sampling, stream=stream, cap_name=form.cap_name)
-    limit = budget_of(force, (endpoint, *others))
-    budget, room = limit.tokens, window_room(endpoint, force.sampling)
-    of = subject(scope.tenant, endpoint, form.dialect, scope.counter)
-    tokens: LiveCalibration = yield from calibration_for(tenant_scope.calibrations, scope.counter, of)
+    terms = request_terms(scope, rendered, wanted.options, stream=stream)
+    force, budget = terms.force, terms.limit.tokens
+    tokens: LiveCalibration = yield from calibration_for(tenant_scope.calibrations, scope.counter, terms.subject)
     language = force.language or (language_of(basis.so_far) if basis.so_far else rendered.language)
     words = tenant_scope.words(language)
-    past = yield from _past(scope, basis, tokens.weights.bounds(min(budget, room)))
+    past = yield from past_of(scope, basis, terms, tokens.weights, ahead)
     lines = past.lines
-    marks = Marks(force.high_water or MARKS.high, force.low_water or MARKS.low)
     draws = _draws(scope, basis, force)
-    rule = Rule(force.examples or "keep", draws=draws, subject=str(sheet.seat))
+    rule = Rule(terms.policy, draws=draws, subject=str(sheet.seat))
     now = partial(tenant_scope.local_time, force.time_zone, scope.ports.now())  # so that every draft says the same time
 
     def draw(budget_tokens: int, weights: Weights) -> Draft:
@@ -112,55 +113,28 @@ def plan(
             lines,
             skipped=past.skipped,
             passed_over=past.passed_over,
-            rules=Rules(budget_tokens, marks, rule, limit.room if budget_tokens == budget else 0),
+            rules=Rules(budget_tokens, terms.marks, rule, terms.limit.room if budget_tokens == budget else 0),
             inherited=basis.inherited,
             weights=weights,
         )
 
-    draft = _within(draw, budget, room, tokens)
+    draft = _within(draw, budget, terms.room, tokens)
     return Plan(
         basis,
         rendered.pair.speaker.participant,
         draft,
-        endpoint,
-        tuple(others),
+        terms.endpoint,
+        terms.others,
         force.sampling,
-        request_parameters,
-        form,
-        CURRENT.encode(form.dialect, draft.messages, request_parameters),
+        terms.parameters,
+        terms.form,
+        CURRENT.encode(terms.form.dialect, draft.messages, terms.parameters),
         stream,
-        _settings_text(force, endpoint, (budget, limit.layer), language, marks, rule),
+        terms.settings(language),
         budget,
         draw,
         draws,
-    )
-
-
-def _past(scope: SessionScope, basis: Basis, bounds: tuple[int, int]) -> Steps[history.Path]:
-    """Read the path before the reply back from its end, within ``bounds``: tokens in all, and for each message."""
-    past, before = history.Path(), basis.before
-    if before is not None:
-        start, (cap, per_message) = basis.inherited.start, bounds
-        past = yield from read(
-            "path",
-            lambda db: history.path_back(db, *scope.place, head=before, start=start, cap=cap, per_message=per_message),
-        )
-    return past if basis.line is None else past.then(basis.line)
-
-
-def _settings_text(
-    force: InForce, endpoint: Endpoint, budget: tuple[int, str], language: str, marks: Marks, rule: Rule
-) -> SettingsText:
-    """Give the settings in force as they are stored, with those that were decided here."""
-    return force.text_with(
-        model=(endpoint.model, force.origins.get("model", "engine")),
-        max_completion_tokens=cap_in_force(force, endpoint),
-        budget_tokens=budget,
-        language=(language, force.origins.get("language", "detected")),
-        time_zone=(force.time_zone or UTC_NAME, force.origins.get("time_zone", "default")),
-        high_water=(marks.high, force.origins.get("high_water", "default")),
-        low_water=(marks.low, force.origins.get("low_water", "default")),
-        examples=(rule.policy, force.origins.get("examples", "default")),
+        terms.subject,
     )
 
 
@@ -243,4 +217,5 @@ def _drawn_for(made: Plan, scope: SessionScope, budget_tokens: int) -> Steps[Pla
     draft = made.draft
     with contextlib.suppress(BudgetError):
         draft = _within(made.redraw, budget_tokens, window_room(made.endpoint, made.sampling), tokens)
-    return replace(made, draft=draft, body=CURRENT.encode(made.form.dialect, draft.messages, made.parameters))
+    body = CURRENT.encode(made.form.dialect, draft.messages, made.parameters)
+    return replace(made, draft=draft, body=body, subject=of)

@@ -10,6 +10,7 @@ from roleplay.store import Connection
 from roleplay.store.records import recovery, sessions, transcript
 from roleplay.turns.effects import Pause, Steps, read
 from roleplay.turns.in_flight import end_if_left
+from roleplay.turns.past import Ahead, ReadAhead
 from roleplay.turns.scope import SessionScope
 
 FIRST_LOOK_S = 0.03
@@ -20,12 +21,14 @@ CLAIM_TRIES = 20
 
 class Situation(NamedTuple):
     """Where a session stands, the turn of the caller's key with the digest of its arguments, and who holds the turn in
-    flight that is in the way. ``gone``: it ended between two statements of the look."""
+    flight that is in the way. ``gone``: it ended between two statements of the look. ``ahead``: what was read with it,
+    where nothing is in the way."""
 
     position: sessions.Position
     mine: tuple[Turn, str] | None
     live: recovery.Holder | None
     gone: bool
+    ahead: Ahead | None = None
 
 
 class Queue:
@@ -101,8 +104,11 @@ class Queue:
         self._look_s = min(1.5 * self._look_s, LONGEST_LOOK_S)
 
 
-def read_situation(scope: SessionScope, key: str | None) -> Steps[Situation]:
-    """Read where the session stands and what is in the way. Raises ``NotFoundError``."""
+def read_situation(scope: SessionScope, key: str | None, ahead: ReadAhead | None = None) -> Steps[Situation]:
+    """Read where the session stands and what is in the way, and where nothing is, what ``ahead`` reads.
+
+    Raises ``NotFoundError``.
+    """
     tenant, session_id, now = scope.tenant, scope.session_id, scope.ports.now()
 
     def work(db: Connection) -> Situation:
@@ -112,6 +118,7 @@ def read_situation(scope: SessionScope, key: str | None) -> Steps[Situation]:
         in_flight = position.live_turn if mine is None or not mine[0].status.in_flight else mine[0].id
         live = None if in_flight is None else recovery.holder(db, tenant, session_id, in_flight, now)
         gone = in_flight is not None and live is None
-        return Situation(position, mine, live, gone)
+        is_free = mine is None and in_flight is None
+        return Situation(position, mine, live, gone, ahead(db, position) if is_free and ahead is not None else None)
 
     return (yield from read("situation", work))

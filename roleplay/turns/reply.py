@@ -22,7 +22,7 @@ from roleplay.store.records import turns as store
 from roleplay.store.records.new_rows import Claim, HandedOn, Hold, NewCall, NewMessage
 from roleplay.store.records.path_states import map_with
 from roleplay.turns.attempts import Attempts, NextAttempt, observe
-from roleplay.turns.calibrating import subject, to_warn_of
+from roleplay.turns.calibrating import to_warn_of
 from roleplay.turns.claim import call_of, lease_of, state_rows
 from roleplay.turns.effects import (
     Admit,
@@ -233,9 +233,7 @@ class Reply:
     def _warn(self) -> Steps[None]:
         """Log what was found out about the host's reports, where that is new."""
         scope, endpoint = self.scope, self.plan.endpoint
-        finding = to_warn_of(
-            scope.tenant_scope.calibrations, subject(scope.tenant, endpoint, self.plan.form.dialect, scope.counter)
-        )
+        finding = to_warn_of(scope.tenant_scope.calibrations, self.plan.subject)
         if finding is not None:
             yield Warn(endpoint.model, endpoint.host, finding)
 

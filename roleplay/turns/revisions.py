@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from roleplay.context.counting import Counter
 from roleplay.context.languages import language_of
@@ -13,6 +13,9 @@ from roleplay.domain.conversation import PlayedBy
 from roleplay.domain.persona import Persona
 from roleplay.store.records import sessions
 from roleplay.turns.layers import InForce, Layer, in_force
+
+if TYPE_CHECKING:
+    from roleplay.turns.terms import RequestTerms
 
 
 class Pair(NamedTuple):
@@ -26,7 +29,7 @@ class Pair(NamedTuple):
 class RenderedRevision:
     """A revision of a session for one seat: whom it answers, the settings in force without a turn's own, its sheet.
 
-    Engines keep the latest ones in memory.
+    Engines keep the latest ones in memory. ``terms``: those of its requests, streamed or not, once they are known.
     """
 
     pair: Pair
@@ -34,6 +37,7 @@ class RenderedRevision:
     in_force: InForce
     language: str
     sheet: Sheet
+    terms: dict[bool, RequestTerms] = field(default_factory=dict, compare=False, repr=False)
 
 
 def render_seats(revision: sessions.Revision, outer: tuple[Layer, ...], counter: Counter) -> list[RenderedRevision]:

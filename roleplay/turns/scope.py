@@ -180,10 +180,10 @@ def render_revision(scope: SessionScope, revision: int, seat: int | None) -> Ste
 
     Raises ``StoreError`` where there is no such seat.
     """
-    rendered, counter = scope.tenant_scope.rendered, scope.counter
-    key = (*scope.place, revision, counter.name)
-    known = rendered.get((*key, seat))
+    known = in_memory(scope, revision, seat)
     if known is None:
+        rendered, counter = scope.tenant_scope.rendered, scope.counter
+        key = (*scope.place, revision, counter.name)
         stored: sessions.Revision = yield from read(
             "revision", lambda db: sessions.revision(db, *scope.place, revision)
         )
@@ -193,3 +193,8 @@ def render_revision(scope: SessionScope, revision: int, seat: int | None) -> Ste
         if known is None:
             raise absent(f"seat {seat}", f"revision {revision} of session {scope.session_id}")
     return known
+
+
+def in_memory(scope: SessionScope, revision: int, seat: int | None) -> RenderedRevision | None:
+    """Give a revision of the session as a seat speaks in it, where it was read before."""
+    return scope.tenant_scope.rendered.get((*scope.place, revision, scope.counter.name, seat))

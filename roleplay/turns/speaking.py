@@ -27,6 +27,7 @@ from roleplay.turns.effects import Claimed, Emit, Operation, Steps, read, write
 from roleplay.turns.guarding import GuardedText, ask_guards
 from roleplay.turns.in_flight import end_if_lost
 from roleplay.turns.incoming import error_json
+from roleplay.turns.past import reads_ahead
 from roleplay.turns.plan import Plan, ReplyOptions, plan
 from roleplay.turns.queue import Queue, read_situation
 from roleplay.turns.reply import Reply
@@ -54,7 +55,7 @@ def send(scope: SessionScope, text: str, options: TurnOptions, *, stream: bool) 
             raise passed.refused
         return replace(of_new_line(scope, position, rendered, line_text(passed.text)), verdicts=passed.verdicts)
 
-    return (yield from _speak(scope, basis, ReplyOptions(options), options, arguments, stream=stream))
+    return (yield from _speak(scope, basis, ReplyOptions(options), options, arguments, stream=stream, at_head=True))
 
 
 def guarded_line(scope: SessionScope, rendered: RenderedRevision, words: str) -> Steps[GuardedText]:
@@ -85,7 +86,13 @@ def speak(scope: SessionScope, hint: str, options: TurnOptions, *, stream: bool)
 
     return (
         yield from _speak(
-            scope, basis, ReplyOptions(options, hint=hint), options, {"do": "speak", "hint": hint}, stream=stream
+            scope,
+            basis,
+            ReplyOptions(options, hint=hint),
+            options,
+            {"do": "speak", "hint": hint},
+            stream=stream,
+            at_head=True,
         )
     )
 
@@ -136,15 +143,20 @@ def _speak(
     arguments: dict[str, str | None] | None,
     *,
     stream: bool,
+    at_head: bool = False,
 ) -> Operation:
-    """Claim a turn on the basis that ``basis_of`` gives and drive it to its end, once per idempotency key."""
+    """Claim a turn on the basis that ``basis_of`` gives and drive it to its end, once per idempotency key.
+
+    ``at_head``: that basis is the session's head, so that its history may be read with its position.
+    """
     key = options_of(options).idempotency_key if arguments is not None else None
     digest = None if arguments is None or key is None else body_digest(arguments, options)
     queue = Queue(scope, options.on_conflict, options.wait_s)
+    ahead = reads_ahead(scope, wanted.options, stream=stream) if at_head else None
     yield from _tidy(scope)
     yield from queue.let_others()
     while True:
-        position, found, live, gone = yield from read_situation(scope, key)
+        position, found, live, gone, before = yield from read_situation(scope, key, ahead)
         mine = None if found is None else of_same_body(*found, digest, key)
         if mine is not None and _is_answered(mine):
             return (yield from _given_again(mine, stream=stream))
@@ -160,7 +172,7 @@ def _speak(
         rendered = yield from render_revision(
             scope, position.revision, basis.seat
         )  # perhaps not the one whose turn it is
-        made = yield from plan(scope, basis, rendered, wanted, stream=stream)
+        made = yield from plan(scope, basis, rendered, wanted, stream=stream, ahead=before)
         metadata = json.dumps(dict(options.metadata), ensure_ascii=False) if options.metadata else None
         claim = claim_of(scope, made, CallerFields(key, digest, metadata, moves_head=live is None))
         at = scope.ports.now()

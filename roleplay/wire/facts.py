@@ -69,16 +69,16 @@ def count(value: object) -> int | None:
 
 def tokens(value: object) -> int | None:
     """Give a number of tokens that one call may have, or ``None`` where ``value`` is none."""
-    number = count(value)
-    return number if number is None or number <= _TOKENS_LIMIT else None
+    return value if type(value) is int and 0 <= value <= _TOKENS_LIMIT else None
 
 
 def _usages(event: Mapping[str, Any]) -> Iterator[object]:
     """Give what may be usage: a field of its own, or where else servers put it; what counts most comes last."""
     choices = event.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        yield choices[0].get("usage")
-    yield _part(event, "x_groq").get("usage")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict) and "usage" in choices[0]:
+        yield choices[0]["usage"]
+    if "x_groq" in event:
+        yield _part(event, "x_groq").get("usage")
     yield event.get("usage")
 
 
@@ -90,7 +90,7 @@ def _usage(data: object) -> Usage | None:
         prompt_tokens=tokens(data.get("prompt_tokens")),
         completion_tokens=tokens(data.get("completion_tokens")),
         total_tokens=tokens(data.get("total_tokens")),
-        cached_tokens=_first(prompt.get("cached_tokens"), *(data.get(name) for name in _CACHED)),
+        cached_tokens=_cached(prompt, data),
         cache_write_tokens=tokens(data.get("cache_creation_input_tokens")),
         reasoning_tokens=tokens(completion.get("reasoning_tokens")),
     )
@@ -102,9 +102,11 @@ def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def _first(*values: object) -> int | None:
-    """Give the first of ``values`` that is a number of tokens."""
-    return next((number for value in values if (number := tokens(value)) is not None), None)
+def _cached(prompt: Mapping[str, Any], data: Mapping[str, Any]) -> int | None:
+    """Give the tokens that were read from a cache, wherever a server says so first."""
+    if (number := tokens(prompt.get("cached_tokens"))) is not None:
+        return number
+    return next((number for name in _CACHED if (number := tokens(data.get(name))) is not None), None)
 
 
 def _flagged(known: Sensitivity, event: Mapping[str, Any]) -> Sensitivity:

@@ -106,9 +106,15 @@ class Secrets:
         """Give what the model said without the secrets, also without the long beginning of one at the end."""
         if self._speech is None:
             return text
-        if any(one in text for one in self.spoken):
+        if self._holds(text):
             text = "".join(self.parted(text))
         return self._without_end(text, _LONG)
+
+    def _holds(self, text: str) -> bool:
+        for one in self.spoken:  # noqa: SIM110 - for each piece of a stream, and faster than any()
+            if one in text:
+                return True
+        return False
 
     def in_json(self, value: Any, depth: int = _DEPTH) -> Any:
         """Give the JSON of a refusal without the secrets. What is deeper or longer than a refusal is left out."""
@@ -135,7 +141,7 @@ class Secrets:
 
     def places(self, text: str) -> Iterator[tuple[int, int]]:
         """Give where each secret in speech begins and ends."""
-        if self._speech is not None and any(one in text for one in self.spoken):
+        if self._speech is not None and self._holds(text):
             yield from (found.span() for found in self._speech.finditer(text))
 
     def begins_at(self, text: str, since: int = 0) -> int:

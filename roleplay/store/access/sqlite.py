@@ -22,6 +22,12 @@ from roleplay.errors import SettingsError
 BUSY_TIMEOUT_S = 5.0
 Creator = Callable[[], Any]
 """Makes a connection of ``sqlite3``, or of a driver with the same interface."""
+_PRAGMAS = (
+    "foreign_keys = ON",
+    "synchronous = FULL",
+    "secure_delete = ON",  # so that a text which is replaced leaves no copy to erase later
+    "wal_autocheckpoint = 4000",  # in pages: the log grows to 16 MB, and a page of many turns is copied once
+)
 _HELD = "roleplay_files"
 _OPENED = "roleplay_opened"
 _LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
@@ -252,15 +258,11 @@ def _state(path: Path) -> tuple[object, ...]:
 
 
 def _inode(path: str) -> tuple[int, int] | None:
-    found = _stat(path)
-    return found and (found.st_dev, found.st_ino)
-
-
-def _stat(path: str) -> os.stat_result | None:
     try:
-        return os.stat(path)  # noqa: PTH116 - twice in every transaction, and three times as fast
+        found = Path(path).stat()
     except OSError:
         return None
+    return found.st_dev, found.st_ino
 
 
 def _begins_as_a_log(path: str) -> bool:
@@ -304,25 +306,27 @@ class _Held:
             return True
         if self.frozen is not None:
             return _state(Path(self.path)) == self.frozen
-        found = _stat(self.path)
-        if found is None or (found.st_dev, found.st_ino) != self.db or (self._has_pages and not found.st_size):
+        return self._are_those_noted(driver)
+
+    def _are_those_noted(self, driver: Any) -> bool:
+        try:
+            db = os.stat(self.path)  # noqa: PTH116 - twice in every transaction, and three times as fast
+            log = os.stat(self.log_path) if self.log is not None else None  # noqa: PTH116
+        except OSError:
             return False
-        self._has_pages = found.st_size > 0
-        if self.log is None:
+        size = db.st_size
+        if (db.st_dev, db.st_ino) != self.db or (self._has_pages and not size):
+            return False
+        self._has_pages = size > 0
+        if log is None:
             if driver is not None:
                 self._note_log(driver)
             return True
-        return self._has_log()
-
-    def _has_log(self) -> bool:
-        """Whether the log is the one that was noted. One that was cut to nothing has no beginning when it grows again;
-        SQLite itself empties it too, and then begins it anew."""
-        found = _stat(self.log_path)
-        if found is None or (found.st_dev, found.st_ino) != self.log:
-            return False
-        if found.st_size == self._log_size:
-            return True
-        self._log_size = found.st_size
+        if (log.st_dev, log.st_ino) != self.log or log.st_size == self._log_size:
+            return (log.st_dev, log.st_ino) == self.log
+        # One that was cut to nothing has no beginning when it grows again. SQLite itself empties it too, and then
+        # begins it anew.
+        self._log_size = log.st_size
         return _begins_as_a_log(self.log_path)
 
     def agrees(self, other: _Held) -> bool:
@@ -349,10 +353,12 @@ class Files:
 
     def watched(self, connection: Connection) -> _Watched:
         """Give what surrounds the use of a connection. Raises ``FileLostError`` at its end."""
-        info = connection.info
-        if _HELD not in info:  # it was pooled before the engine was given to us
+        info = connection.connection.info
+        held = info.get(_HELD)
+        if held is None:  # it was pooled before the engine was given to us
             self._set_up(connection.connection.driver_connection, info)
-        return _Watched(self, connection, info[_HELD])
+            held = info[_HELD]
+        return _Watched(self, connection, held)
 
     def lose(self, connection: Connection, held: _Held) -> FileLostError:
         """Let go of connections whose file is not there any more, so that the next use opens what is."""
@@ -378,8 +384,7 @@ class Files:
                 self._held.discard(held)
 
     def _set_up(self, driver: Any, info: MutableMapping[Any, Any]) -> None:
-        for name in ("foreign_keys = ON", "synchronous = FULL", "secure_delete = ON"):
-            # The last, so that a text which is replaced leaves no copy to erase later.
+        for name in _PRAGMAS:
             driver.execute(f"PRAGMA {name}")
         held = _Held(driver, info.get(_OPENED))
         with self._lock:

@@ -25,7 +25,7 @@ _OF_MESSAGE = ("seq", "parent_seq", "seat", "name", "tokens", "counter", "role",
 _COUNTED = ("state", "place", "total", "skipped")
 _GIVEN = ("seq", "parent_seq", "said_in", "seat", "name", "text", "tokens", "counter", *_COUNTED)
 _STATE, _PLACE = _GIVEN.index("state"), _GIVEN.index("place")
-_state = itemgetter(_STATE)
+_seq, _state = itemgetter(0), itemgetter(_STATE)
 #: Whether a message is visible. Of a line that is hidden otherwise than the reply after it, which is of another turn,
 #: that turn tells: it may answer the line, which then is hidden as the reply is.
 _VISIBLE, _HIDDEN, _HIDDEN_IF_ANSWERED, _HIDDEN_UNLESS_ANSWERED = range(4)
@@ -227,7 +227,8 @@ def _walked(connection: Connection, tenant: str, session_id: str, bounds: dict[s
 
 def _rows(connection: Connection, values: dict[str, Any], *, whole: bool) -> list[Any]:
     rows = _walk(connection.dialect.name, whole=whole).run(connection, values).all()
-    return sorted(rows, key=lambda row: int(row[0]))
+    with reads("a message"):
+        return sorted(rows, key=_seq)
 
 
 def _breaks_off(
