@@ -27,7 +27,7 @@ from roleplay.store.calls import all_ids
 from roleplay.store.database import Database, sqlite_file
 from roleplay.store.sqlite import DbKey
 from roleplay.testing import ScriptedModel, Simulator
-from tests.support import calls, files, shells, tenants
+from tests.support import calls, compiled, files, shells, tenants
 from tests.support.postgres import PostgresServer, shared_directory, shared_postgres
 
 pytest_plugins = ["tests.support.no_skips"]
@@ -47,6 +47,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("ROLEPLAY_", "MINIMAX_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """A statement is compiled once for all engines of a process."""
+    with compiled.shared():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
