@@ -32,7 +32,8 @@ from tests.support.postgres import PostgresServer, shared_directory, shared_post
 
 pytest_plugins = ["tests.support.no_skips"]
 
-KEY = "sk-test-0123456789abcdef"# Each process that a test starts would compile the package anew, and each run the tests.
+KEY = "sk-test-0123456789abcdef"
+# Each process that a test starts would compile the package anew, and each run the tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # The databases of the tests lie in memory where there is room: most of a test's time would be waiting for a disk.

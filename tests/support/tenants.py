@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, event
 
 import roleplay
 
-#: Whether this run is one in which nothing listens to statements, so that those of a turn go straight to SQLite's driver.
+#: Whether nothing listens to statements in this run, so that those of a turn go straight to SQLite's driver.
 UNWATCHED = os.environ.get("ROLEPLAY_TESTS") == "unwatched"
 PACKAGE = str(Path(roleplay.__file__).parent)
 LIBRARY = str(Path(sqlalchemy.__file__).parent)
