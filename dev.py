@@ -43,6 +43,9 @@ LOWEST = ROOT / "constraints-lowest.txt"
 #: The tests that need the part "clients".
 CLIENT_TESTS = ROOT / "tests" / "clients"
 
+#: How pytest runs everything: on all cores, each of which takes over what another has left.
+ALL_CORES = ("-n", "auto", "--dist", "worksteal")
+
 #: What was installed, written last; and the sign of a set-up that did not come to its end.
 STAMP = VENV / ".dev-stamp.json"
 UNFINISHED = VENV / ".dev-unfinished"
@@ -113,8 +116,8 @@ def test(arguments: Sequence[str]) -> None:
     """Run the tests: all of them on all cores, or as the arguments say; with ``COVERAGE`` set, what they cover."""
     ensure(["engine", "toy", "dev", *(["clients"] if any(map(names_client_tests, arguments)) else [])])
     if arguments or not os.environ.get("COVERAGE"):
-        become([str(python()), "-m", "pytest", *(arguments or ["-n", "auto"])])
-    code = run_in_root("-m", "coverage", "run", "-m", "pytest", "-n", "auto")
+        become([str(python()), "-m", "pytest", *(arguments or ALL_CORES)])
+    code = run_in_root("-m", "coverage", "run", "-m", "pytest", *ALL_CORES)
     run_in_root("-m", "coverage", "combine", "-q")
     report = run_in_root("-m", "coverage", "report")
     sys.exit(code or report)

@@ -11,11 +11,13 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from roleplay import Endpoint, Roleplay
 from roleplay.errors import SettingsError
@@ -25,12 +27,15 @@ from roleplay.store.access.database import Database, sqlite_file
 from roleplay.store.access.sqlite import DbKey
 from roleplay.store.records.calls import all_ids
 from roleplay.testing import ScriptedModel, Simulator
-from tests.support import calls, files, shells, tenants
+from tests.support import calls, compiled, files, shells, tenants
 from tests.support.postgres import PostgresServer, shared_directory, shared_postgres
 
 pytest_plugins = ["tests.support.no_skips"]
 
 KEY = "sk-test-0123456789abcdef"
+# Each process that a test starts would compile the package anew, and each run the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # The databases of the tests lie in memory where there is room: most of a test's time would be waiting for a disk.
 MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own in it
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
@@ -43,6 +48,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("ROLEPLAY_", "MINIMAX_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """A statement is compiled once for all engines of a process."""
+    with compiled.shared():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -116,6 +128,11 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:  # noqa: ARG001 -- only its life
     assert not missing, f"{len(missing)} requests were received that no stored call gives: {min(missing)[:300]!r}"
 
 
+#: Every tenant that has a session, and the calls to which the service said anything.
+TENANTS = "SELECT DISTINCT tenant FROM roleplay_sessions"
+ANSWERED = "SELECT tenant, session_id, id FROM roleplay_model_calls WHERE response_id IS NOT NULL"
+
+
 def rebuild_all(url: str, heard: set[bytes]) -> set[bytes]:
     """Rebuild every call in a database with a new engine; each that was answered must have been received as it is."""
     database = Database.open(url)
@@ -123,37 +140,34 @@ def rebuild_all(url: str, heard: set[bytes]) -> set[bytes]:
         if schema.revision(database) != schema.HEAD:
             return set()
         rebuilt = set()
-        with Roleplay.open(url, model=Endpoint("MiniMax-M2.7"), chat=ScriptedModel()) as fresh:
-            for tenant in all_tenants(database):
-                view = Roleplay(database, ScriptedModel(), endpoint=fresh.endpoint, tenant=tenant)
-                for session_id, call_id in database.read(lambda db, tenant=tenant: all_ids(db, tenant)):
-                    body = view.replay.request(session_id, call_id)
-                    rebuilt.add(body)
-                    if was_answered(view, session_id, call_id):
-                        assert body in heard, f"call {call_id} was rebuilt as another request than was received"
+        answered = set(rows(database, ANSWERED))
+        for (tenant,) in rows(database, TENANTS):
+            view = Roleplay(database, ScriptedModel(), endpoint=Endpoint("MiniMax-M2.7"), tenant=tenant)
+            for session_id, call_id in database.read(lambda db, tenant=tenant: all_ids(db, tenant)):
+                body = view.replay.request(session_id, call_id)
+                rebuilt.add(body)
+                if (tenant, session_id, call_id) in answered:
+                    assert body in heard, f"call {call_id} was rebuilt as another request than was received"
         return rebuilt
     finally:
         database.close()
 
 
-def was_answered(view: Roleplay, session_id: str, call_id: str) -> bool:
-    """Whether the service said anything to a call."""
-    database = view._runtime.database
-    sql = "SELECT response_id FROM roleplay_model_calls WHERE session_id = '%s' AND id = '%s'"
-    row = database.read(lambda db: db.exec_driver_sql(sql % (session_id, call_id)).one())
-    return row[0] is not None
-
-
-def all_tenants(database: Database) -> list[str]:
-    """Every tenant that has a session."""
-    return database.read(
-        lambda db: [row[0] for row in db.exec_driver_sql("SELECT DISTINCT tenant FROM roleplay_sessions")]
-    )
+def rows(database: Database, sql: str) -> list[tuple[Any, ...]]:
+    """What a statement gives."""
+    return database.read(lambda db: [tuple(row) for row in db.exec_driver_sql(sql)])
 
 
 @pytest.fixture(autouse=True)
-def every_statement_has_its_tenant() -> Iterator[list[str]]:
-    """Fail a test in which the engine runs a statement on its tables that is not bound to one tenant."""
+def every_statement_has_its_tenant(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Fail a test in which the engine runs a statement on its tables that is not bound to one tenant.
+
+    Where ROLEPLAY_TESTS is "unwatched", nothing listens: the other runs hold this.
+    """
+    if tenants.UNWATCHED:
+        monkeypatch.setattr(Engine, "_has_events", False)  # SQLAlchemy leaves it set where a test before has listened
+        yield []
+        return
     with tenants.watched() as bare:
         yield bare
     assert not bare, f"statements without a tenant: {bare}"
@@ -249,9 +263,12 @@ PROCESSES = {
 DIAGONAL = {("sync", "sqlite"), ("asyncio", "postgresql")}
 
 
-def _can_be_encrypted(item: pytest.Item) -> bool:
-    """Whether a test is on SQLite, and in this process alone, which alone has the key."""
-    if getattr(item, "originalname", None) in PROCESSES:
+def _is_meant(item: pytest.Item) -> bool:
+    """Whether a test is one for this run: on SQLite where that is what the run is for, and where the files are
+    encrypted in this process alone, which alone has the key."""
+    if not (files.ENCRYPTED or tenants.UNWATCHED):
+        return True
+    if files.ENCRYPTED and getattr(item, "originalname", None) in PROCESSES:
         return False
     params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     return params.get("database_url") != "postgresql" and "postgres" not in getattr(item, "fixturenames", ())
@@ -261,12 +278,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Take every test for both front doors and for both databases, but not for each pair where that shows nothing."""
     if os.environ.get("ROLEPLAY_TESTS") == "all":
         return
-    left = [item for item in items if files.ENCRYPTED and not _can_be_encrypted(item)]
+    left = [item for item in items if not _is_meant(item)]
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         pair = params.get("shell"), params.get("database_url")
-        if None not in pair and pair not in DIAGONAL and item.path.stem not in CROSSED:
-            left.append(item)
+        if None in pair or pair in DIAGONAL or item.path.stem in CROSSED or tenants.UNWATCHED:
+            continue
+        left.append(item)
     if left:
         config.hook.pytest_deselected(items=left)
         out = set(left)

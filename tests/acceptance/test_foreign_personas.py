@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from roleplay import Endpoint, Roleplay, TurnStatus
+from roleplay import Endpoint, Roleplay, Sampling, SessionSettings, TurnStatus
 from roleplay.cli.toy import ToyServer, start_toy
 from tests.conftest import Ledger
 
 HERE = Path(__file__).parents[1]
 SCRIPT = HERE.parent / "examples" / "put_foreign_personas.py"
 FILES = [HERE / "data" / "cards" / "full_v2_card.json", HERE / "data" / "sheets" / "rpbench_two.jsonl"]
+
+SHORT = SessionSettings(sampling=Sampling(max_completion_tokens=24))  # enough for words; each costs processor time
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_they_are_put_and_answer(database_url: str, ledger: Ledger, toy: ToyServ
     )
     with Roleplay.open(database_url, model=endpoint) as rp:
         for persona_id in ids:
-            session = rp.sessions.create(cast=[persona_id])
+            session = rp.sessions.create(cast=[persona_id], settings=SHORT)
             [greeting] = session.turns()
             assert greeting.reply.text
             check(session.send("Who are you?"))

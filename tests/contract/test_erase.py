@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -405,14 +406,28 @@ class Marked:
         return sum(one.read_bytes().count(MARK.encode()) for one in path.parent.glob(f"{path.name}*"))
 
 
+SETTINGS = SessionSettings(budget_tokens=4000)
+
+
+@pytest.fixture(scope="module")
+def full(current_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]:
+    """A file full of markers, to be copied, and the requests that were sent to fill it."""
+    path = Path(shutil.copy(current_sqlite, tmp_path_factory.mktemp("full") / "chats.db"))
+    model = ScriptedModel()
+    with roleplay.Roleplay.open(f"sqlite:///{path}", model=MODEL, chat=model, settings=SETTINGS) as rp:
+        Marked(f"sqlite:///{path}", rp, model).fill()
+    assert list(path.parent.glob(f"{path.name}*")) == [path]
+    return path, model.bodies
+
+
 @pytest.fixture
-def marked(sqlite_url: str, scripted: Scripted) -> Iterator[Marked]:
-    """A file full of markers."""
+def marked(sqlite_url: str, scripted: Scripted, full: tuple[Path, list[bytes]]) -> Iterator[Marked]:
+    """A file full of markers, of this test alone."""
     model = scripted()
-    settings = SessionSettings(budget_tokens=4000)
-    with roleplay.Roleplay.open(sqlite_url, model=MODEL, chat=model, settings=settings) as rp:
-        Marked(sqlite_url, rp, model).fill()
-    with shells.Roleplay.open(sqlite_url, model=MODEL, chat=model, settings=settings) as rp:
+    path, bodies = full
+    shutil.copy(path, sqlite_url.removeprefix("sqlite:///"))
+    model.bodies += bodies
+    with shells.Roleplay.open(sqlite_url, model=MODEL, chat=model, settings=SETTINGS) as rp:
         one = Marked(sqlite_url, rp, model)
         assert (one.traces() > 1000) is not files.ENCRYPTED
         yield one

@@ -6,22 +6,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Delete, select
 
-DELETED = "DELETE FROM roleplay_model_calls"
+from roleplay.store.tables import ModelCallRow, table
+
+CALLS = table(ModelCallRow)
 
 
 @contextmanager
 def deleted(digests: set[str]) -> Iterator[None]:
-    """Collect the digests of the requests whose calls are deleted, as they were stored."""
+    """Collect the digests of the requests whose calls are deleted, as they were stored.
 
-    def look(_connection: Connection, cursor: Any, sql: str, values: Any, *_rest: object) -> None:
-        if sql.startswith(DELETED):
-            cursor.execute(sql.replace(DELETED, "SELECT request_digest FROM roleplay_model_calls"), values)
-            digests.update(row[0] for row in cursor.fetchall())
+    It stands in the way of the statements instead of listening to them: where something listens, those of a turn do
+    not go straight to SQLite's driver.
+    """
+    plain = Connection.execute
 
-    event.listen(Engine, "before_cursor_execute", look)
+    def execute(self: Connection, statement: Any, parameters: Any = None, **options: Any) -> Any:
+        if isinstance(statement, Delete) and statement.table is CALLS:
+            gone = select(CALLS.c.request_digest).where(statement.whereclause)
+            digests.update(plain(self, gone, parameters).scalars())
+        return plain(self, statement, parameters, **options)
+
+    Connection.execute = execute
     try:
         yield
     finally:
-        event.remove(Engine, "before_cursor_execute", look)
+        Connection.execute = plain

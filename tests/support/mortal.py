@@ -3,7 +3,8 @@
 The parent (:class:`Mortals`) sends one order a line, as JSON; for each the program forks a child, which opens an engine
 of its own and says one line. At the point that the order names, the child ends itself with SIGKILL, or gets Ctrl-C
 (SIGINT), or its task is cancelled. The program answers with how the child ended and what it told. It has one thread and
-no connection, so that a fork of it is a fresh process that need not import anything.
+no connection, so that a fork of it is a fresh process; one that need neither import nor compile anything, since the
+program has said a line of its own before the first order.
 
 The points are seen from outside: by SQLAlchemy's events and by a transport around the scripted model.
 """
@@ -12,11 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +29,9 @@ from typing import Any, Literal, NamedTuple, Self
 
 from sqlalchemy import Connection, Engine, event
 
-from roleplay import AsyncRoleplay, Endpoint, Roleplay, TurnOptions
+from roleplay import AsyncRoleplay, Endpoint, Persona, Roleplay, TurnOptions
 from roleplay.testing import ScriptedModel
+from tests.support import compiled
 
 ROOT = Path(__file__).parents[2]
 KEY = "order-1"
@@ -293,8 +299,39 @@ async def live_async(order: Order) -> Told:
         return Told(fate.points, raised, statuses, answer.text if answer else "")
 
 
+def warm_up() -> None:
+    """Import and compile what a child would, by a conversation in a database that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/chats.db"
+        with Roleplay.open(url, model=MODEL, chat=ScriptedModel()) as rp:
+            session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
+            list(session.stream("Hello?"))
+            assert len(session.turns()) == 1
+        asyncio.run(warm_up_async(url, session.id))
+    importlib.import_module("sqlalchemy.dialects.postgresql.psycopg")
+    importlib.import_module("psycopg")
+    assert threading.active_count() == 1
+    gc.collect()
+    gc.freeze()
+
+
+async def warm_up_async(url: str, session_id: str) -> None:
+    """The same for asyncio."""
+    async with await AsyncRoleplay.open(url, model=MODEL, chat=ScriptedModel().aio) as rp:
+        session = await rp.sessions.get(session_id)
+        async with await session.stream("Hello?") as reply:
+            assert [delta async for delta in reply]
+
+
 def main() -> None:
     """Serve orders until there are no more."""
+    with compiled.shared():
+        warm_up()
+        serve()
+
+
+def serve() -> None:
+    """Let a child do each order, and answer with its end."""
     for line in sys.stdin:
         order = Order(*json.loads(line))
         hear, tell = os.pipe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from sqlalchemy import Connection, Engine, event
 
 import roleplay
 
+#: Whether nothing listens to statements in this run, so that those of a turn go straight to SQLite's driver.
+UNWATCHED = os.environ.get("ROLEPLAY_TESTS") == "unwatched"
 PACKAGE = str(Path(roleplay.__file__).parent)
 LIBRARY = str(Path(sqlalchemy.__file__).parent)
 #: What works on the schema itself, and tables that belong to nobody.
