@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from roleplay import Endpoint, Persona
-from roleplay.store import prepared
+from roleplay.store.access import prepared
 from roleplay.testing import ScriptedModel
 from tests.support.shells import Roleplay
 from tests.support.tenants import UNWATCHED

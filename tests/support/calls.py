@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Delete, select
 
-from roleplay.store.tables import ModelCallRow, table
+from roleplay.store.access.tables import ModelCallRow, table
 
 CALLS = table(ModelCallRow)
 
