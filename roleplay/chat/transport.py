@@ -9,7 +9,7 @@ from roleplay.domain.endpoint import Endpoint
 from roleplay.wire.request import WireRequest
 
 
-class Piece(bytes):
+class AnswerBytes(bytes):
     """What came of an answer, as bytes whose ``repr`` tells only how many they are.
 
     A server may repeat the key in them, and some tools show the local variables of an error's frames.

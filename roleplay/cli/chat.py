@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from roleplay.cli import hints, opening, show, streams, who
 from roleplay.cli.commands import Commands, Quit, is_command, unslashed
-from roleplay.cli.conversation import Conversation, Manner
+from roleplay.cli.conversation import Conversation, OutputOptions
 from roleplay.cli.exits import ExitCode, complain, complain_json, safe
 from roleplay.cli.interrupts import InterruptHandler, InterruptibleTransport
 from roleplay.domain.conversation import Turn, TurnStatus
@@ -55,7 +55,7 @@ def chat(options: ChatOptions) -> ExitCode:
     """Hold the chat that was asked for. What can be refused is refused before anything is written or started."""
     for text in options.messages:
         line_text(text)
-    where = opening.place(options.db)
+    where = opening.location(options.db)
     alone = options.who is None and not options.go_on
     endpoint = None if alone and not sys.stdin.isatty() else opening.model_for(options.model)
     counter = opening.counter_named()
@@ -68,7 +68,7 @@ def chat(options: ChatOptions) -> ExitCode:
             if endpoint is None:
                 show.note(TOY_NOTICE.format(model=model.model), style=show.WARN)
             session, new = _session(rp, begin, options)
-            talk = Conversation(rp, session, interrupts, Manner(stream=options.stream, as_json=options.as_json))
+            talk = Conversation(rp, session, interrupts, OutputOptions(stream=options.stream, as_json=options.as_json))
             farewell = _farewell(talk, where, toy=endpoint is None)  # also told where the database fails in between
             try:
                 _open_scene(talk, options, new=new)
@@ -203,7 +203,7 @@ class _Prompt:
         return line.rstrip("\r\n")
 
 
-def _farewell(talk: Conversation, where: opening.Place, *, toy: bool) -> str:
+def _farewell(talk: Conversation, where: opening.DatabaseLocation, *, toy: bool) -> str:
     """Give what is told at the end, however it ends: where the session is and how to go on."""
     lines = [
         f"stored in {where.shown} · session {show.short_id(talk.rp, talk.session.id)}",

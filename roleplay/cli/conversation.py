@@ -16,7 +16,7 @@ from roleplay.turns.effects import Interrupt
 
 
 @dataclass(frozen=True)
-class Manner:
+class OutputOptions:
     """How replies are asked for and shown."""
 
     stream: bool = True
@@ -26,12 +26,12 @@ class Manner:
 class Conversation:
     """A session with somebody at the terminal, or a script."""
 
-    def __init__(self, rp: Roleplay, session: ChatSession, interrupts: InterruptHandler, manner: Manner) -> None:
+    def __init__(self, rp: Roleplay, session: ChatSession, interrupts: InterruptHandler, output: OutputOptions) -> None:
         self.rp = rp
         self.session = session
         self.info: SessionInfo = session.info()
         self._interrupts = interrupts
-        self._manner = manner
+        self._output = output
 
     @property
     def speaker(self) -> str:
@@ -40,7 +40,7 @@ class Conversation:
 
     def say(self, text: str) -> Turn:
         """Say a line, show the reply, and give the stored turn. Raises what ``ChatSession.send`` raises."""
-        if self._manner.stream:
+        if self._output.stream:
             return self.hear(lambda: self.session.stream(text))
         return self._told(lambda: self._sent(text))
 
@@ -53,7 +53,7 @@ class Conversation:
 
     def tell(self, turn: Turn) -> None:
         """Show a turn that a command changed or that the session stands on now."""
-        if self._manner.as_json:
+        if self._output.as_json:
             show.write_json(show.turn_json(turn, self.speaker))
         else:
             show.turn(turn, self.speaker, numbered=True)
@@ -99,10 +99,10 @@ class Conversation:
                 raise KeyboardInterrupt from None
             turn = last[-1]
         except RoleplayError as error:
-            if self._manner.as_json and error.turn_id is not None:
+            if self._output.as_json and error.turn_id is not None:
                 show.write_json(show.turn_json(self.session.turn(error.turn_id), self.speaker))
             raise
-        if self._manner.as_json:
+        if self._output.as_json:
             show.write_json(show.turn_json(turn, self.speaker))
         else:
             show.note(show.ending(turn))
@@ -110,7 +110,7 @@ class Conversation:
 
     def _sent(self, text: str) -> Turn:
         turn = self.session.send(text)
-        if turn.reply is not None and not self._manner.as_json:
+        if turn.reply is not None and not self._output.as_json:
             show.speech(turn.reply.name, turn.reply.text)
         return turn
 
@@ -121,9 +121,9 @@ class Conversation:
 
     def _show(self, reply: ReplyStream, so_far: str) -> None:
         """Write the reply as it comes. A line that was begun is ended, whatever happens."""
-        if self._manner.as_json or not self._manner.stream:
+        if self._output.as_json or not self._output.stream:
             said = "".join(delta.text for delta in reply if delta.kind is DeltaKind.SPEECH)
-            if said and not self._manner.as_json:
+            if said and not self._output.as_json:
                 show.speech(self.speaker, so_far + said)
             return
         begun = False

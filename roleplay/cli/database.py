@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from roleplay.cli import hints, show
 from roleplay.cli.exits import ExitCode
-from roleplay.cli.opening import make_folder, open_database, place, stored
+from roleplay.cli.opening import location, make_folder, open_database, stored
 from roleplay.errors import SchemaError
 from roleplay.store.access import schema
 from roleplay.store.upkeep.checks import Finding
@@ -14,7 +14,7 @@ from roleplay.store.upkeep.checks import Finding
 
 def upgrade(db: str | None, *, as_json: bool) -> None:
     """Bring the schema to this version's revision. Raises ``SchemaError`` for a newer one."""
-    where = place(db)
+    where = location(db)
     make_folder(where)
     database = open_database(where)
     try:
@@ -33,7 +33,7 @@ def upgrade(db: str | None, *, as_json: bool) -> None:
 
 def check(db: str | None, *, as_json: bool) -> None:
     """Tell whether the schema is this version's. Raises ``SchemaError`` when it is not; changes nothing."""
-    where = place(db)
+    where = location(db)
     if where.file is not None and not where.file.exists():
         raise SchemaError(f"there is no {where.shown}; run: roleplay db upgrade", found=None, expected=schema.HEAD)
     database = open_database(where)

@@ -34,7 +34,7 @@ FILE_NAME = "roleplay.db"
 
 
 @dataclass(frozen=True)
-class Place:
+class DatabaseLocation:
     """Where conversations are stored. ``shown`` is safe to print; ``chosen``: somebody named it."""
 
     url: str
@@ -58,12 +58,12 @@ class NoModel:
         """Nothing to close."""
 
 
-def place(db: str | None) -> Place:
+def location(db: str | None) -> DatabaseLocation:
     """Tell where the database is: ``db``, else ``ROLEPLAY_DB``, else a file in the user's data; creates nothing."""
     named = db or database_named(environment())
     if named is None:
         path = data_folder(environment()) / FILE_NAME
-        return Place(f"{SQLITE}{path}", str(path), chosen=False)
+        return DatabaseLocation(f"{SQLITE}{path}", str(path), chosen=False)
     if "://" not in named and not named.startswith("file:"):
         if "?" in named:
             raise InvalidInputError(
@@ -71,16 +71,16 @@ def place(db: str | None) -> Place:
             )
         named = f"{SQLITE}{Path(named).expanduser()}"
     file = sqlite_file(named)
-    return Place(named, str(file.absolute()) if file else without_password(named), chosen=True)
+    return DatabaseLocation(named, str(file.absolute()) if file else without_password(named), chosen=True)
 
 
-def open_database(where: Place) -> Database:
+def open_database(where: DatabaseLocation) -> Database:
     """Open the database as it is, with the key that the environment gives. Raises ``SettingsError``."""
     return Database.open(where.url, db_key=database_key(environment()))
 
 
 @contextmanager
-def database(where: Place) -> Iterator[Database]:
+def database(where: DatabaseLocation) -> Iterator[Database]:
     """Open the database with a schema of this version; a SQLite file is made when there is none."""
     make_folder(where)
     opened = open_database(where)
@@ -91,7 +91,7 @@ def database(where: Place) -> Iterator[Database]:
         opened.close()
 
 
-def make_folder(where: Place) -> None:
+def make_folder(where: DatabaseLocation) -> None:
     """Make the folder of our own database, for its owner alone; a folder that was named must be there."""
     if where.file is None:
         return
@@ -116,7 +116,7 @@ def stored(
 
     Raises ``NotFoundError`` for a file that was named and does not exist, unless the command is one ``to_write``.
     """
-    where = place(db)
+    where = location(db)
     if where.chosen and not to_write and where.file is not None and not where.file.exists():
         raise NotFoundError(
             "database", where.shown, hint=f"check --db or ROLEPLAY_DB; {hints.command('chat')} makes a new one"

@@ -161,13 +161,13 @@ class OfRequest(NamedTuple):
     make: Callable[[Request], Sequence[PlacedText]]
 
 
-class Spoken(NamedTuple):
+class HistorySection(NamedTuple):
     """A section of history, which no source makes: where it stands in the order of sections."""
 
     section: str
 
 
-Source = OfRevision | OfRequest | Spoken
+Source = OfRevision | OfRequest | HistorySection
 
 
 def of_revision(section: str) -> Callable[[Callable[[Casting, Counter], Sequence[PlacedText]]], OfRevision]:

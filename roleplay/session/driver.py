@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from roleplay.chat.transport import Answer, Piece, Transport
+from roleplay.chat.transport import Answer, AnswerBytes, Transport
 from roleplay.domain.conversation import Delta
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.events import Observer
 from roleplay.errors import ConflictError, RoleplayError, SettingsError
 from roleplay.session.execution import FORKED, WAITING, Execution, Failures, begins, steps_of, whole
-from roleplay.session.gate import Gate, Place
+from roleplay.session.gate import Gate, Permit
 from roleplay.session.watch import watched
 from roleplay.store.access.database import Database
 from roleplay.turns.effects import (
@@ -157,7 +157,7 @@ class Driver(Generic[T]):
     def __init__(self, runtime: Runtime, steps: Steps[T]) -> None:
         self._runtime = runtime
         self._answer: Answer | None = None
-        self._place: Place | None = None
+        self._permit: Permit | None = None
         self._signal = threading.Event()
         self._alone = threading.RLock()  # one thread at a time drives; another may close the engine
         runtime.register(self)
@@ -234,9 +234,9 @@ class Driver(Generic[T]):
     def signal_interrupt(self) -> None:
         """From another thread: end the reply at the next chance, and wake whoever waits for it."""
         self._signal.set()
-        answer, place = self._answer, self._place
-        if place is not None:
-            place.wake()
+        answer, permit = self._answer, self._permit
+        if permit is not None:
+            permit.wake()
         if answer is not None:
             answer.close()
 
@@ -259,8 +259,8 @@ class Driver(Generic[T]):
                 self._note_end()
 
     def _note_end(self) -> None:
-        if self._place is not None:
-            self._place.release()
+        if self._permit is not None:
+            self._permit.release()
         if self._answer is not None:
             self._answer.close()
         self._runtime.unregister(self)
@@ -280,7 +280,7 @@ class Driver(Generic[T]):
                 return Head(self._answer.status, self._answer.headers)
             case Receive():
                 assert self._answer is not None
-                return Piece(self._answer.read())
+                return AnswerBytes(self._answer.read())
             case Release():
                 self._release()
             case Pause(seconds):
@@ -293,25 +293,25 @@ class Driver(Generic[T]):
         gate = self._runtime.gate
         if gate is None:
             return True
-        self._place = place = self._place or gate.place()
+        self._permit = permit = self._permit or gate.permit()
         try:
-            held = not self.signalled and place.wait()
-            if self.signalled:  # before there was a place to wake, or meanwhile
+            held = not self.signalled and permit.wait()
+            if self.signalled:  # before there was a permit to wake, or meanwhile
                 raise Interrupt  # noqa: TRY301
         except BaseException:
-            place.release()  # now, since a turn's end takes its time
+            permit.release()  # now, since a turn's end takes its time
             raise
         return held
 
     def _open(self, endpoint: Endpoint, request: WireRequest) -> Answer:
         transport: Any = self._runtime.transport
-        place, self._place = self._place, None
-        if place is None:
+        permit, self._permit = self._permit, None
+        if permit is None:
             return cast("Answer", transport.open(endpoint, request))
         try:
-            return cast("Answer", transport.open(endpoint, request, place.release))
+            return cast("Answer", transport.open(endpoint, request, permit.release))
         finally:
-            place.release()
+            permit.release()
 
     def _release(self) -> None:
         if self._answer is not None:

@@ -1,6 +1,6 @@
-"""How many requests of an engine are being opened at the same time: a place for each, given in the order of asking.
+"""How many requests of an engine are being opened at the same time: a permit for each, given in the order of asking.
 
-Thousands of connections that are begun at once outlast every time-out for connecting, whatever the host does. A place
+Thousands of connections that are begun at once outlast every time-out for connecting, whatever the host does. A permit
 is held while a request connects and is sent, not while its answer is waited for: a model that thinks for a minute
 holds nobody up.
 """
@@ -18,38 +18,38 @@ OPENINGS = 64
 MOST_OPENINGS = 10_000
 PATIENCE_S = 5.0
 
-P = TypeVar("P", bound="BasePlace")
+P = TypeVar("P", bound="BasePermit")
 
 
 class BaseGate(Generic[P]):
-    """What both gates do: count the places and keep the line."""
+    """What both gates do: count the permits and keep the line."""
 
     def __init__(self, openings: int = OPENINGS) -> None:
-        """Have ``openings`` places. Raises ``InvalidInputError``."""
+        """Have ``openings`` permits. Raises ``InvalidInputError``."""
         if type(openings) is not int or not 1 <= openings <= MOST_OPENINGS:
             raise InvalidInputError("openings", f"is {openings!r}", allowed=f"a whole number, 1 to {MOST_OPENINGS:,}")
         self._lock = threading.RLock()  # the garbage collector may end a stream in the middle of anything
         self._free = openings
         self._line: OrderedDict[P, None] = OrderedDict()
 
-    def _acquire(self, place: P) -> bool:
-        """Give ``place`` what is free, or let it join the line, once; whether it is held."""
+    def _acquire(self, permit: P) -> bool:
+        """Give ``permit`` what is free, or let it join the line, once; whether it is held."""
         with self._lock:
-            if not place.held:
+            if not permit.held:
                 if self._free:  # then nobody is in the line
                     self._free -= 1
-                    place.held = True
+                    permit.held = True
                 else:
-                    self._line.setdefault(place)
-            return place.held
+                    self._line.setdefault(permit)
+            return permit.held
 
-    def _release(self, place: P) -> None:
-        """Take ``place`` out of the line, or give it to the first in the line. A second time does nothing."""
+    def _release(self, permit: P) -> None:
+        """Take ``permit`` out of the line, or give it to the first in the line. A second time does nothing."""
         with self._lock:
-            self._line.pop(place, None)
-            if not place.held:
+            self._line.pop(permit, None)
+            if not permit.held:
                 return
-            place.held = False
+            permit.held = False
             if not self._line:
                 self._free += 1
                 return
@@ -58,8 +58,8 @@ class BaseGate(Generic[P]):
         heir.wake()
 
 
-class BasePlace(ABC):
-    """One request's place: in the line, then among those that are being opened."""
+class BasePermit(ABC):
+    """One request's permit: in the line, then among those that are being opened."""
 
     held = False
 
@@ -68,16 +68,16 @@ class BasePlace(ABC):
         """Let the one that waits look again."""
 
 
-class Place(BasePlace):
-    """A place that a thread waits for."""
+class Permit(BasePermit):
+    """A permit that a thread waits for."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._woken = threading.Event()
 
     def wait(self, seconds: float = PATIENCE_S) -> bool:
-        """Wait until the place is held, ``wake`` is called, or the time is over; whether it is held."""
-        if self._gate._acquire(self):  # noqa: SLF001 - a gate and its places are one thing
+        """Wait until the permit is held, ``wake`` is called, or the time is over; whether it is held."""
+        if self._gate._acquire(self):  # noqa: SLF001 - a gate and its permits are one thing
             return True
         self._woken.wait(seconds)
         return self.held
@@ -87,13 +87,13 @@ class Place(BasePlace):
         self._woken.set()
 
     def release(self) -> None:
-        """Let the next one have the place. May be called again."""
+        """Let the next one have the permit. May be called again."""
         self._gate._release(self)  # noqa: SLF001
 
 
-class Gate(BaseGate[Place]):
-    """The places of a blocking engine. Thread-safe."""
+class Gate(BaseGate[Permit]):
+    """The permits of a blocking engine. Thread-safe."""
 
-    def place(self) -> Place:
-        """Give a place that is yet to be waited for."""
-        return Place(self)
+    def permit(self) -> Permit:
+        """Give a permit that is yet to be waited for."""
+        return Permit(self)

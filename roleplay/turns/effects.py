@@ -41,7 +41,7 @@ class Wipe(NamedTuple):
 
 
 class Admit(NamedTuple):
-    """Wait for a place among the requests that are being opened; whether it is held is sent back.
+    """Wait for a permit to open a request; whether it is held is sent back.
 
     ``False``, after some seconds: it is not, and a second ``Admit`` waits on in the same line. ``Open`` gives it back.
     """

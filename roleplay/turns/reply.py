@@ -137,7 +137,7 @@ class Reply:
         yield from self._hand_on(decoder.finish(), last=True)
 
     def _admitted(self) -> Steps[None]:
-        """Wait for a place among the requests that are being opened. The host has no part in it: the time counts
+        """Wait for a permit to open a request. The host has no part in it: the time counts
         neither as the call's nor as that of its retries."""
         ports = self.scope.ports
         since = ports.monotonic()

@@ -5,7 +5,7 @@ To add one, write its function in a file here, with ``of_revision`` or ``of_requ
 
 from __future__ import annotations
 
-from roleplay.context.placed import Source, Spoken
+from roleplay.context.placed import HistorySection, Source
 from roleplay.context.sources import facts, persona, reply
 from roleplay.domain.context import Section
 
@@ -17,9 +17,9 @@ SOURCES: tuple[Source, ...] = (
     persona.scene,
     persona.examples,
     reply.opening,
-    Spoken(Section.HISTORY),
+    HistorySection(Section.HISTORY),
     persona.note,
-    Spoken(Section.NEWEST),
+    HistorySection(Section.NEWEST),
     reply.speak,
     reply.so_far,
     reply.hint,

@@ -8,12 +8,12 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from roleplay.chat.transport import AsyncAnswer, AsyncTransport, Piece
+from roleplay.chat.transport import AnswerBytes, AsyncAnswer, AsyncTransport
 from roleplay.domain.conversation import Delta
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.events import Observer
 from roleplay.errors import ConflictError, RoleplayError, SettingsError
-from roleplay.session.aio.gate import AsyncGate, AsyncPlace
+from roleplay.session.aio.gate import AsyncGate, AsyncPermit
 from roleplay.session.aio.watch import watched_async
 from roleplay.session.execution import FORKED, WAITING, Execution, Failures, begins, steps_of, whole
 from roleplay.store.access.aio import AsyncDatabase
@@ -156,7 +156,7 @@ class AsyncDriver(Generic[T]):
     def __init__(self, runtime: AsyncRuntime, steps: Steps[T]) -> None:
         self._runtime = runtime
         self._answer: AsyncAnswer | None = None
-        self._place: AsyncPlace | None = None
+        self._permit: AsyncPermit | None = None
         self.signalled = False
         self._cut = False
         self._waiting: asyncio.Task[Any] | None = None
@@ -250,8 +250,8 @@ class AsyncDriver(Generic[T]):
         finally:
             if self._execution.ended:
                 self._runtime.unregister(self)
-                if self._place is not None:
-                    self._place.release()
+                if self._permit is not None:
+                    self._permit.release()
                 if self._answer is not None:
                     await _sheltered(self._answer.close())
 
@@ -270,7 +270,7 @@ class AsyncDriver(Generic[T]):
                 return Head(self._answer.status, self._answer.headers)
             case Receive():
                 assert self._answer is not None
-                return Piece(await self._stoppable(self._answer.read()))
+                return AnswerBytes(await self._stoppable(self._answer.read()))
             case Release():
                 await self._release()
             case Pause(seconds):
@@ -283,22 +283,22 @@ class AsyncDriver(Generic[T]):
         gate = self._runtime.gate
         if gate is None:
             return True
-        self._place = place = self._place or gate.place()
+        self._permit = permit = self._permit or gate.permit()
         try:
-            return cast("bool", await self._stoppable(place.wait()))
+            return cast("bool", await self._stoppable(permit.wait()))
         except BaseException:
-            place.release()  # now, since a turn's end takes its time
+            permit.release()  # now, since a turn's end takes its time
             raise
 
     async def _open(self, endpoint: Endpoint, request: WireRequest) -> AsyncAnswer:
         transport: Any = self._runtime.transport
-        place, self._place = self._place, None
-        if place is None:
+        permit, self._permit = self._permit, None
+        if permit is None:
             return cast("AsyncAnswer", await self._stoppable(transport.open(endpoint, request)))
         try:
-            return cast("AsyncAnswer", await self._stoppable(transport.open(endpoint, request, place.release)))
+            return cast("AsyncAnswer", await self._stoppable(transport.open(endpoint, request, permit.release)))
         finally:
-            place.release()
+            permit.release()
 
     async def _release(self) -> None:
         if self._answer is not None:

@@ -1,21 +1,21 @@
-"""The places of an asyncio engine for requests that are being opened."""
+"""The permits of an asyncio engine for requests that are being opened."""
 
 from __future__ import annotations
 
 import asyncio
 
-from roleplay.session.gate import PATIENCE_S, BaseGate, BasePlace
+from roleplay.session.gate import PATIENCE_S, BaseGate, BasePermit
 
 
-class AsyncPlace(BasePlace):
-    """A place that a task waits for."""
+class AsyncPermit(BasePermit):
+    """A permit that a task waits for."""
 
     def __init__(self, gate: AsyncGate) -> None:
         self._gate = gate
         self._woken: asyncio.Future[None] | None = None
 
     async def wait(self, seconds: float = PATIENCE_S) -> bool:
-        """As ``Place.wait``."""
+        """As ``Permit.wait``."""
         if self._gate._acquire(self):  # noqa: SLF001
             return True
         self._woken = asyncio.get_running_loop().create_future()
@@ -31,13 +31,13 @@ class AsyncPlace(BasePlace):
             self._woken.set_result(None)
 
     def release(self) -> None:
-        """Let the next one have the place. May be called again."""
+        """Let the next one have the permit. May be called again."""
         self._gate._release(self)  # noqa: SLF001
 
 
-class AsyncGate(BaseGate[AsyncPlace]):
-    """The places of an asyncio engine, on its event loop."""
+class AsyncGate(BaseGate[AsyncPermit]):
+    """The permits of an asyncio engine, on its event loop."""
 
-    def place(self) -> AsyncPlace:
-        """Give a place that is yet to be waited for."""
-        return AsyncPlace(self)
+    def permit(self) -> AsyncPermit:
+        """Give a permit that is yet to be waited for."""
+        return AsyncPermit(self)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from roleplay import Persona, Roleplay
-from roleplay.cli.opening import place
+from roleplay.cli.opening import location
 from roleplay.testing import ScriptedModel
 from tests.support.rights import without_rights
 from tests.unit.cli.conftest import Command
@@ -62,9 +62,9 @@ def test_what_writes_says_why_it_cannot(command: Command, said: Path) -> None:
 def test_a_uri_names_a_file(command: Command, tmp_path: Path) -> None:
     """Its file is looked for before it is opened, and is printed as it was named."""
     missing = f"file:{tmp_path}/no%20such.db?mode=ro"
-    assert place(missing).file == tmp_path / "no such.db"
-    assert place("file::memory:").file is None
-    assert place("sqlite:///file:x?mode=memory&uri=true").file is None
+    assert location(missing).file == tmp_path / "no such.db"
+    assert location("file::memory:").file is None
+    assert location("sqlite:///file:x?mode=memory&uri=true").file is None
     ended = command("session", "list", "--db", missing)
     assert "no such.db" in ended.err
     assert list(tmp_path.glob("*no*")) == []

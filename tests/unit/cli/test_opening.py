@@ -11,7 +11,7 @@ import pytest
 
 from roleplay import Endpoint, InvalidInputError, SettingsError
 from roleplay.cli import opening, toy
-from roleplay.cli.opening import NoModel, counter_named, model_for, place
+from roleplay.cli.opening import NoModel, counter_named, location, model_for
 from roleplay.testing import Simulator
 from roleplay.wire.request import WireRequest
 from tests.conftest import KEY
@@ -24,20 +24,20 @@ def test_the_nearest_word_names_the_database(monkeypatch: pytest.MonkeyPatch, tm
     """The option, else the environment, else a file in the user's data."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.delenv("ROLEPLAY_DB", raising=False)
-    assert place(None).file == tmp_path / "roleplay" / "roleplay.db"
+    assert location(None).file == tmp_path / "roleplay" / "roleplay.db"
     monkeypatch.setenv("ROLEPLAY_DB", "postgresql://ann:secret@host:5/name?password=secret")
-    assert place(None).shown == "postgresql://ann@host:5/name"
-    assert place(None).file is None
-    chosen = place("chats.db")
+    assert location(None).shown == "postgresql://ann@host:5/name"
+    assert location(None).file is None
+    chosen = location("chats.db")
     assert (chosen.url, chosen.shown) == ("sqlite:///chats.db", str(Path.cwd() / "chats.db"))
-    assert place("sqlite:///x.db?timeout=3").file == Path("x.db")
-    assert place("sqlite://").file is None
+    assert location("sqlite:///x.db?timeout=3").file == Path("x.db")
+    assert location("sqlite://").file is None
 
 
 def test_a_path_with_a_question_mark_is_refused() -> None:
     """It would be cut there."""
     with pytest.raises(InvalidInputError, match="question mark"):
-        place("what?.db")
+        location("what?.db")
 
 
 def test_our_own_folder_is_for_its_owner_alone(

@@ -14,7 +14,7 @@ import pytest
 
 from roleplay import ChatSession, Endpoint, Persona, Roleplay, TurnStatus
 from roleplay.cli.commands import Commands
-from roleplay.cli.conversation import Conversation, Manner
+from roleplay.cli.conversation import Conversation, OutputOptions
 from roleplay.cli.interrupts import InterruptHandler, InterruptibleTransport
 from roleplay.testing import ScriptedModel, Simulator
 from roleplay.testing.simulator.faults import CutStream, InsufficientBalance
@@ -279,7 +279,7 @@ def test_ctrl_c_offers_what_can_be_done(
     transport = InterruptibleTransport(Pressing(), interrupts)  # type: ignore[arg-type]
     with Roleplay.open(sqlite_url, model=Endpoint("MiniMax-M2.7"), chat=transport) as rp:
         session: ChatSession = rp.sessions.create(cast=[rp.personas.put(Persona("Ann"))])
-        talk = Conversation(rp, session, interrupts, Manner())
+        talk = Conversation(rp, session, interrupts, OutputOptions())
         assert talk.say("Count.").status is TurnStatus.INTERRUPTED
         assert capsys.readouterr().err.startswith(f"interrupted · what came is saved · {OFFER} · ")
         whole = Commands(talk).do("/continue")

@@ -16,11 +16,11 @@ from roleplay.context.placed import (
     BEHIND,
     FRONT,
     Casting,
+    HistorySection,
     Place,
     PlacedText,
     Request,
     Source,
-    Spoken,
     at_depth,
     of_request,
     of_revision,
@@ -271,7 +271,7 @@ def test_the_page_that_lists_the_sources_is_right() -> None:
     page = (ROOT / "docs/how-a-context-is-built.md").read_text()
     rows = [row.strip("| ").split(" | ") for row in page.splitlines() if row.startswith("| ") and row.count("|") == 5]
     listed = {row[0]: row[2] for row in rows[1:] if row[0] != "---"}
-    spoken = {source.section for source in SOURCES if isinstance(source, Spoken)}
+    spoken = {source.section for source in SOURCES if isinstance(source, HistorySection)}
     assert list(listed) == [section for section in Section if section not in spoken]
     words, now = LANGUAGES["en"], datetime(2026, 5, 1)  # noqa: DTZ001 - never asked for its zone
     casting = CASTING._replace(user_persona=NOVA)

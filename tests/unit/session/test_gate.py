@@ -1,4 +1,4 @@
-"""The gates before the network: so many places, given in the order of asking, whatever becomes of those who wait."""
+"""The gates before the network: so many permits, given in the order of asking, whatever becomes of those who wait."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ MODEL = Endpoint("MiniMax-M2.7", api_key="k")
 
 
 def test_places_are_given_in_the_order_of_asking() -> None:
-    """Who leaves gives the place to the first in the line; leaving twice gives no second one."""
+    """Who leaves gives the permit to the first in the line; leaving twice gives no second one."""
     gate = Gate(2)
-    places = [gate.place() for _ in range(5)]
-    assert [place.wait(0) for place in places] == [True, True, False, False, False]
-    places[2].release()  # out of the line
-    places[0].release()
-    places[0].release()
-    assert [place.held for place in places] == [False, True, False, True, False]
-    assert [place.wait(0) for place in places[3:]] == [True, False]
-    for place in places:
-        place.release()
-    fresh = [gate.place() for _ in range(3)]
-    assert [place.wait(0) for place in fresh] == [True, True, False]
+    permits = [gate.permit() for _ in range(5)]
+    assert [permit.wait(0) for permit in permits] == [True, True, False, False, False]
+    permits[2].release()  # out of the line
+    permits[0].release()
+    permits[0].release()
+    assert [permit.held for permit in permits] == [False, True, False, True, False]
+    assert [permit.wait(0) for permit in permits[3:]] == [True, False]
+    for permit in permits:
+        permit.release()
+    fresh = [gate.permit() for _ in range(3)]
+    assert [permit.wait(0) for permit in fresh] == [True, True, False]
 
 
 def test_a_thread_that_waits_is_woken() -> None:
-    """By a place, and by ``wake`` without one."""
+    """By a permit, and by ``wake`` without one."""
     gate = Gate(1)
-    first, second, third = (gate.place() for _ in range(3))
+    first, second, third = (gate.permit() for _ in range(3))
     got: dict[str, bool] = {}
     assert first.wait(0)
 
-    def wait(name: str, place: Any) -> threading.Thread:
-        thread = threading.Thread(target=lambda: got.update({name: place.wait(60)}))
+    def wait(name: str, permit: Any) -> threading.Thread:
+        thread = threading.Thread(target=lambda: got.update({name: permit.wait(60)}))
         thread.start()
         return thread
 
@@ -58,15 +58,15 @@ def test_two_hundred_threads_never_hold_more_than_there_are() -> None:
 
     def go() -> None:
         nonlocal held, most, came
-        place = gate.place()
-        while not place.wait(60):
+        permit = gate.permit()
+        while not permit.wait(60):
             pass
         with lock:
             held, came = held + 1, came + 1
             most = max(most, held)
         with lock:
             held -= 1
-        place.release()
+        permit.release()
 
     threads = [threading.Thread(target=go) for _ in range(200)]
     for thread in threads:
@@ -85,27 +85,27 @@ def test_tasks_wait_in_the_order_of_asking_and_leave_the_line_when_cancelled() -
         order: list[int] = []
 
         async def go(number: int) -> None:
-            place = gate.place()
+            permit = gate.permit()
             try:
-                while not await place.wait(60):
+                while not await permit.wait(60):
                     pass
                 order.append(number)
                 await asyncio.sleep(0)
             finally:
-                place.release()
+                permit.release()
 
-        first = gate.place()
+        first = gate.permit()
         assert await first.wait(0)
         tasks = [asyncio.create_task(go(number)) for number in range(6)]
         await asyncio.sleep(0.01)
         tasks[1].cancel()
         first.release()
-        tasks[0].cancel()  # in the very moment in which it was given the place
+        tasks[0].cancel()  # in the very moment in which it was given the permit
         await asyncio.gather(*tasks, return_exceptions=True)
         assert order == [2, 3, 4, 5]
-        last = gate.place()
+        last = gate.permit()
         assert await last.wait(0)
-        assert not await gate.place().wait(0.01)
+        assert not await gate.permit().wait(0.01)
 
     asyncio.run(run())
 
