@@ -1,4 +1,4 @@
-"""Prices: what a counter's counts cost in tokens of the model that is asked, as far as its reports have taught us."""
+"""Weights: what a counter's counts weigh in tokens of the model that is asked, as far as its reports have taught us."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def read_situation(scope: SessionScope, key: str | None, ahead: ReadAhead | None
     tenant, session_id, now = scope.tenant, scope.session_id, scope.ports.now()
 
     def work(db: Connection) -> Situation:
-        # First the stand, then the key: a turn of this key that comes later moves the version that the claim names.
+        # First the position, then the key: a turn of this key that comes later moves the version that the claim names.
         position = sessions.position(db, tenant, session_id)
         mine = None if key is None else transcript.by_key(db, tenant, session_id, key)
         in_flight = position.live_turn if mine is None or not mine[0].status.in_flight else mine[0].id

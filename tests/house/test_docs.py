@@ -76,6 +76,15 @@ def test_what_a_page_points_to_is_there(page: Path) -> None:
     assert [name for name in sorted(found) if not any((base / name).exists() for base in (page.parent, ROOT))] == []
 
 
+def test_the_way_of_a_line_names_a_file_at_every_step() -> None:
+    """Each step of the walk begins with its file; that all of them are there is checked with the other pages."""
+    page = ROOT / "docs" / "the-way-of-a-line.md"
+    steps = re.findall(r"^\d+\. (.*)$", page.read_text(), re.MULTILINE)
+    assert page in WRITTEN
+    assert len(steps) > 10
+    assert [step for step in steps if not re.match(r"`roleplay/[\w/]+\.py`: ", step)] == []
+
+
 def test_a_dead_path_is_seen(tmp_path: Path) -> None:
     """Each way to point somewhere counts."""
     page = tmp_path / "page.md"

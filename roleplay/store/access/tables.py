@@ -446,7 +446,7 @@ class PieceRow(Base):
 class ModelCallRow(Base):
     """One attempt at the API. ``recipe`` says what the request was made of; ``total_s`` is ``NULL`` while it runs.
 
-    ``purpose`` is one of ``entries.Purpose``: in a check, each new one would rebuild the table. A call of a turn is
+    ``purpose`` is one of ``new_rows.Purpose``: in a check, each new one would rebuild the table. A call of a turn is
     whose the turn is; one without has an owner and, until it has ended, a lease of its own.
     """
 

@@ -145,7 +145,7 @@ NO_CALLER_FIELDS = CallerFields()
 
 class NewTurn(NamedTuple):
     """A turn to write; ``reply_seq`` is given out with it, its message comes when there is text. ``states``: which turn
-    wrote each seat's path state last; ``draws``: what was drawn by chance. ``sessions.Stand.new_turn`` makes it."""
+    wrote each seat's path state last; ``draws``: what was drawn by chance. ``sessions.Position.new_turn`` makes it."""
 
     seq: int
     id: str

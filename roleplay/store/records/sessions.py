@@ -74,7 +74,7 @@ FIRST_MODEL = (
 )
 # No join, after which PostgreSQL might look for all states of the seat.
 _seat = func.coalesce(bindparam("seat", type_=Integer), FIRST_MODEL)
-_STAND = Prepared(
+_POSITION = Prepared(
     select(
         _s.version,
         _s.revision,
@@ -307,7 +307,7 @@ def beginning(said: int) -> Position:
 def position(connection: Connection, tenant: str, session_id: str, seat: int | None = None) -> Position:
     """Read where a session stands, in one statement, for the turn of ``seat`` (``None``: of the first one that the
     model plays). Raises ``NotFoundError``."""
-    row = _STAND.run(connection, {"tenant": tenant, "session": session_id, "seat": seat}).first()
+    row = _POSITION.run(connection, {"tenant": tenant, "session": session_id, "seat": seat}).first()
     if row is None:
         raise NotFoundError("session", session_id)
     return _as_position(row)

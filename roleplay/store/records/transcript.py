@@ -37,20 +37,7 @@ _human = table(MessageRow).alias("human")
 _reply = table(MessageRow).alias("reply")
 _sibling = table(MessageRow).alias("sibling")
 _owner = table(TurnRow).alias("owner")
-_MESSAGE = (
-    "seq",
-    "parent_seq",
-    "turn_seq",
-    "role",
-    "seat",
-    "name",
-    "text",
-    "tokens",
-    "counter",
-    "repaired",
-    "hidden",
-    "created_at",
-)
+_MESSAGE = tuple(Message.model_fields)
 
 
 def _here(of: Any) -> Any:

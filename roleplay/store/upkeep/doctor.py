@@ -327,14 +327,14 @@ def _stand_again(connection: Connection, tenant: str, wrong: Sequence[Finding]) 
     for session_id in _sessions(wrong):
         sessions.lock(connection, tenant, session_id)
         where = {"tenant": tenant, "session": session_id}
-        version, head = _last_stand(connection, tenant, session_id)
+        version, head = _last_position(connection, tenant, session_id)
         connection.execute(_STAND_ON, where | {"head": head})
         lost = connection.execute(_NEXT_MOVE, where | {"after": version}).scalar()
         if lost is not None:
             connection.execute(_TAKE_BACK, where | {"undoes": lost})
 
 
-def _last_stand(connection: Connection, tenant: str, session_id: str) -> tuple[int, int | None]:
+def _last_position(connection: Connection, tenant: str, session_id: str) -> tuple[int, int | None]:
     where = {"tenant": tenant, "session": session_id}
     for version, seq in connection.execute(_MOVES, where).all():
         if _can_stand(connection, tenant, session_id, seq):

@@ -18,7 +18,7 @@ from roleplay.errors import (
 from roleplay.wire.codes import chat_error
 from roleplay.wire.forms import Refused, refused_form
 
-MINIMAX, OPENAI, STRICT = Dialect
+MINIMAX, OPENAI, STRICT = Dialect.MINIMAX, Dialect.OPENAI, Dialect.STRICT
 NEW, OLD = "max_completion_tokens", "max_tokens"
 NO_ROLES = [
     "Please use a valid role: user, model.",
