@@ -145,7 +145,8 @@ class Crowd:
             where = {"session": session.id, "tenant": "default"}
             if dialect == "postgresql":  # what is written here keeps the laws; checking it takes most of the time
                 db.execute(text("SET LOCAL session_replication_role = replica"))
-                db.execute(text("SET LOCAL enable_nestloop = off"))  # it knows nothing yet of how much there is
+                if messages > 1_000:  # it knows nothing yet of how much there is
+                    db.execute(text("SET LOCAL enable_nestloop = off"))
             db.execute(text(TURNS.format(series=SERIES[dialect], **flags)), where | {"most": messages // 2})
             db.execute(text(MESSAGES.format(series=SERIES[dialect], **flags)), where | {"most": messages})
             jumps = {depth: to for depth in range(2, messages + 1) if (to := jump_depth(depth)) != depth - 1}
