@@ -90,16 +90,18 @@ class Weights:
     def lines(self, lines: Sequence[Line]) -> tuple[list[int], list[tuple[float, float]]]:
         """Give what lines of history cost, each, and their sizes with the names that they are said under, as pairs."""
         narrow, wide = self.rates.narrow, self.rates.wide
-        costs, sizes = [], []
+        costs: list[int] = []
+        sizes: list[tuple[float, float]] = []
+        known, cost, size = self._beside.get, costs.append, sizes.append  # looked up once: history is long
         for _, _, _, name, text, tokens, _ in lines:
-            beside, (named_narrow, named_wide) = self._beside.get(name) or self.beside(name)
+            beside, (named_narrow, named_wide) = known(name) or self.beside(name)
             if text.isascii():
-                costs.append(int(narrow * tokens + beside + 0.5))
-                sizes.append((tokens + named_narrow, named_wide))
+                cost(int(narrow * tokens + beside + 0.5))
+                size((tokens + named_narrow, named_wide))
             else:
-                size = size_of(text, tokens)
-                costs.append(int(narrow * size.narrow + wide * size.wide + beside + 0.5))
-                sizes.append((size.narrow + named_narrow, size.wide + named_wide))
+                of_narrow, of_wide = size_of(text, tokens)
+                cost(int(narrow * of_narrow + wide * of_wide + beside + 0.5))
+                size((of_narrow + named_narrow, of_wide + named_wide))
         return costs, sizes
 
     def bounds(self, budget_tokens: int) -> tuple[int, int]:

@@ -95,9 +95,12 @@ def _parted(
         plain = _clean_name(name)
         if not plain:
             raise InvalidInputError("name", f"is blank in a {role} message")
-        is_clean = spoken is text and plain == name
-        leads = role in _FRONT or (place == 0 and role is _SYSTEM)
-        (front if leads else history).append(message if is_clean else ContextMessage(role, plain, spoken))
+        if spoken is not text or plain != name:
+            message = ContextMessage(role, plain, spoken)  # noqa: PLW2901 - a clean one in its place
+        if role in _FRONT or (place == 0 and role is _SYSTEM):
+            front.append(message)
+        else:
+            history.append(message)
     return front, history
 
 

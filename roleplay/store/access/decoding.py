@@ -34,8 +34,12 @@ class _Reads:
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
         def reading(*args: P.args, **kwargs: P.kwargs) -> T:
-            with self:
+            try:
                 return function(*args, **kwargs)
+            except StoreError:
+                raise
+            except _UNREADABLE as error:
+                raise unreadable(self._what, error) from None  # as at the end of a block
 
         return reading
 
