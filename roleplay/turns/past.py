@@ -39,8 +39,8 @@ def reads_ahead(scope: SessionScope, options: TurnOptions, *, stream: bool) -> R
     has_own = of_turn(options) is not None
 
     def work(db: Connection, position: Position) -> Ahead | None:
-        known = in_memory(scope, position.revision, position.seat)
-        terms = None if known is None or has_own else known_terms(scope, known, stream=stream)
+        rendered = in_memory(scope, position.revision, position.seat)
+        terms = None if rendered is None or has_own else known_terms(scope, rendered, stream=stream)
         tokens = None if terms is None else scope.tenant_scope.calibrations.get(terms.subject)
         if terms is None or tokens is None or position.head_seq is None:
             return None

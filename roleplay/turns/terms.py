@@ -49,13 +49,13 @@ class RequestTerms:
         return found
 
 
-def request_terms(scope: SessionScope, known: RenderedRevision, options: TurnOptions, *, stream: bool) -> RequestTerms:
+def request_terms(scope: SessionScope, rendered: RenderedRevision, options: TurnOptions, *, stream: bool) -> RequestTerms:
     """Give the terms of a request. Raises ``InvalidInputError`` for settings that no request can be made with."""
     own = of_turn(options)
-    found = known_terms(scope, known, stream=stream) if own is None else None
+    found = known_terms(scope, rendered, stream=stream) if own is None else None
     if found is not None:
         return found
-    force = known.in_force if own is None else in_force((("turn", own), *known.layers))
+    force = rendered.in_force if own is None else in_force((("turn", own), *rendered.layers))
     model = options.model if isinstance(options.model, Endpoint) else force.model
     endpoint, *others = scope.tenant_scope.endpoints_for(model)
     form = scope.tenant_scope.form_of(endpoint)
@@ -85,11 +85,11 @@ def request_terms(scope: SessionScope, known: RenderedRevision, options: TurnOpt
         },
     )
     if own is None:
-        known.terms[stream] = terms
+        rendered.terms[stream] = terms
     return terms
 
 
-def known_terms(scope: SessionScope, known: RenderedRevision, *, stream: bool) -> RequestTerms | None:
+def known_terms(scope: SessionScope, rendered: RenderedRevision, *, stream: bool) -> RequestTerms | None:
     """Give the terms of a turn without settings of its own, where they were worked out and still hold."""
-    found = known.terms.get(stream)
+    found = rendered.terms.get(stream)
     return found if found is not None and found.form == scope.tenant_scope.form_of(found.endpoint) else None
