@@ -49,7 +49,9 @@ class RequestTerms:
         return found
 
 
-def request_terms(scope: SessionScope, rendered: RenderedRevision, options: TurnOptions, *, stream: bool) -> RequestTerms:
+def request_terms(
+    scope: SessionScope, rendered: RenderedRevision, options: TurnOptions, *, stream: bool
+) -> RequestTerms:
     """Give the terms of a request. Raises ``InvalidInputError`` for settings that no request can be made with."""
     own = of_turn(options)
     found = known_terms(scope, rendered, stream=stream) if own is None else None
