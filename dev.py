@@ -44,7 +44,7 @@ LOWEST = ROOT / "constraints-lowest.txt"
 CLIENT_TESTS = ROOT / "tests" / "clients"
 
 #: How pytest runs everything: on all cores, each of which takes over what another has left.
-ALL_CORES = ("-n", "auto", "--dist", "worksteal")
+ALL_CORES = ("-n", "auto")  # in their order, so that the short ones come last
 
 #: What was installed, written last; and the sign of a set-up that did not come to its end.
 STAMP = VENV / ".dev-stamp.json"
