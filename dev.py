@@ -43,8 +43,8 @@ LOWEST = ROOT / "constraints-lowest.txt"
 #: The tests that need the part "clients".
 CLIENT_TESTS = ROOT / "tests" / "clients"
 
-#: How pytest runs everything: on all cores, each of which takes over what another has left.
-ALL_CORES = ("-n", "auto")  # in their order, so that the short ones come last
+#: How pytest runs everything: on all cores, in the tests' order, so that the short ones come last.
+ALL_CORES = ("-n", "auto")
 
 #: What was installed, written last; and the sign of a set-up that did not come to its end.
 STAMP = VENV / ".dev-stamp.json"
