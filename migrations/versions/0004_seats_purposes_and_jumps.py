@@ -161,7 +161,7 @@ def _without_draws() -> None:
 
 
 def _split(stored: str) -> dict[int, str] | None:
-    """Give a state by seats as each is written now; ``None`` for what is no state."""
+    """Split a state by seats, each as it is written now. Give ``None`` where it cannot be read as a state."""
     try:
         told = {int(seat): dict(zip(_STATE, state, strict=False)) for seat, state in json.loads(stored).items()}
     except (ValueError, TypeError, AttributeError):
@@ -178,7 +178,7 @@ def _split(stored: str) -> dict[int, str] | None:
 
 
 def _gathered() -> dict[tuple[str, int, str], str]:
-    """Give the states by the turn that wrote the last of each, for all seats together, as they were written before."""
+    """Join the states of all seats, as older versions write them, under the turn that wrote the newest of them."""
     stored = {
         (session_id, seat, seq): state
         for rows in _read("SELECT session_id, seat, seq, state FROM roleplay_path_states WHERE seat > 0")
@@ -225,7 +225,7 @@ def _is_sqlite() -> bool:
 
 
 def _read(statement: str) -> Iterator[Any]:
-    """Give rows in batches."""
+    """Read rows in batches."""
     rows = op.get_bind().execute(sa.text(statement), execution_options={"yield_per": _AT_ONCE})
     return rows.partitions()
 

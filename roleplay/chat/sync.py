@@ -476,7 +476,7 @@ class _Adapter(HTTPAdapter):
         """Leave to a connection what the pool was made with."""
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        """Give an answer as far as it is read: without cookies, which nobody keeps."""
+        """Make an answer of the parts that are read. Cookies are not kept."""
         response = requests.Response()
         response.status_code, response.headers, response.raw, response.request = resp.status, resp.headers, resp, req
         return response

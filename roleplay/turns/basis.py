@@ -68,34 +68,28 @@ def of_new_line(scope: SessionScope, position: sessions.Position, rendered: Rend
         position.end, position.last_seq + 1, who, text, scope.counter, by_human=True, revision=position.revision
     )
     line = Line(message.seq, position.last_turn + 1, *who, text, message.tokens, message.counter)
-    return Basis(
-        position=position,
-        line=line,
-        human=message,
-        before=position.head_seq,
-        parent_turn=position.head_turn,
-        seat=rendered.pair.speaker.participant.seat,
-        states=position.states,
-        state=read_state(position.state),
-        shared=read_state(position.shared),
-        end=message.end,
-        revision=position.revision,
-    )
+    return _at_head(position, rendered, line, message)
 
 
 def of_no_line(position: sessions.Position, rendered: RenderedRevision) -> Basis:
     """Stand on the session's head, with nothing to answer."""
+    return _at_head(position, rendered, None, None)
+
+
+def _at_head(
+    position: sessions.Position, rendered: RenderedRevision, line: Line | None, human: new_rows.NewMessage | None
+) -> Basis:
     return Basis(
         position=position,
-        line=None,
-        human=None,
+        line=line,
+        human=human,
         before=position.head_seq,
         parent_turn=position.head_turn,
         seat=rendered.pair.speaker.participant.seat,
         states=position.states,
         state=read_state(position.state),
         shared=read_state(position.shared),
-        end=position.end,
+        end=position.end if human is None else human.end,
         revision=position.revision,
     )
 

@@ -79,7 +79,7 @@ def request_terms(
             "model": (endpoint.model, layer_of("model", "engine")),
             "max_completion_tokens": cap_in_force(force, endpoint),
             "budget_tokens": (limit.tokens, limit.layer),
-            "language": ("", ""),
+            "language": ("", ""),  # its place: a reply may be in another
             "time_zone": (force.time_zone or UTC_NAME, layer_of("time_zone", "default")),
             "high_water": (marks.high, layer_of("high_water", "default")),
             "low_water": (marks.low, layer_of("low_water", "default")),

@@ -148,20 +148,16 @@ class Database:
             if not self._semaphore.acquire(patience.for_connection_s):
                 raise too_many()
             try:
-                return self._run(work, begin) if linked else self._run_unlinked(work, begin)
+                return self._run(work, begin, linked=linked)
             except StoreError as error:
                 pause_s = patience.pause_after(error, time.monotonic())
             finally:
                 self._semaphore.release()
             time.sleep(pause_s)
 
-    def _run(self, work: Callable[[Connection], T], begin: str) -> T:
+    def _run(self, work: Callable[[Connection], T], begin: str, *, linked: bool) -> T:
         with OurErrors(), self.engine.connect() as connection, self._files.watched(connection):
-            return self._in_transaction(connection, work, begin)
-
-    def _run_unlinked(self, work: Callable[[Connection], T], begin: str) -> T:
-        with OurErrors(), self.engine.connect() as connection, self._files.watched(connection):
-            if self.dialect != "sqlite":
+            if linked or self.dialect != "sqlite":
                 return self._in_transaction(connection, work, begin)
             driver: Any = connection.connection.driver_connection
             driver.execute("PRAGMA foreign_keys = OFF")  # which a transaction would ignore
