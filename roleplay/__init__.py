@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
     from roleplay.context.counting import Counter, EstimatingCounter
     from roleplay.context.languages import Words
+    from roleplay.domain.cast import Seat, SpeakingMoment
     from roleplay.domain.context import Calibration, ContextMessage, ContextReport, Role, SectionReport
     from roleplay.domain.conversation import (
+        Cut,
         Delta,
         DeltaKind,
         FinishReason,
@@ -54,7 +56,15 @@ if TYPE_CHECKING:
     from roleplay.domain.usage import BaseResp, SensitiveCategory, Sensitivity, Usage
     from roleplay.engine import Roleplay
     from roleplay.exchange.tokenizers import TokenizerCounter
-    from roleplay.session import AsyncChatSession, AsyncReplyStream, ChatSession, Preview, ReplyStream
+    from roleplay.session import (
+        AsyncChatSession,
+        AsyncReplyStream,
+        AsyncRoundStream,
+        ChatSession,
+        Preview,
+        ReplyStream,
+        RoundStream,
+    )
     from roleplay.store.access.database import Database
     from roleplay.store.records.calls import UsageTotal
     from roleplay.store.upkeep.checks import Finding
@@ -65,6 +75,7 @@ __all__ = [
     "AsyncChatSession",
     "AsyncReplyStream",
     "AsyncRoleplay",
+    "AsyncRoundStream",
     "AsyncTransport",
     "BadReplyError",
     "BaseResp",
@@ -84,6 +95,7 @@ __all__ = [
     "ContextReport",
     "Counter",
     "Counts",
+    "Cut",
     "Database",
     "Delta",
     "DeltaKind",
@@ -114,8 +126,10 @@ __all__ = [
     "Role",
     "Roleplay",
     "RoleplayError",
+    "RoundStream",
     "Sampling",
     "SchemaError",
+    "Seat",
     "SectionReport",
     "SensitiveCategory",
     "Sensitivity",
@@ -123,6 +137,7 @@ __all__ = [
     "SessionSettings",
     "Setting",
     "SettingsError",
+    "SpeakingMoment",
     "StoreError",
     "StoredPersona",
     "StoredVerdict",
@@ -147,8 +162,9 @@ _ROOMS = {
     "chat.transport": "Answer AsyncAnswer AsyncTransport Transport",
     "context.counting": "Counter EstimatingCounter",
     "context.languages": "Words",
+    "domain.cast": "Seat SpeakingMoment",
     "domain.context": "Calibration ContextMessage ContextReport Role SectionReport",
-    "domain.conversation": "Delta DeltaKind FinishReason Message ModelCall Participant PlayedBy SessionInfo"
+    "domain.conversation": "Cut Delta DeltaKind FinishReason Message ModelCall Participant PlayedBy SessionInfo"
     " Turn TurnKind TurnStatus",
     "domain.events": "TurnEvent",
     "domain.guards": "Checked StoredVerdict Verdict",
@@ -161,7 +177,7 @@ _ROOMS = {
     "domain.usage": "BaseResp SensitiveCategory Sensitivity Usage",
     "engine": "Roleplay",
     "exchange.tokenizers": "TokenizerCounter",
-    "session": "AsyncChatSession AsyncReplyStream ChatSession Preview ReplyStream",
+    "session": "AsyncChatSession AsyncReplyStream AsyncRoundStream ChatSession Preview ReplyStream RoundStream",
     "store.records.calls": "UsageTotal",
     "store.upkeep.checks": "Finding",
     "store.access.database": "Database",

@@ -14,6 +14,7 @@ from typing import Self
 from roleplay.chat.transport import AsyncTransport, check_all
 from roleplay.context.counting import Counter, EstimatingCounter
 from roleplay.context.languages import LANGUAGES, Words
+from roleplay.domain.cast import Played, Seat, Strategy
 from roleplay.domain.context import Calibration
 from roleplay.domain.conversation import SessionInfo
 from roleplay.domain.endpoint import Endpoint
@@ -29,7 +30,7 @@ from roleplay.errors import StoreError
 from roleplay.exchange.persona_files import read_folder
 from roleplay.operations import erasure, persona_files, personas, sessions, upkeep, usage
 from roleplay.operations.persona_files import SyncOptions
-from roleplay.operations.sessions import NewSession
+from roleplay.operations.sessions import Greetings, NewSession
 from roleplay.replay import all_calls, request_body
 from roleplay.session.aio.driver import AsyncRuntime
 from roleplay.session.aio.gate import AsyncGate
@@ -47,6 +48,7 @@ from roleplay.store.records.personas import Change
 from roleplay.store.upkeep.checks import Finding
 from roleplay.turns import calibrating
 from roleplay.turns.scope import NO_WATCH, TenantScope, Watch
+from roleplay.turns.strategies import STRATEGIES
 
 
 class AsyncRoleplay:
@@ -64,6 +66,7 @@ class AsyncRoleplay:
         fallbacks: Sequence[Endpoint] = (),
         languages: Mapping[str, Words] | None = None,
         watch: Watch = NO_WATCH,
+        strategies: Mapping[str, Strategy] | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self._equip(
@@ -75,6 +78,7 @@ class AsyncRoleplay:
                 counter or EstimatingCounter(),
                 ports(),
                 {**LANGUAGES, **(languages or {})},
+                {**STRATEGIES, **(strategies or {})},
                 watch,
             ),
         )
@@ -110,6 +114,7 @@ class AsyncRoleplay:
         guards: Sequence[Guard] = (),
         guard_timeout_s: float = NO_WATCH.guard_timeout_s,
         keep_originals: bool = False,
+        strategies: Mapping[str, Strategy] | None = None,
         observers: Sequence[Observer] = (),
         openings: int = OPENINGS,
     ) -> Self:
@@ -132,6 +137,7 @@ class AsyncRoleplay:
                 fallbacks=fallbacks,
                 languages=languages,
                 watch=Watch(tuple(guards), guard_timeout_s, keep_originals),
+                strategies=strategies,
                 observers=observers,
             )
         except BaseException:  # such as a setting that no turn could be spoken with
@@ -268,15 +274,17 @@ class AsyncSessions:
     async def create(
         self,
         *,
-        cast: Sequence[StoredPersona | str],
-        user: StoredPersona | str | None = None,
+        cast: Sequence[Played | Seat],
+        user: Played | Seat | None = None,
+        users: Sequence[Played | Seat] = (),
         scene: str = "",
+        greetings: Greetings = "first",
         settings: SessionSettings = DEFAULT_SETTINGS,
         owner: str | None = None,
         metadata: Metadata = NO_METADATA,
     ) -> AsyncChatSession:
         """As ``Sessions.create``."""
-        opening = NewSession(cast, user, scene, settings, owner, metadata)
+        opening = NewSession(cast, user, users, scene, greetings, settings, owner, metadata)
         created = await self._runtime.run(sessions.create(self._scope, opening))
         return AsyncChatSession(self._runtime, created)
 

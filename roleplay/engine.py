@@ -13,6 +13,7 @@ from typing import Self
 from roleplay.chat.transport import Transport, check_all
 from roleplay.context.counting import Counter, EstimatingCounter
 from roleplay.context.languages import LANGUAGES, Words
+from roleplay.domain.cast import Played, Seat, Strategy
 from roleplay.domain.context import Calibration
 from roleplay.domain.conversation import SessionInfo
 from roleplay.domain.endpoint import Endpoint
@@ -28,7 +29,7 @@ from roleplay.errors import StoreError
 from roleplay.exchange.persona_files import read_folder
 from roleplay.operations import erasure, persona_files, personas, sessions, upkeep, usage
 from roleplay.operations.persona_files import SyncOptions
-from roleplay.operations.sessions import NewSession
+from roleplay.operations.sessions import Greetings, NewSession
 from roleplay.replay import Replay
 from roleplay.session.driver import Runtime
 from roleplay.session.execution import GRACE_S
@@ -45,6 +46,7 @@ from roleplay.store.records.personas import Change
 from roleplay.store.upkeep.checks import Finding
 from roleplay.turns import calibrating
 from roleplay.turns.scope import NO_WATCH, TenantScope, Watch
+from roleplay.turns.strategies import STRATEGIES
 
 
 class Roleplay:
@@ -66,6 +68,7 @@ class Roleplay:
         fallbacks: Sequence[Endpoint] = (),
         languages: Mapping[str, Words] | None = None,
         watch: Watch = NO_WATCH,
+        strategies: Mapping[str, Strategy] | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self._equip(
@@ -77,6 +80,7 @@ class Roleplay:
                 counter or EstimatingCounter(),
                 ports(),
                 {**LANGUAGES, **(languages or {})},
+                {**STRATEGIES, **(strategies or {})},
                 watch,
             ),
         )
@@ -112,6 +116,7 @@ class Roleplay:
         guards: Sequence[Guard] = (),
         guard_timeout_s: float = NO_WATCH.guard_timeout_s,
         keep_originals: bool = False,
+        strategies: Mapping[str, Strategy] | None = None,
         observers: Sequence[Observer] = (),
         openings: int = OPENINGS,
     ) -> Self:
@@ -129,8 +134,9 @@ class Roleplay:
         adds to the engine's own words, or replaces them.
 
         ``guards`` are asked about every human line before it is stored and every reply before it is stored or shown,
-        for ``guard_timeout_s`` seconds each; ``keep_originals`` keeps what they did not allow. ``observers`` are told
-        of turns after the fact. ``openings`` is how many requests may connect and be sent at the same moment; what is
+        for ``guard_timeout_s`` seconds each; ``keep_originals`` keeps what they did not allow. ``strategies`` adds to
+        the ways to say who of several speaks next (``SessionSettings(speaking=...)``). ``observers`` are told of turns
+        after the fact. ``openings`` is how many requests may connect and be sent at the same moment; what is
         above it waits its turn, so that any number of replies can be begun at once. It bounds neither how many answers
         are waited for nor how many are read, and has no part in a ``chat`` of your own.
 
@@ -154,6 +160,7 @@ class Roleplay:
                 fallbacks=fallbacks,
                 languages=languages,
                 watch=Watch(tuple(guards), guard_timeout_s, keep_originals),
+                strategies=strategies,
                 observers=observers,
             )
         except BaseException:  # such as a setting that no turn could be spoken with
@@ -332,29 +339,33 @@ class Sessions:
     def create(
         self,
         *,
-        cast: Sequence[StoredPersona | str],
-        user: StoredPersona | str | None = None,
+        cast: Sequence[Played | Seat],
+        user: Played | Seat | None = None,
+        users: Sequence[Played | Seat] = (),
         scene: str = "",
+        greetings: Greetings = "first",
         settings: SessionSettings = DEFAULT_SETTINGS,
         owner: str | None = None,
         metadata: Metadata = NO_METADATA,
     ) -> ChatSession:
         """Create a session and give its handle.
 
-        ``cast`` names the persona that the model plays, ``user`` the one that the human plays (nobody in particular
-        when left out), each as ``personas.put`` gave it or by key or id. ``scene`` is the label of the conversation.
-        ``owner`` is your own id of the end user. The persona's first greeting is written as the first turn, its other
-        greetings as variants of it.
+        ``cast`` names the personas that the model plays, ``user`` the one that the human plays (nobody in particular
+        when left out), or ``users`` those that several humans play; each as ``personas.put`` gave it, by key or id, or
+        as a ``Seat`` with a name of its own. ``scene`` is the label of the conversation. ``owner`` is your own id of
+        the end user. The ``first`` persona's greeting is written as the first turn, its other greetings as variants of
+        it; or those of ``all`` of them, one after the other, or ``none``.
 
         Raises ``InvalidInputError`` and ``NotFoundError`` with nothing written.
         """
-        opening = NewSession(cast, user, scene, settings, owner, metadata)
+        opening = NewSession(cast, user, users, scene, greetings, settings, owner, metadata)
         return ChatSession(self._runtime, self._runtime.run(sessions.create(self._scope, opening)))
 
     def get(self, session_id: str, *, owner: str | None = None) -> ChatSession:
         """Give the handle of a session by its id or the beginning of it that no other has.
 
-        Raises ``NotFoundError``, also for another ``owner``'s session.
+        An ``owner``'s session is one that is theirs, or in which they have or had a seat. Raises ``NotFoundError``,
+        also for another's.
         """
         found = self._runtime.run(sessions.get(self._scope, session_id, owner))
         return ChatSession(self._runtime, found)

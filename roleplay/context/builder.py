@@ -164,10 +164,12 @@ def build(
     rules: Rules,
     inherited: Inherited = FIRST,
     weights: Weights,
+    absences: Sequence[tuple[int, int]] = (),
 ) -> Draft:
     """Build the context whose newest line is the last of ``lines`` (oldest first, back to where the inherited window
     starts or to where they exceed the budget); there may be none. ``skipped`` says of each how many hidden messages lie
     between it and the path's end (empty: none); after ``passed_over`` of them, if any, nothing older was read.
+    ``absences``: the revisions of the session in which nobody sat in the seat, so that it saw nothing.
 
     Claim order: the request's fixed cost; what is required, by priority, with the newest line in its place; the other
     texts by priority, those among which a policy chooses whole and in at most half of what is left; then history,
@@ -181,7 +183,8 @@ def build(
     # The newest line, or all of the turn that was said last, where nobody asks for the next: turns are kept whole.
     cut = turn_start(lines, len(lines) - 1) if lines else 0
     past, newest = lines[:cut], lines[cut:]
-    costs, sizes = weights.lines(lines)
+    named = sheet.casting.named
+    costs, sizes = weights.lines(lines, sheet.seat if named else None)
     texts, order = sheet.texts, sheet.order
     ledger = _Ledger(rules.budget_tokens, weights, texts)
     ledger.require(order.before_newest)
@@ -198,7 +201,9 @@ def build(
     sent = _arranged([texts[number] for number in sorted(ledger.kept)])
     recipe = Recipe(
         front=tuple([one.piece for one in sent.front]),
-        history=Span(begin, end, sheet.seat, runs=_runs(skipped[filled.first :])),
+        history=Span(
+            begin, end, sheet.seat, runs=_runs(skipped[filled.first :]), absences=tuple(absences), named=named
+        ),
         insertions=tuple([Insertion(depth, one.piece) for depth, one in sent.among]),
         tail=tuple([one.piece for one in sent.behind]),
     )

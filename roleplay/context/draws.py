@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 EXAMPLES = "examples"
+SPEAKERS = "speakers"
 
 
 class Draws:
@@ -31,6 +32,21 @@ class Draws:
             order = sorted(range(count), key=lambda place: _number(self._seed, kind, subject, answered, place))
             drawn[subject] = order
         return list(order)
+
+    def keep(self, kind: str, subject: str, order: Sequence[int]) -> None:
+        """Keep an order that was chosen otherwise."""
+        self._drawn.setdefault(kind, {})[subject] = list(order)
+
+    def kept(self, kind: str, subject: str) -> list[int] | None:
+        """Give an order that was drawn or kept before."""
+        known = self._drawn.get(kind, {}).get(subject)
+        return None if known is None else list(known)
+
+    def number(self, kind: str, subject: str, *, answered: int) -> float:
+        """Give a number from [0, 1) for the answer to the message ``answered``. It is not kept: what follows from it
+        is."""
+        drawn = _number(self._seed, kind, subject, answered, 0)
+        return (int.from_bytes(drawn) >> 11) / 2**53
 
     def written(self) -> str | None:
         """Write what was drawn as JSON; ``None`` where nothing was."""

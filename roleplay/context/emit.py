@@ -14,13 +14,16 @@ def emit(recipe: Recipe, texts: Mapping[str, str], lines: Sequence[Line]) -> lis
     """Give the messages of a recipe in order: front, history with its insertions, tail.
 
     ``texts`` maps digests to rendered texts; ``lines`` is the path of the recipe's history, oldest first. The seat's
-    own lines are ``assistant``, everyone else's ``user``, each under the name it was said with.
+    own lines are ``assistant``, everyone else's ``user``, each under the name it was said with; where the recipe says
+    so, the text of theirs begins with that name, alone in a message or not.
     """
     own, assistant, user = recipe.history.seat, Role.ASSISTANT, Role.USER
     new = _new
     history = [
         new(ContextMessage, (assistant if seat == own else user, name, text)) for _, _, seat, name, text, _, _ in lines
     ]
+    if recipe.history.named:
+        history = [one if one.role is assistant else one._replace(text=named(one.name, one.text)) for one in history]
     places = list(recipe.insertions[::-1])  # of one depth, each goes before those behind it
     places.sort(key=lambda insertion: insertion.depth)
     for insertion in places:
@@ -30,6 +33,11 @@ def emit(recipe: Recipe, texts: Mapping[str, str], lines: Sequence[Line]) -> lis
         *history,
         *(_message(piece, texts) for piece in recipe.tail),
     ]
+
+
+def named(name: str, text: str) -> str:
+    """Give a line with the name of who says it."""
+    return f"{name}: {text}"
 
 
 def _front(pieces: Sequence[Piece], texts: Mapping[str, str]) -> list[ContextMessage]:

@@ -110,15 +110,32 @@ def claim_order(texts: Sequence[PlacedText]) -> ClaimOrder:
     return order
 
 
+class Player(NamedTuple):
+    """A human who plays in a context: seat, name and persona, if there is one."""
+
+    seat: int
+    name: str
+    persona: Persona | None
+
+
 class Casting(NamedTuple):
-    """Who plays in a context: the speaker's seat, name and persona, the human's name and persona, the scene."""
+    """Who plays in a context: the speaker's seat, name and persona; the humans, in the order of their seats;
+    ``asking``, the name of the one who spoke last; the names of all ``others``, where there are several that one may
+    speak to; the scene. ``named``: each line of another carries its speaker's name."""
 
     seat: int
     char: str
     persona: Persona
-    user: str
-    user_persona: Persona | None
-    scene: str
+    humans: tuple[Player, ...]
+    asking: str
+    others: tuple[str, ...] = ()
+    scene: str = ""
+    named: bool = False
+
+    @property
+    def user(self) -> str:
+        """The name of the first human, who is meant where the text is to stay the same whoever asks."""
+        return self.humans[0].name
 
 
 class Request(NamedTuple):

@@ -10,6 +10,8 @@ from roleplay.context.counting import ASCII_TOKENS, CJK_TOKENS, Counter
 from roleplay.domain.context import DialectDemands, Line
 
 _NAMES = 1024
+#: What stands between a name and what is said under it.
+COLON_TOKENS = 1
 
 
 class Size(NamedTuple):
@@ -87,8 +89,13 @@ class Weights:
         beside, _ = self._beside.get(name) or self.beside(name)
         return int(self.rates.narrow * size.narrow + self.rates.wide * size.wide + beside + 0.5)
 
-    def lines(self, lines: Sequence[Line]) -> tuple[list[int], list[tuple[float, float]]]:
-        """Give what lines of history cost, each, and their sizes with the names that they are said under, as pairs."""
+    def lines(self, lines: Sequence[Line], named_for: int | None = None) -> tuple[list[int], list[tuple[float, float]]]:
+        """Give what lines of history cost, each, and their sizes with the names that they are said under, as pairs.
+
+        ``named_for``: the seat in whose contexts each line of another begins with its speaker's name.
+        """
+        if named_for is not None:
+            return self._named_lines(lines, named_for)
         narrow, wide = self.rates.narrow, self.rates.wide
         costs: list[int] = []
         sizes: list[tuple[float, float]] = []
@@ -102,6 +109,16 @@ class Weights:
                 of_narrow, of_wide = size_of(text, tokens)
                 cost(int(narrow * of_narrow + wide * of_wide + beside + 0.5))
                 size((of_narrow + named_narrow, of_wide + named_wide))
+        return costs, sizes
+
+    def _named_lines(self, lines: Sequence[Line], own: int) -> tuple[list[int], list[tuple[float, float]]]:
+        costs, sizes = self.lines(lines)
+        for place, line in enumerate(lines):
+            if line.seat != own:
+                name = self.beside(line.name)[1]
+                narrow, wide = name.narrow + COLON_TOKENS, name.wide
+                costs[place] += int(self.rates.narrow * narrow + self.rates.wide * wide + 0.5)
+                sizes[place] = sizes[place][0] + narrow, sizes[place][1] + wide
         return costs, sizes
 
     def bounds(self, budget_tokens: int) -> tuple[int, int]:

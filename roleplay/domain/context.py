@@ -25,6 +25,7 @@ class Section(StrEnum):
     """The sections that the engine has. A section is any name: a source may bring one of its own."""
 
     SYSTEM = "system"
+    CAST = "cast"
     FACT = "fact"
     USER_PERSONA = "user_persona"
     SCENE = "scene"
@@ -78,7 +79,9 @@ class Span(NamedTuple):
 
     What was hidden then is left out. ``runs`` are how many messages were skipped, kept, skipped, kept and so on, on the
     way from ``last`` back to ``first``; empty when none was skipped. Recipe version 1 names the skipped messages
-    instead, in ``hidden``.
+    instead, in ``hidden``. What the seat may not see is neither: the audience of each message tells it, and
+    ``absences``, the revisions of the session in which nobody sat there. ``named``: each line that is not the seat's
+    own carries its speaker's name.
     """
 
     first: int
@@ -86,6 +89,8 @@ class Span(NamedTuple):
     seat: int
     hidden: tuple[int, ...] = ()
     runs: tuple[int, ...] = ()
+    absences: tuple[tuple[int, int], ...] = ()
+    named: bool = False
 
 
 class Insertion(NamedTuple):

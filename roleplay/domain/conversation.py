@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from roleplay.domain.settings import SessionSettings, Setting
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
@@ -88,18 +88,22 @@ class DeltaKind(StrEnum):
 
 
 class Delta(Value):
-    """A piece of a reply as it comes. ``speaker`` is the display name of who speaks."""
+    """A piece of a reply as it comes. ``speaker`` is the display name of who speaks, ``seat`` the seat's number, 0
+    where it is not known, ``turn_id`` the turn that the reply is of."""
 
     text: str
     kind: DeltaKind = DeltaKind.SPEECH
     speaker: str
+    seat: int = 0
+    turn_id: str = ""
 
 
 class Message(Value):
     """One utterance. ``seq`` orders it in its session; ``parent_seq`` is the utterance before it on its path.
 
     ``tokens`` counts the bare text by ``counter``. ``repaired`` marks a model's text that held a NUL or a broken
-    character, which was replaced; ``hidden`` one that contexts leave out.
+    character, which was replaced; ``hidden`` one that contexts leave out. ``audience`` are the seats that may see it,
+    the speaker's among them; ``None``: all of them.
     """
 
     seq: int
@@ -114,6 +118,16 @@ class Message(Value):
     repaired: bool
     hidden: bool
     created_at: Utc
+    audience: tuple[int, ...] | None = None
+
+
+class Cut(Value):
+    """What was cut from a reply, and why. ``kind``: the reply went on as somebody else (``speaker``), whose name is
+    ``name``. ``text`` is everything from that line on."""
+
+    kind: Literal["speaker"] = "speaker"
+    name: str
+    text: str
 
 
 class ModelCall(Value):
@@ -123,6 +137,7 @@ class ModelCall(Value):
     ``model_answered``, ``response_id``, ``response_created`` and ``finish_reason`` are the service's words.
     ``first_token_s`` and ``total_s`` are seconds from sending. ``error`` is the typed error as data. ``settings`` names
     every value that was in force and its layer; facts stand there as ``fact NAME`` with the digest of their text.
+    ``cut`` is what was cut from the reply because it went on as somebody else.
     """
 
     id: str
@@ -148,13 +163,16 @@ class ModelCall(Value):
     first_token_s: float | None
     total_s: float | None
     created_at: Utc
+    cut: Cut | None = None
 
 
 class Turn(Value):
     """What was said and everything that it caused.
 
     ``human`` is absent where no line is answered, ``reply`` where there is no text yet. ``variant`` counts from 1 among
-    ``variants`` siblings. ``calls`` are all attempts at the reply, oldest first.
+    ``variants`` siblings. ``calls`` are all attempts at the reply, oldest first. ``round`` is the number of the first
+    turn of its round, ``ordinal`` its place there, from 1. ``speaker`` is the seat whose turn it is. ``audience`` are
+    the seats that may see it, ``None``: all of them.
     """
 
     id: str
@@ -174,6 +192,8 @@ class Turn(Value):
     metadata: Metadata
     created_at: Utc
     ended_at: Utc | None
+    speaker: int = 0
+    audience: tuple[int, ...] | None = None
 
     @property
     def text(self) -> str:
@@ -201,20 +221,34 @@ class Turn(Value):
         return self.calls[-1].error if self.calls else None
 
 
+DEFAULT_TALKATIVENESS = 0.5
+
+
 class Participant(Value):
-    """A persona version seated in a session. A human's seat may have no persona."""
+    """A persona version seated in a session. A human's seat may have no persona.
+
+    ``aliases`` are other names that it is called by. ``order`` is its place among the seats, the lowest first; of equal
+    ones, the lower ``seat``. ``talkativeness`` is how likely it speaks unasked, from 0 to 1. A ``muted`` one speaks
+    only when it is told to. ``owner`` is your own id of who sits in a human's seat.
+    """
 
     seat: int
     played_by: PlayedBy
     display_name: str
     persona_id: str | None
     persona_version: int | None
+    aliases: tuple[str, ...] = ()
+    order: int = 0
+    talkativeness: float = DEFAULT_TALKATIVENESS
+    muted: bool = False
+    owner: str | None = None
 
 
 class SessionInfo(Value):
     """A session as it stands: who is in it, where, since when.
 
-    ``last_turn_at`` is when its last turn began, or when its head was moved otherwise since.
+    ``cast`` are the seats in which somebody sits, in their order. ``last_turn_at`` is when its last turn began, or when
+    its head was moved otherwise since.
     """
 
     id: str
@@ -229,11 +263,21 @@ class SessionInfo(Value):
     last_turn_at: Utc
 
     @property
+    def models(self) -> tuple[Participant, ...]:
+        """The participants that the model plays, in their order."""
+        return tuple(one for one in self.cast if one.played_by is PlayedBy.MODEL)
+
+    @property
+    def humans(self) -> tuple[Participant, ...]:
+        """The participants that humans play, in their order."""
+        return tuple(one for one in self.cast if one.played_by is PlayedBy.HUMAN)
+
+    @property
     def speaker(self) -> Participant:
-        """The participant that the model plays."""
-        return next(one for one in self.cast if one.played_by is PlayedBy.MODEL)
+        """The first participant that the model plays."""
+        return self.models[0]
 
     @property
     def human(self) -> Participant:
-        """The participant that a human plays."""
-        return next(one for one in self.cast if one.played_by is PlayedBy.HUMAN)
+        """The first participant that a human plays."""
+        return self.humans[0]

@@ -13,7 +13,7 @@ EventKind = Literal["claimed", "completed", "interrupted", "failed"]
 
 class TurnEvent(Value):
     """Something that has happened to a turn. ``attempts``, ``usage``, ``seconds`` and ``error`` (the slug of why the
-    last attempt failed) are of its end."""
+    last attempt failed) are of its end. ``audience`` are the seats that may see the turn; ``None``: all of them."""
 
     kind: EventKind
     tenant: str
@@ -26,6 +26,7 @@ class TurnEvent(Value):
     usage: Usage = Usage()
     seconds: float | None = None
     error: str | None = None
+    audience: tuple[int, ...] | None = None
 
 
 Observer = Callable[[TurnEvent], Awaitable[None] | None]

@@ -14,7 +14,8 @@ class Checked(Value):
     """A text that a guard is asked about: a human line before its turn is claimed, or a reply before it is stored.
 
     Of a streamed reply each sentence is asked about on its own, before it is shown; ``before`` is what was passed of
-    the reply already. ``turn_id`` is ``None`` for a human line, whose turn is not there yet.
+    the reply already. ``turn_id`` is ``None`` for a human line, whose turn is not there yet. ``audience`` are the seats
+    that may see it; ``None``: all of them.
     """
 
     side: Side
@@ -24,6 +25,7 @@ class Checked(Value):
     tenant: str
     session_id: str
     turn_id: str | None = None
+    audience: tuple[int, ...] | None = None
 
 
 class Verdict(Value):

@@ -90,6 +90,12 @@ class SessionSettings(Input):
     stay until it moves again. ``keep`` takes them in the persona's order, ``fade`` fewer of them each time the window
     moves, ``relevant`` those that have most in common with the newest line, ``random`` as ``seed`` draws them (when no
     layer says, every session draws its own).
+
+    ``speaking``: who of several seats of the model's answers, ``natural`` (the default), ``list``, ``pooled``,
+    ``round_robin``, ``manual``, or a strategy given to ``Roleplay.open``. ``round_turns`` bounds the turns of a round
+    (4). ``reply_to_self``: whether a seat may speak unasked right after itself (``False``). ``joiner_sees``: whether a
+    seat that joined later sees what was said since (``joining``, the default), or ``everything``. Of these four the
+    session's own count, the tenant's and the engine's; a persona has no say in them.
     """
 
     sampling: Sampling = Sampling()
@@ -102,6 +108,10 @@ class SessionSettings(Input):
     examples: ExamplePolicy | None = None
     seed: int | None = Field(default=None, strict=True, ge=0, lt=2**63, description="a whole number from 0")
     facts: Facts = ()
+    speaking: Name | None = None
+    round_turns: int | None = Field(default=None, ge=1, le=100, strict=True, description="a whole number from 1 to 100")
+    reply_to_self: bool | None = Field(default=None, strict=True, description="True or False")
+    joiner_sees: Literal["joining", "everything"] | None = None
 
 
 class Setting(Value):
@@ -113,6 +123,9 @@ class Setting(Value):
 
 
 OnDisconnect = Literal["interrupt", "finish"]
+SeatRef = int | str
+"""A seat of a session: its number, its display name or one of its aliases."""
+Audience = Annotated[Sequence[SeatRef], Field(min_length=1, max_length=1000, description="one seat or more, or None")]
 
 
 class TurnOptions(Input):
@@ -127,6 +140,9 @@ class TurnOptions(Input):
     ``finish`` lets it go on to its end without him.
 
     ``sampling``, ``model`` (a name, or an ``Endpoint`` of its own) and ``facts`` are this turn's layer of settings.
+
+    ``audience``: a whisper. Only these seats, each by its number or a name, and the speaker's see the turn, and only
+    they may answer; ``None``: all of them.
     """
 
     idempotency_key: Key | None = None
@@ -137,6 +153,7 @@ class TurnOptions(Input):
     facts: Facts = ()
     metadata: Metadata = {}
     on_disconnect: OnDisconnect = "interrupt"
+    audience: Audience | None = None
 
 
 DEFAULT_SETTINGS = SessionSettings()

@@ -4,81 +4,105 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from roleplay.context.languages import language_of
-from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo
+from roleplay.domain.cast import Played, Seat
+from roleplay.domain.conversation import PlayedBy, SessionInfo
 from roleplay.domain.page import Page
 from roleplay.domain.persona import StoredPersona
 from roleplay.domain.settings import SessionSettings
 from roleplay.domain.values import KEY_LIMIT, Metadata, metadata_of
 from roleplay.errors import InvalidInputError
-from roleplay.operations import personas
-from roleplay.operations.greetings import greetings
+from roleplay.operations import casts
+from roleplay.operations.greetings import opening
 from roleplay.operations.names import only_match
 from roleplay.store import Connection
 from roleplay.store.records import moves
-from roleplay.store.records import personas as stored_personas
 from roleplay.store.records import sessions as store
 from roleplay.store.records import turns as stored_turns
-from roleplay.turns.arguments import label, only_persona, owner_filter, page_limit, scene_text
+from roleplay.turns.arguments import label, owner_filter, page_limit, scene_text, seat_of, seats_of
 from roleplay.turns.effects import Read, Steps, read, write
 from roleplay.turns.revisions import spoken_in
 from roleplay.turns.scope import SessionScope, TenantScope
 
 ITER_PAGE = 100
+Greetings = Literal["first", "all", "none"]
+GREETINGS = ("first", "all", "none")
 
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
     """What a session is created with; see ``Sessions.create``."""
 
-    cast: Sequence[StoredPersona | str]
-    user: StoredPersona | str | None
+    cast: Sequence[Played | Seat]
+    user: Played | Seat | None
+    users: Sequence[Played | Seat]
     scene: str
+    greetings: Greetings
     settings: SessionSettings
     owner: str | None
     metadata: Metadata
 
 
 def create(scope: TenantScope, new: NewSession) -> Steps[SessionScope]:
-    """Write a session with its greetings and give its scene."""
-    cast, scene = new.cast, new.scene
-    who = only_persona(cast)
-    scene_text(scene)
-    model = yield from _persona(scope, "cast", who)
-    human = None if new.user is None else (yield from _persona(scope, "user", new.user))
+    """Write a session with its greetings and give its scope."""
+    seats = _seats(new)
+    scene_text(new.scene)
+    if new.greetings not in GREETINGS:
+        raise InvalidInputError("greetings", f"is {new.greetings!r}"[:100], allowed=", ".join(GREETINGS))
+    played: list[tuple[Seat, PlayedBy, StoredPersona | None]] = []
+    for field_name, seat, played_by in seats:
+        played.append((seat, played_by, (yield from casts.persona_of(scope, field_name, seat, played_by))))
     scope.check_settings(new.settings)
-    language = new.settings.language or language_of(spoken_in(model.persona, scene))
-    nobody = scope.words(language).user
+    first = played[0][2]
+    spoken = spoken_in(first.persona if first else None, new.scene)
+    nobody = scope.words(new.settings.language or language_of(spoken)).user
     now = scope.ports.now()
+    cast = casts.seated(played, nobody)
     info = SessionInfo(
         id=scope.ports.new_id(),
         owner=None if new.owner is None else label("owner", new.owner, KEY_LIMIT),
-        scene=scene.strip(),
+        scene=new.scene.strip(),
         settings=new.settings,
-        cast=(
-            _seat(1, PlayedBy.MODEL, model, model.persona.called),
-            _seat(2, PlayedBy.HUMAN, human, human.persona.called if human else nobody),
-        ),
+        cast=cast,
         metadata=metadata_of(new.metadata),
         version=1,
         head_seq=None,
         created_at=now,
         last_turn_at=now,
     )
-    added = greetings(info, model.persona, scope.counter, scope.ports.new_id)
+    personas = zip(cast, (persona for _, _, persona in played), strict=True)
+    greeters = [(one, stored.persona) for one, stored in personas if one.played_by is PlayedBy.MODEL and stored]
+    last = {"first": 1, "all": None, "none": 0}[new.greetings]
+    opened = opening(info, greeters[:last], scope.counter, scope.ports.new_id)
     tenant = scope.tenant
 
     def work(db: Connection) -> None:
-        store.create(db, tenant, info, messages=len(added))
-        for one in added:
+        store.create(db, tenant, info, messages=len(opened.turns))
+        for one in opened.turns:
             stored_turns.add_turn(db, tenant, info.id, one.turn, now)
             stored_turns.add_message(db, tenant, info.id, one.turn.seq, one.message, now)
-        if added:
-            moves.move_head(db, tenant, info.id, (None, 1), cause="greeting", at=now)
+        if opened.head is not None:
+            moves.move_head(db, tenant, info.id, (None, opened.head), cause="greeting", at=now)
 
     yield from write("create session", work)
     return scope.session(info.id)
+
+
+def _seats(new: NewSession) -> list[tuple[str, Seat, PlayedBy]]:
+    """Give those who are to be seated, each with the name of its field and who plays it."""
+    models = [(f"cast[{place}]", one) for place, one in enumerate(seats_of("cast", new.cast, 1))]
+    if new.user is not None and new.users:
+        raise InvalidInputError("users", "is given, and user too", allowed="one of the two")
+    if new.users:
+        humans = [(f"users[{place}]", one) for place, one in enumerate(seats_of("users", new.users, 1))]
+    else:
+        humans = [("user", seat_of("user", new.user) if new.user is not None else Seat())]
+    return [
+        *((field_name, seat, PlayedBy.MODEL) for field_name, seat in models),
+        *((field_name, seat, PlayedBy.HUMAN) for field_name, seat in humans),
+    ]
 
 
 def get(scope: TenantScope, session_id: str, owner: str | None) -> Steps[SessionScope]:
@@ -106,25 +130,3 @@ def list_after(scope: TenantScope, owner: str | None, last: SessionInfo | None) 
     owner_filter(owner)
     tenant, after = scope.tenant, last.id if last else ""
     return Read("sessions", lambda db: store.made_after(db, tenant, after, owner=owner, limit=ITER_PAGE))
-
-
-def _persona(scope: TenantScope, field_name: str, who: StoredPersona | str) -> Steps[StoredPersona]:
-    if isinstance(who, StoredPersona):
-        place = who.id, who.version
-        found = yield from read("persona", lambda db: stored_personas.get(db, scope.tenant, place[0], version=place[1]))
-    else:
-        found = yield personas.get(scope, who, None)
-    if found.archived_at is not None:
-        problem = f"the persona {found.key or found.id!r} is archived"
-        raise InvalidInputError(field_name, problem, allowed="another one, or this one once it was put again")
-    return found
-
-
-def _seat(seat: int, played_by: PlayedBy, persona: StoredPersona | None, name: str) -> Participant:
-    return Participant(
-        seat=seat,
-        played_by=played_by,
-        display_name=name,
-        persona_id=persona.id if persona else None,
-        persona_version=persona.version if persona else None,
-    )

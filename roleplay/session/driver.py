@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from roleplay.chat.transport import Answer, AnswerBytes, Transport
-from roleplay.domain.conversation import Delta
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.events import Observer
 from roleplay.errors import ConflictError, RoleplayError, SettingsError
@@ -21,9 +20,9 @@ from roleplay.store.access.database import Database
 from roleplay.turns.effects import (
     Admit,
     Ask,
-    Claimed,
     Effect,
     Emit,
+    Emitted,
     Interrupt,
     Notify,
     Open,
@@ -181,7 +180,7 @@ class Driver(Generic[T]):
     def signalled(self) -> bool:
         return self._signal.is_set()
 
-    def until_emit(self) -> Delta | Claimed | None:
+    def until_emit(self) -> Emitted | None:
         """Perform effects until something is handed to the caller; ``None`` when the operation has ended."""
         with self._alone:
             while not self._execution.ended:

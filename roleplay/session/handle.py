@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from roleplay.domain.cast import Played, Seat
 from roleplay.domain.context import ContextMessage, ContextReport
-from roleplay.domain.conversation import SessionInfo, Turn
+from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo, Turn
 from roleplay.domain.guards import StoredVerdict
 from roleplay.domain.page import Page
-from roleplay.domain.settings import DEFAULT_OPTIONS, SessionSettings, Setting, TurnOptions
+from roleplay.domain.settings import DEFAULT_OPTIONS, SeatRef, SessionSettings, Setting, TurnOptions
 from roleplay.domain.values import Value
+from roleplay.operations import casts
 from roleplay.session.driver import Runtime
-from roleplay.session.stream import ReplyStream
+from roleplay.session.stream import ReplyStream, RoundStream
 from roleplay.store.records.new_rows import settings_of
-from roleplay.turns import adding, explaining, following, reading, speaking, tree
+from roleplay.turns import adding, explaining, following, reading, rounds, speaking, tree
 from roleplay.turns.arguments import Speaker, options_of
 from roleplay.turns.explaining import PlanPreview
 from roleplay.turns.scope import SessionScope
@@ -52,6 +54,7 @@ class ChatSession:
         self._runtime = runtime
         self._scope = scope
         self.tree = Tree(runtime, scope)
+        self.cast = Cast(runtime, scope)
 
     @property
     def id(self) -> str:
@@ -71,15 +74,40 @@ class ChatSession:
         """
         return self._runtime.run(tree.update(self._scope, scene, settings))
 
-    def send(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
-        """Say ``text`` and wait for the whole reply."""
-        return self._runtime.run(speaking.send(self._scope, text, options, stream=False))
+    def send(self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
+        """Say ``text`` and wait for the whole reply: one, the first speaker's. For everyone's, see ``round``.
 
-    def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
-        """Say ``text`` and give the reply as it comes. What can be known is raised before anything is iterated; an
-        error in mid-reply is raised by the iteration."""
-        operation = speaking.send(self._scope, text, options, stream=True)
+        ``speaker`` is the human seat that says it, by its number or a name; it is needed where several humans sit here.
+        """
+        return self._runtime.run(speaking.send(self._scope, text, speaker, options, stream=False))
+
+    def stream(
+        self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS
+    ) -> ReplyStream:
+        """Say ``text`` and give the reply as it comes: one, the first speaker's. What can be known is raised before
+        anything is iterated; an error in mid-reply is raised by the iteration. ``speaker`` is as for ``send``."""
+        operation = speaking.send(self._scope, text, speaker, options, stream=True)
         return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
+
+    def round(
+        self,
+        text: str | None = None,
+        *,
+        speaker: SeatRef | None = None,
+        max_turns: int | None = None,
+        options: TurnOptions = DEFAULT_OPTIONS,
+    ) -> RoundStream:
+        """Say ``text``, if any, and let every seat of the model's speak that is next, one after the other, as they
+        come.
+
+        Who speaks is chosen once, by ``SessionSettings(speaking=...)``, and stored with the first turn; at most
+        ``max_turns`` do, by default the setting ``round_turns``. ``speaker`` is as for ``send``. An idempotency key
+        names the whole round: with it, a round that was cut off goes on where it stopped.
+
+        When another call speaks with ``on_conflict="wait"``, the round ends after its present turn.
+        """
+        operation = rounds.speak_round(self._scope, text, speaker, max_turns, options)
+        return RoundStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def regenerate(
         self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
@@ -91,19 +119,24 @@ class ChatSession:
         operation = speaking.regenerate(self._scope, turn_id, hint, options, stream=True)
         return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
-    def speak(self, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
-        """Let the model speak next without a human line: it opens, goes on, or answers what was added.
+    def speak(
+        self, participant: SeatRef | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
+    ) -> ReplyStream:
+        """Let a seat of the model's speak without a human line: it opens, goes on, or answers what was added.
 
-        ``hint`` is an instruction for this reply alone.
+        ``participant`` is the seat, muted or not, by its number or a name; without it, the one that is next. ``hint``
+        is an instruction for this reply alone.
         """
-        operation = speaking.speak(self._scope, hint, options, stream=True)
+        operation = speaking.speak(self._scope, participant, hint, options, stream=True)
         return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """Add a line without calling the model: the ``user``'s, the ``model``'s, or a ``narrator``'s, who has no seat
-        and reaches the model as a user under a name of his own. The session stands on it.
+        and reaches the model as a user under a name of his own; or that of a seat, by its number or a name, which is
+        needed where there are several. The session stands on it.
 
-        Of the options, ``idempotency_key``, ``on_conflict``, ``wait_s`` and ``metadata`` count. Raises as ``send``.
+        Of the options, ``idempotency_key``, ``on_conflict``, ``wait_s``, ``metadata`` and ``audience`` count. Raises as
+        ``send``.
         """
         return self._runtime.run(adding.add(self._scope, text, speaker, options))
 
@@ -143,9 +176,9 @@ class ChatSession:
         """Take an interrupted turn as it is: its text becomes the reply, and the session stands on it."""
         return self._runtime.run(tree.accept(self._scope, turn_id))
 
-    def preview(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
+    def preview(self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
         """Give what ``send`` would send and why; calls nothing, writes nothing."""
-        return preview_of(self._runtime.run(explaining.preview(self._scope, text, options)))
+        return preview_of(self._runtime.run(explaining.preview(self._scope, text, speaker, options)))
 
     def report(self, turn_id: str | None = None) -> ContextReport:
         """Say why the latest request of a turn (the head's without an id) was what it was; reads what was stored.
@@ -184,6 +217,47 @@ class ChatSession:
     def turn(self, turn_id: str | int) -> Turn:
         """Give one turn by its id or its number ``seq``, on the active path or not. Raises ``NotFoundError``."""
         return self._runtime.run(reading.turn(self._scope, turn_id))
+
+
+class Cast:
+    """The seats of a session. Each change is from the next turn on; earlier turns keep what was.
+
+    A seat is named by its number, its display name or an alias. Who sits there belongs to the session, not to the path:
+    to rewind over a leave brings nobody back. Each door raises ``NotFoundError`` and ``InvalidInputError``.
+    """
+
+    def __init__(self, runtime: Runtime, scope: SessionScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
+
+    def list(self) -> Sequence[Participant]:
+        """Give the seats in which somebody sits, in their order."""
+        return self._runtime.run(casts.members(self._scope))
+
+    def join(self, seat: Played | Seat, *, played_by: PlayedBy = PlayedBy.MODEL) -> Participant:
+        """Seat somebody, last in order. What they see of what was said before, the setting ``joiner_sees`` tells.
+
+        Who has left comes back to the same seat: the one with that persona, name and owner.
+        """
+        return self._runtime.run(casts.join(self._scope, seat, played_by))
+
+    def leave(self, seat: SeatRef) -> Participant:
+        """Let somebody leave, who sees nothing of what is said from then on; the last one that the model or a human
+        plays stays."""
+        return self._runtime.run(casts.leave(self._scope, seat))
+
+    def mute(self, seat: SeatRef, *, muted: bool = True) -> Participant:
+        """Let a seat speak only when it is told to (``speak(participant)``), or as before."""
+        return self._runtime.run(casts.mute(self._scope, seat, muted=muted))
+
+    def move(self, seat: SeatRef, order: int) -> Participant:
+        """Give a seat another place in the order of seats: before all with a higher ``order``."""
+        return self._runtime.run(casts.move(self._scope, seat, order))
+
+    def use(self, seat: SeatRef, persona: Played, *, version: int | None = None) -> Participant:
+        """Seat another persona, or another version (the newest unless one is given). A display name that is not the
+        persona's own stays."""
+        return self._runtime.run(casts.use(self._scope, seat, persona, version))
 
 
 class Tree:

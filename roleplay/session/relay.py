@@ -10,11 +10,11 @@ from typing import Generic, Protocol, TypeVar
 
 from roleplay.domain.conversation import Delta
 from roleplay.session.driver import Driver, Runtime
-from roleplay.turns.effects import Claimed, Steps
+from roleplay.turns.effects import Claimed, Emitted, Finished, Steps
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-Queued = Delta | Claimed | BaseException | None  # an error or nothing is the last of all
+Queued = Emitted | BaseException | None  # an error or nothing is the last of all
 
 
 class HasResult(Protocol[T_co]):
@@ -37,8 +37,8 @@ class Reader(Generic[T]):
     def result(self) -> T | None:
         return self._of.result
 
-    def _take(self, queued: Queued) -> Delta | Claimed | None:
-        if isinstance(queued, Delta | Claimed):
+    def _take(self, queued: Queued) -> Emitted | None:
+        if isinstance(queued, Delta | Claimed | Finished):
             return queued
         self.ended = True
         if queued is not None:
@@ -68,7 +68,7 @@ class Relay(Reader[T]):
             self._driver.interrupt_quietly()
         self._queue.put(None)
 
-    def until_emit(self) -> Delta | Claimed | None:
+    def until_emit(self) -> Emitted | None:
         """Wait for the next piece; ``None`` when there is no more."""
         return None if self.ended else self._take(self._queue.get())
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
+from roleplay.domain.cast import Played, Seat
 from roleplay.domain.page import PAGE_LIMIT
 from roleplay.domain.persona import StoredPersona
-from roleplay.domain.settings import TurnOptions
+from roleplay.domain.settings import SeatRef, TurnOptions
 from roleplay.domain.values import KEY_LIMIT, TEXT_LIMIT, text_problem
 from roleplay.errors import InvalidInputError
 from roleplay.store.records.calls import UsageKey
@@ -16,7 +17,9 @@ from roleplay.store.records.personas import Change
 
 NUMBER_LIMIT = 2**31 - 1
 MESSAGE_LIMIT = 10_000
-Speaker = Literal["user", "model", "narrator"]
+#: How many the model may play in one session, and how many humans may sit in it.
+SEAT_LIMIT = 100
+Speaker = Literal["user", "model", "narrator"] | SeatRef
 SPEAKERS = ("user", "model", "narrator")
 
 
@@ -85,13 +88,6 @@ def scene_text(scene: str) -> str:
     return scene.strip()
 
 
-def speaker_of_line(speaker: Speaker) -> Speaker:
-    """Give whose a line is that is added."""
-    if speaker not in SPEAKERS:
-        raise InvalidInputError("speaker", f"is {speaker!r}", allowed=", ".join(SPEAKERS))
-    return speaker
-
-
 def options_of(options: object) -> TurnOptions:
     """Give the options of a turn."""
     if not isinstance(options, TurnOptions):
@@ -104,6 +100,13 @@ def options_of_attempt(options: TurnOptions) -> None:
     for name in ("idempotency_key", "metadata"):
         if getattr(options, name):
             raise InvalidInputError(name, "is the turn's since its first attempt", allowed="none for another attempt")
+    no_audience(options)
+
+
+def no_audience(options: TurnOptions) -> None:
+    """Refuse an audience for another reply to a line, which has its audience for ever."""
+    if options.audience is not None:
+        raise InvalidInputError("audience", "is the turn's for ever", allowed="none for another reply")
 
 
 def owner_filter(owner: object) -> None:
@@ -112,13 +115,23 @@ def owner_filter(owner: object) -> None:
         raise InvalidInputError("owner", f"is {owner!r:.50}", allowed="a str, your own id of the end user")
 
 
-def only_persona(cast: Sequence[StoredPersona | str]) -> StoredPersona | str:
-    """Give the one persona of a cast."""
-    if isinstance(cast, str) or not isinstance(cast, Sequence):
-        raise InvalidInputError("cast", f"is a {type(cast).__name__}", allowed="a list of personas")
-    if len(cast) != 1:
-        raise InvalidInputError("cast", f"has {len(cast)} personas", allowed="one, played by the model")
-    return cast[0]
+def seats_of(field: str, played: Sequence[Played | Seat], least: int) -> list[Seat]:
+    """Give those who are to be seated, as seats."""
+    if isinstance(played, str) or not isinstance(played, Sequence):
+        raise InvalidInputError(field, f"is a {type(played).__name__}", allowed="a list of personas or seats")
+    if not least <= len(played) <= SEAT_LIMIT:
+        raise InvalidInputError(field, f"has {len(played)} seats", allowed=f"{least} to {SEAT_LIMIT}")
+    return [seat_of(f"{field}[{place}]", one) for place, one in enumerate(played)]
+
+
+def seat_of(field: str, played: object) -> Seat:
+    """Give somebody who is to be seated as a seat."""
+    if isinstance(played, Seat):
+        return played
+    if isinstance(played, StoredPersona | str):
+        return Seat(played)
+    allowed = "a persona as it was stored, its key or id, or a Seat"
+    raise InvalidInputError(field, f"is a {type(played).__name__}", allowed=allowed)
 
 
 def change_of_persona(change: Change) -> Change:

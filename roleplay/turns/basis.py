@@ -5,19 +5,34 @@ A new line, another variant and another attempt differ in nothing else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from roleplay.context.builder import Inherited
 from roleplay.domain.context import Line
-from roleplay.domain.conversation import TurnKind
+from roleplay.domain.conversation import Participant, TurnKind
 from roleplay.errors import InvalidInputError
 from roleplay.store.records import new_rows, sessions, stored_turns
-from roleplay.store.records.path_states import SeatState, read_state
+from roleplay.store.records.path_states import SeatState, read_state, state_of
 from roleplay.store.records.stored_turns import StoredTurn
 from roleplay.turns.arguments import turn_key
 from roleplay.turns.effects import Steps, read
-from roleplay.turns.revisions import RenderedRevision
 from roleplay.turns.scope import SessionScope
+
+
+class RoundPlace(NamedTuple):
+    """The place of a turn in a round: the number of the round's first turn, and how many come before it and one."""
+
+    first: int
+    ordinal: int
+
+
+class NewLine(NamedTuple):
+    """A human line to be said: its text, who says it, and to whom, as an audience is stored."""
+
+    text: str
+    speaker: Participant
+    audience: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +60,8 @@ class Basis:
     end: new_rows.PathEnd
     revision: int
     draws: str | None = None
+    audience: str | None = None
+    of_round: RoundPlace | None = None
     again: StoredTurn | None = None
     so_far: str = ""
     verdicts: tuple[new_rows.NewVerdict, ...] = ()
@@ -60,24 +77,48 @@ def inherited(state: SeatState | None) -> Inherited:
     return Inherited() if state is None else Inherited(state.window_start, state.examples, begun=True)
 
 
-def of_new_line(scope: SessionScope, position: sessions.Position, rendered: RenderedRevision, text: str) -> Basis:
-    """Stand on the session's head, with a new human line."""
-    human = rendered.pair.human.participant
-    who = human.seat, human.display_name
+def of_new_line(scope: SessionScope, position: sessions.Position, seat: int, said: NewLine) -> Basis:
+    """Stand on the session's head, with a new human line that a seat answers."""
+    who = said.speaker.seat, said.speaker.display_name
     message = new_rows.NewMessage.after(
-        position.end, position.last_seq + 1, who, text, scope.counter, by_human=True, revision=position.revision
+        position.end,
+        position.last_seq + 1,
+        who,
+        said.text,
+        scope.counter,
+        by_human=True,
+        revision=position.revision,
+        audience=said.audience,
     )
-    line = Line(message.seq, position.last_turn + 1, *who, text, message.tokens, message.counter)
-    return _at_head(position, rendered, line, message)
+    line = Line(message.seq, position.last_turn + 1, *who, said.text, message.tokens, message.counter)
+    return _at_head(position, seat, said.audience, line, message)
 
 
-def of_no_line(position: sessions.Position, rendered: RenderedRevision) -> Basis:
+def of_no_line(position: sessions.Position, seat: int, audience: str | None = None) -> Basis:
     """Stand on the session's head, with nothing to answer."""
-    return _at_head(position, rendered, None, None)
+    return _at_head(position, seat, audience, None, None)
+
+
+def at_seat(scope: SessionScope, position: sessions.Position, seat: int) -> Steps[sessions.Position]:
+    """Give the position with what the path hands on for a seat, where that is not the one that it was read for.
+
+    Should the session have moved on meanwhile, the claim finds it out.
+    """
+    if seat == position.seat:
+        return position
+    states = position.states
+    state: str | None = None
+    if states is not None:
+        state = yield from read("state", lambda db: state_of(db, *scope.place, states, seat))
+    return replace(position, seat=seat, state=state)
 
 
 def _at_head(
-    position: sessions.Position, rendered: RenderedRevision, line: Line | None, human: new_rows.NewMessage | None
+    position: sessions.Position,
+    seat: int,
+    audience: str | None,
+    line: Line | None,
+    human: new_rows.NewMessage | None,
 ) -> Basis:
     return Basis(
         position=position,
@@ -85,12 +126,13 @@ def _at_head(
         human=human,
         before=position.head_seq,
         parent_turn=position.head_turn,
-        seat=rendered.pair.speaker.participant.seat,
+        seat=seat,
         states=position.states,
         state=read_state(position.state),
         shared=read_state(position.shared),
         end=position.end if human is None else human.end,
         revision=position.revision,
+        audience=audience,
     )
 
 
@@ -122,6 +164,7 @@ def of_stored_turn(position: sessions.Position, turn: StoredTurn, *, again: bool
         end=turn.end,
         revision=position.revision,
         draws=turn.draws,
+        audience=turn.audience,
         again=turn if again else None,
         so_far=so_far,
     )

@@ -8,7 +8,7 @@ from datetime import timedelta
 from roleplay.domain.conversation import TurnKind, TurnStatus
 from roleplay.store.records import recipes, reports
 from roleplay.store.records.new_rows import CallerFields, Claim, NewCall, NewTurn
-from roleplay.store.records.path_states import SeatState, map_with
+from roleplay.store.records.path_states import SHARED, SeatState, map_with
 from roleplay.turns.plan import Plan
 from roleplay.turns.scope import SessionScope
 from roleplay.wire.recipes import RECIPE_VERSION
@@ -58,10 +58,12 @@ def _turn(
         reply_seq=reply_seq,
         status=TurnStatus.PENDING,
         lease_owner=ports.owner,
-        caller=caller,
+        caller=caller._replace(audience=basis.audience),
         draws=made.draws.written(),
     )
-    return turn if again is None else turn._replace(seq=seq, round=again.round, attempt=again.attempt + 1)
+    if again is not None:
+        return turn._replace(seq=seq, round=again.round, ordinal=again.ordinal, attempt=again.attempt + 1)
+    return turn if basis.of_round is None else turn._replace(round=basis.of_round.first, ordinal=basis.of_round.ordinal)
 
 
 def call_of(scope: SessionScope, made: Plan, turn_seq: int, attempt: int) -> NewCall:
@@ -98,15 +100,27 @@ def _pieces(made: Plan, *, same_epoch: bool) -> dict[str, str]:
 
 
 def state_rows(made: Plan) -> dict[int, str]:
-    """Give the path states that a planned reply writes, by seat: its speaker's, where it is not what the path hands on
-    anyway."""
-    draft = made.draft
+    """Give the path states that a planned reply writes, by seat: its speaker's and the order of speech, each where it
+    is not what the path hands on anyway."""
+    draft, seat = made.draft, made.speaker.seat
     _, front_digest = recipes.front_of(draft.recipe.front)
     before = made.basis.state
     state = SeatState(draft.window_start, front_digest, made.settings.digest, draft.examples)
-    if state == before or (state := state.fitting()) == before:
-        return {}
-    return {made.speaker.seat: state.written()}
+    rows = {} if state == before or (state := state.fitting()) == before else {seat: state.written()}
+    if made.takes_turns and made.basis.audience is None:
+        rows |= speech_row(made.basis.shared, seat, anew=made.basis.line is not None)
+    return rows
+
+
+def speech_row(shared: SeatState | None, seat: int | None, *, anew: bool) -> dict[int, str]:
+    """Give the state of all seats once a seat of the model's has spoken, or a human (``None``); ``anew``: in answer to
+    a new line, before which nobody has spoken."""
+    before = shared or SeatState()
+    spoken = () if anew or seat is None else before.spoken
+    if seat is not None and seat not in spoken:
+        spoken = (*spoken, seat)
+    after = before._replace(last=before.last if seat is None else seat, spoken=spoken)
+    return {} if after == before else {SHARED: after.written()}
 
 
 def lease_of(made: Plan, pause_s: float = 0.0) -> timedelta:

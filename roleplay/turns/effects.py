@@ -97,10 +97,19 @@ class Claimed(NamedTuple):
     turn_id: str
 
 
-class Emit(NamedTuple):
-    """Hand something to the caller: the turn that was claimed, or a piece of its reply."""
+class Finished(NamedTuple):
+    """A turn of a round has ended."""
 
-    what: Delta | Claimed
+    turn: Turn
+
+
+Emitted = Delta | Claimed | Finished
+
+
+class Emit(NamedTuple):
+    """Hand something to the caller: the turn that was claimed, a piece of its reply, or a turn of a round."""
+
+    what: Emitted
 
 
 class Ended(NamedTuple):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from roleplay.context.weights import Weights, size_of
 from roleplay.domain.context import ContextReport
 from roleplay.domain.endpoint import Dialect
-from roleplay.domain.settings import TurnOptions
+from roleplay.domain.settings import SeatRef, TurnOptions
 from roleplay.errors import NotFoundError, StoreError
 from roleplay.store import Connection
 from roleplay.store.records import calls
@@ -30,15 +30,15 @@ class PlanPreview(NamedTuple):
     report: ContextReport
 
 
-def preview(scope: SessionScope, text: str, options: TurnOptions) -> Steps[PlanPreview]:
+def preview(scope: SessionScope, text: str, speaker: SeatRef | None, options: TurnOptions) -> Steps[PlanPreview]:
     """Plan a reply to ``text`` and compare it with the request before. Writes nothing."""
-    made = yield from speaking.preview(scope, text, options)
+    made = yield from speaking.preview(scope, text, speaker, options)
     draft, seat = made.draft, made.speaker.seat
     before = made.basis.parent_turn
     weights = draft.weights
 
     def work(db: Connection) -> int | None:
-        written = CURRENT.write(made.form.dialect, draft.messages)
+        written = CURRENT.write(made.form.dialect, draft.messages, named=draft.recipe.history.named)
         return _shared(db, scope, (before, seat), (written, made.form.dialect), weights)
 
     shared = yield from read("shared prefix", work)

@@ -49,7 +49,7 @@ def _follow(scope: SessionScope, turn_id: str, offset: int) -> Operation:
             of_reply = seen.reply_seq
         if seen.text:
             taken, look_s = taken + len(seen.text), FIRST_LOOK_S
-            yield Emit(Delta(text=seen.text, speaker=seen.speaker))
+            yield Emit(Delta(text=seen.text, speaker=seen.speaker, seat=seen.seat, turn_id=turn_id))
         if ended is not None:
             return ended
         if seen.live is None or not (yield from end_if_left(scope, seen.live)):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from roleplay.domain.conversation import DeltaKind, TurnStatus
 from roleplay.domain.guards import Checked
 from roleplay.errors import ChatError, RefusedError, RoleplayError
+from roleplay.store.records import audience
 from roleplay.store.records.new_rows import CallEnding
 from roleplay.turns.effects import Interrupt, Steps
 from roleplay.turns.guarding import GuardedSpeech, ask_guards
@@ -112,6 +113,7 @@ class IncomingReply:
             tenant=self.scope.tenant,
             session_id=self.scope.session_id,
             turn_id=self.turn_id,
+            audience=audience.read(self.plan.basis.audience),
         )
 
     def ending(self, error: BaseException | None) -> CallEnding:

@@ -15,6 +15,26 @@ Layer = tuple[str, SessionSettings]
 _PLAIN = ("budget_tokens", "model", "language", "time_zone", "high_water", "low_water", "examples", "seed")
 
 
+class CastRules(NamedTuple):
+    """By which rules the seats of a session take turns; see ``SessionSettings``."""
+
+    speaking: str = "natural"
+    round_turns: int = 4
+    reply_to_self: bool = False
+    joiner_sees: str = "joining"
+
+
+def cast_rules(layers: Sequence[Layer]) -> CastRules:
+    """Give the rules that ``layers``, nearest first, say together."""
+    said: dict[str, Any] = {}
+    for _, settings in layers:
+        for name in CastRules._fields:
+            value = getattr(settings, name)
+            if value is not None:
+                said.setdefault(name, value)
+    return CastRules(**said)
+
+
 class SettingsText(NamedTuple):
     """Settings as they are stored: their text, and the digest that it is stored under."""
 

@@ -9,11 +9,13 @@ from roleplay.context.weights import Weights
 from roleplay.domain.settings import TurnOptions
 from roleplay.store import Connection
 from roleplay.store.records import history
+from roleplay.store.records.audience import Viewer
 from roleplay.store.records.path_states import read_state
 from roleplay.store.records.sessions import Position
 from roleplay.turns.basis import Basis, inherited
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.layers import of_turn
+from roleplay.turns.revisions import RenderedSeat
 from roleplay.turns.scope import SessionScope, in_memory
 from roleplay.turns.terms import RequestTerms, known_terms
 
@@ -39,28 +41,31 @@ def reads_ahead(scope: SessionScope, options: TurnOptions, *, stream: bool) -> R
     has_own = of_turn(options) is not None
 
     def work(db: Connection, position: Position) -> Ahead | None:
-        rendered = in_memory(scope, position.revision, position.seat)
-        terms = None if rendered is None or has_own else known_terms(scope, rendered, stream=stream)
+        rendered = in_memory(scope, position.revision)
+        if rendered is None or has_own or len(rendered.models) > 1:  # of several, it is not known yet who speaks
+            return None
+        terms = known_terms(scope, rendered.first, stream=stream)
         tokens = None if terms is None else scope.tenant_scope.calibrations.get(terms.subject)
-        if terms is None or tokens is None or position.head_seq is None:
+        if terms is None or tokens is None or position.head_seq is None or rendered.first.speaker.seat != position.seat:
             return None
         start, weights = inherited(read_state(position.state)).start, tokens.weights
-        path = _back(db, scope, position.head_seq, start, _bounds(terms, weights))
+        path = _back(db, scope, rendered.first.viewer, (position.head_seq, start), _bounds(terms, weights))
         return Ahead(path, position.head_seq, start, weights)
 
     return work
 
 
 def past_of(
-    scope: SessionScope, basis: Basis, terms: RequestTerms, weights: Weights, ahead: Ahead | None
+    scope: SessionScope, basis: Basis, seat: RenderedSeat, terms: RequestTerms, weights: Weights, ahead: Ahead | None
 ) -> Steps[history.Path]:
-    """Give the path that a reply follows, as far as its budget reaches, with the line that it answers."""
+    """Give the path that a reply follows, as far as its seat sees it and its budget reaches, with the line that it
+    answers."""
     past, before = history.Path(), basis.before
     if ahead is not None and ahead.serves(basis, weights):
         past = ahead.path
     elif before is not None:
         start, bounds = basis.inherited.start, _bounds(terms, weights)
-        past = yield from read("path", lambda db: _back(db, scope, before, start, bounds))
+        past = yield from read("path", lambda db: _back(db, scope, seat.viewer, (before, start), bounds))
     return past if basis.line is None else past.then(basis.line)
 
 
@@ -69,6 +74,8 @@ def _bounds(terms: RequestTerms, weights: Weights) -> tuple[int, int]:
     return weights.bounds(min(terms.limit.tokens, terms.room))
 
 
-def _back(db: Connection, scope: SessionScope, head: int, start: int, bounds: tuple[int, int]) -> history.Path:
-    cap, per_message = bounds
-    return history.path_back(db, *scope.place, head=head, start=start, cap=cap, per_message=per_message)
+def _back(
+    db: Connection, scope: SessionScope, viewer: Viewer, between: tuple[int, int], bounds: tuple[int, int]
+) -> history.Path:
+    (head, start), (cap, per_message) = between, bounds
+    return history.path_back(db, *scope.place, head=head, start=start, cap=cap, per_message=per_message, viewer=viewer)

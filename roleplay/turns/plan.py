@@ -15,7 +15,7 @@ from roleplay.context.languages import language_of
 from roleplay.context.placed import Request
 from roleplay.context.weights import Weights, prior
 from roleplay.domain.conversation import Participant
-from roleplay.domain.endpoint import Endpoint, Form
+from roleplay.domain.endpoint import Dialect, Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, TurnOptions
 from roleplay.errors import BudgetError
 from roleplay.store.access.decoding import reads
@@ -26,7 +26,7 @@ from roleplay.turns.effects import Steps
 from roleplay.turns.layers import InForce, SettingsText
 from roleplay.turns.limits import fitting, window_room
 from roleplay.turns.past import Ahead, past_of
-from roleplay.turns.revisions import RenderedRevision
+from roleplay.turns.revisions import RenderedSeat
 from roleplay.turns.scope import SessionScope
 from roleplay.turns.terms import request_terms
 from roleplay.wire.recipes import CURRENT
@@ -42,7 +42,7 @@ class Plan:
 
     ``others``: who is asked, in this order, when ``endpoint`` is unavailable. ``redraw`` builds the same context
     within another budget, at other prices. ``draws``: what all of these contexts drew by chance; ``subject``: whose
-    tokens are counted.
+    tokens are counted; ``takes_turns``: others of the model's seats do, too.
     """
 
     basis: Basis
@@ -60,6 +60,7 @@ class Plan:
     redraw: Callable[[int, Weights], Draft]
     draws: Draws
     subject: Subject
+    takes_turns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class ReplyOptions:
 def plan(
     scope: SessionScope,
     basis: Basis,
-    rendered: RenderedRevision,
+    rendered: RenderedSeat,
     wanted: ReplyOptions,
     *,
     stream: bool,
@@ -83,16 +84,18 @@ def plan(
 
     Raises ``BudgetError`` and ``InvalidInputError``.
     """
-    tenant_scope, sheet = scope.tenant_scope, rendered.sheet
+    tenant_scope, seat = scope.tenant_scope, rendered.speaker.seat
     terms = request_terms(scope, rendered, wanted.options, stream=stream)
     force, budget = terms.force, terms.limit.tokens
     tokens: LiveCalibration = yield from calibration_for(tenant_scope.calibrations, scope.counter, terms.subject)
     language = force.language or (language_of(basis.so_far) if basis.so_far else rendered.language)
     words = tenant_scope.words(language)
-    past = yield from past_of(scope, basis, terms, tokens.weights, ahead)
+    past = yield from past_of(scope, basis, rendered, terms, tokens.weights, ahead)
     lines = past.lines
+    humans = {one.seat for one in rendered.casting.humans}
+    sheet = rendered.sheet(next((line.seat for line in reversed(lines) if line.seat in humans), None))
     draws = _draws(scope, basis, force)
-    rule = Rule(terms.policy, draws=draws, subject=str(sheet.seat))
+    rule = Rule(terms.policy, draws=draws, subject=str(seat))
     now = partial(tenant_scope.local_time, force.time_zone, scope.ports.now())  # so that every draft says the same time
 
     def draw(budget_tokens: int, weights: Weights) -> Draft:
@@ -116,26 +119,33 @@ def plan(
             rules=Rules(budget_tokens, terms.marks, rule, terms.limit.room if budget_tokens == budget else 0),
             inherited=basis.inherited,
             weights=weights,
+            absences=rendered.viewer.absences,
         )
 
     draft = _within(draw, budget, terms.room, tokens)
     return Plan(
         basis,
-        rendered.pair.speaker.participant,
+        rendered.speaker,
         draft,
         terms.endpoint,
         terms.others,
         force.sampling,
         terms.parameters,
         terms.form,
-        CURRENT.encode(terms.form.dialect, draft.messages, terms.parameters),
+        body_of(draft, terms.form.dialect, terms.parameters),
         stream,
         terms.settings(language),
         budget,
         draw,
         draws,
         terms.subject,
+        rendered.takes_turns,
     )
+
+
+def body_of(draft: Draft, dialect: Dialect, parameters: dict[str, object]) -> bytes:
+    """Give the body of the request that sends a context."""
+    return CURRENT.encode(dialect, draft.messages, parameters, named=draft.recipe.history.named)
 
 
 @reads("what a turn drew by chance")
@@ -185,7 +195,7 @@ def shrunk(made: Plan, room: int | None = None) -> Plan:
         if error.needed_tokens >= tokens:
             raise
         draft = made.redraw(error.needed_tokens, weights)
-    return replace(made, draft=draft, body=CURRENT.encode(made.form.dialect, draft.messages, made.parameters))
+    return replace(made, draft=draft, body=body_of(draft, made.form.dialect, made.parameters))
 
 
 def reformed(made: Plan, scope: SessionScope, form: Form) -> Steps[Plan]:
@@ -193,7 +203,7 @@ def reformed(made: Plan, scope: SessionScope, form: Form) -> Steps[Plan]:
     what the one before had: it may have been too long."""
     other = _with_form(made, form)
     if form.dialect is made.form.dialect:
-        return replace(other, body=CURRENT.encode(form.dialect, made.draft.messages, other.parameters))
+        return replace(other, body=body_of(made.draft, form.dialect, other.parameters))
     return (yield from _drawn_for(other, scope, made.draft.budget_tokens))
 
 
@@ -217,5 +227,5 @@ def _drawn_for(made: Plan, scope: SessionScope, budget_tokens: int) -> Steps[Pla
     draft = made.draft
     with contextlib.suppress(BudgetError):
         draft = _within(made.redraw, budget_tokens, window_room(made.endpoint, made.sampling), tokens)
-    body = CURRENT.encode(made.form.dialect, draft.messages, made.parameters)
+    body = body_of(draft, made.form.dialect, made.parameters)
     return replace(made, draft=draft, body=body, subject=of)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from roleplay.domain.conversation import Turn
 from roleplay.errors import ConflictError
 from roleplay.store import Connection
-from roleplay.store.records import recovery, sessions, transcript
-from roleplay.turns.effects import Pause, Steps, read
+from roleplay.store.records import recovery, sessions, transcript, turns
+from roleplay.turns.effects import Pause, Steps, read, write
 from roleplay.turns.in_flight import end_if_left
 from roleplay.turns.past import Ahead, ReadAhead
-from roleplay.turns.scope import SessionScope
+from roleplay.turns.scope import SessionScope, in_memory
 
 FIRST_LOOK_S = 0.03
 SHORTEST_LOOK_S = 0.01
@@ -20,12 +21,12 @@ CLAIM_TRIES = 20
 
 
 class Situation(NamedTuple):
-    """Where a session stands, the turn of the caller's key with the digest of its arguments, and who holds the turn in
-    flight that is in the way. ``gone``: it ended between two statements of the look. ``ahead``: what was read with it,
-    where nothing is in the way."""
+    """Where a session stands, the turns of the caller's key, each with the digest of its arguments, and who holds the
+    turn in flight that is in the way. ``gone``: it ended between two statements of the look. ``ahead``: what was read
+    with it, where nothing is in the way."""
 
     position: sessions.Position
-    mine: tuple[Turn, str] | None
+    mine: Sequence[tuple[Turn, str]]
     live: recovery.Holder | None
     gone: bool
     ahead: Ahead | None = None
@@ -49,6 +50,8 @@ class Queue:
         self._seen: str | None = None
         self._lost_claims = 0
         self._head: int | None = None
+        self._asked: str | None = None
+        self._revision = 0
 
     def let_others(self) -> Steps[None]:
         """Pause for a look's time after a turn of one's own, without which one would be first again and again."""
@@ -61,14 +64,17 @@ class Queue:
         if self._on_conflict == "wait":
             self._scope.tenant_scope.last_spoke[self._scope.session_id] = self._scope.ports.monotonic()
 
-    def may_pass(self, live: recovery.Holder, key: str | None) -> Steps[bool]:
+    def may_pass(self, live: recovery.Holder, key: str | None, revision: int = 0) -> Steps[bool]:
         """Say whether to speak beside the turn in flight ``live``; ``False``, perhaps after a pause: look again.
 
         A turn that nobody drives any more is ended first. ``key``: the turn is the one that the caller asks for.
-        Raises ``ConflictError``.
+        ``revision``: the session's. Raises ``ConflictError``.
         """
+        self._revision = revision
         if (yield from end_if_left(self._scope, live)):
             return False
+        if self._on_conflict == "wait" and key is None:
+            yield from self._end_round(live)
         if self._on_conflict == "fork" and key is None:
             return True
         what = "a turn is still running in this session" if key is None else f"the turn of key {key!r} is still running"
@@ -76,6 +82,14 @@ class Queue:
             raise ConflictError(what, found=live.turn_id, turn_id=live.turn_id)
         yield from self._pause(live.turn_id, what)
         return False
+
+    def _end_round(self, live: recovery.Holder) -> Steps[None]:
+        """Ask that the round which the turn in flight may be of ends with it, where there can be rounds."""
+        known = in_memory(self._scope, self._revision) if self._revision else None
+        if live.turn_id == self._asked or (known is not None and len(known.models) == 1):
+            return
+        self._asked = live.turn_id
+        yield from write("end round", lambda db: turns.end_round(db, *self._scope.place, live.turn_id))
 
     def lost_claim(self, position: sessions.Position) -> Steps[None]:
         """Note that somebody changed the session before the claim, and pause. Raises ``ConflictError``."""
@@ -104,8 +118,12 @@ class Queue:
         self._look_s = min(1.5 * self._look_s, LONGEST_LOOK_S)
 
 
-def read_situation(scope: SessionScope, key: str | None, ahead: ReadAhead | None = None) -> Steps[Situation]:
+def read_situation(
+    scope: SessionScope, key: str | None, ahead: ReadAhead | None = None, *, ordinal: int = 1
+) -> Steps[Situation]:
     """Read where the session stands and what is in the way, and where nothing is, what ``ahead`` reads.
+
+    ``ordinal``: which turn of the key's round is asked for.
 
     Raises ``NotFoundError``.
     """
@@ -114,11 +132,12 @@ def read_situation(scope: SessionScope, key: str | None, ahead: ReadAhead | None
     def work(db: Connection) -> Situation:
         # First the position, then the key: a turn of this key that comes later moves the version that the claim names.
         position = sessions.position(db, tenant, session_id)
-        mine = None if key is None else transcript.by_key(db, tenant, session_id, key)
-        in_flight = position.live_turn if mine is None or not mine[0].status.in_flight else mine[0].id
+        mine = [] if key is None else transcript.by_key(db, tenant, session_id, key)
+        running = next((one.id for one, _ in mine if one.ordinal == ordinal and one.status.in_flight), None)
+        in_flight = running or position.live_turn
         live = None if in_flight is None else recovery.holder(db, tenant, session_id, in_flight, now)
         gone = in_flight is not None and live is None
-        is_free = mine is None and in_flight is None
+        is_free = not mine and in_flight is None
         return Situation(position, mine, live, gone, ahead(db, position) if is_free and ahead is not None else None)
 
     return (yield from read("situation", work))

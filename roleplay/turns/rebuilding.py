@@ -43,7 +43,7 @@ def rebuild(connection: Connection, tenant: str, session_id: str, call_id: str) 
         if dialect not in version.dialects:
             problem = f"the dialect {dialect}, which recipe version {origin.recipe_version} does not write"
             raise StoreError(f"model call {call_id} has {problem}")
-        written = version.write(dialect, messages)
+        written = version.write(dialect, messages, named=origin.recipe.history.named)
         body = encode_request(written, parameters)
     if hashlib.sha256(body).hexdigest() != origin.request_digest:
         raise StoreError(f"model call {call_id} cannot be rebuilt: its rows give another request than the one sent")

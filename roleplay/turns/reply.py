@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from roleplay.domain.conversation import Delta, ModelCall, Turn
+from roleplay.domain.conversation import Delta, DeltaKind, ModelCall, Participant, Turn
 from roleplay.domain.events import TurnEvent
 from roleplay.errors import (
     BadReplyError,
@@ -17,7 +17,7 @@ from roleplay.errors import (
     StoreError,
 )
 from roleplay.store import Connection
-from roleplay.store.records import recipes, recovery, transcript, verdicts
+from roleplay.store.records import audience, recipes, recovery, transcript, verdicts
 from roleplay.store.records import turns as store
 from roleplay.store.records.new_rows import Claim, HandedOn, Hold, NewCall, NewMessage
 from roleplay.store.records.path_states import map_with
@@ -161,9 +161,8 @@ class Reply:
         if not self.plan.stream:
             return
         yield from self._keep()
-        speaker = self.plan.speaker.display_name
         for kind, text in said:
-            yield Emit(Delta(text=text, kind=kind, speaker=speaker))
+            yield Emit(delta_of(self.plan.speaker, self.claim.turn.id, text, kind))
 
     def _keep_less(self) -> Steps[None]:
         """Store the text again that was kept before some of it was taken back; none, where nothing is left."""
@@ -194,6 +193,7 @@ class Reply:
             model=self.plan.endpoint.model,
             host=self.plan.endpoint.host,
             at=self.scope.ports.now(),
+            audience=audience.read(self.claim.turn.audience),
         )
 
     def _ended_event(self, turn: Turn) -> TurnEvent:
@@ -385,4 +385,10 @@ class Reply:
             by_human=False,
             revision=turn.revision,
             repaired=repaired,
+            audience=turn.audience,
         )
+
+
+def delta_of(speaker: Participant, turn_id: str, text: str, kind: DeltaKind = DeltaKind.SPEECH) -> Delta:
+    """Give a piece of a reply as a caller gets it."""
+    return Delta(text=text, kind=kind, speaker=speaker.display_name, seat=speaker.seat, turn_id=turn_id)

@@ -1,62 +1,158 @@
-"""A revision of a session as one seat speaks in it: whom it answers, with which settings, by which sheet."""
+"""A revision of a session, rendered: who is there, by which rules they take turns, and each seat of the model's as it
+speaks, with which settings and by which sheets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from roleplay.context.counting import Counter
 from roleplay.context.languages import language_of
-from roleplay.context.placed import Casting
+from roleplay.context.placed import Casting, Player
 from roleplay.context.sheet import Sheet, render
-from roleplay.domain.conversation import PlayedBy
+from roleplay.domain.conversation import Participant, PlayedBy
 from roleplay.domain.persona import Persona
+from roleplay.errors import InvalidInputError
 from roleplay.store.records import sessions
-from roleplay.turns.layers import InForce, Layer, in_force
+from roleplay.store.records.audience import FOR_EVER, Viewer
+from roleplay.turns.layers import CastRules, InForce, Layer, cast_rules, in_force
 
 if TYPE_CHECKING:
     from roleplay.turns.terms import RequestTerms
 
 
-class Pair(NamedTuple):
-    """Who speaks, and whom they answer."""
+@dataclass(frozen=True, slots=True)
+class RenderedSeat:
+    """A revision of a session as one seat of the model's speaks in it: the settings in force without a turn's own, its
+    sheets, and what it may see.
 
-    speaker: sessions.Seat
-    human: sessions.Seat
+    ``takes_turns``: the model plays others, too. ``terms``: those of its requests, streamed or not, once they are
+    known. ``sheets``: by the human seat that spoke last.
+    """
+
+    speaker: Participant
+    viewer: Viewer
+    layers: tuple[Layer, ...]
+    in_force: InForce
+    language: str
+    casting: Casting
+    counter: Counter
+    takes_turns: bool
+    terms: dict[bool, RequestTerms] = field(default_factory=dict, compare=False, repr=False)
+    sheets: dict[int, Sheet] = field(default_factory=dict, compare=False, repr=False)
+
+    def sheet(self, asking: int | None = None) -> Sheet:
+        """Give what is said of those who play, where the human of a seat spoke last (``None``: the first one)."""
+        first = self.casting.humans[0].seat
+        seat = first if asking is None else asking
+        found = self.sheets.get(seat)
+        if found is None:
+            human = next((one for one in self.casting.humans if one.seat == seat), self.casting.humans[0])
+            found = self.sheets[seat] = render(self.casting._replace(asking=human.name), self.counter)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedRevision:
-    """A revision of a session for one seat: whom it answers, the settings in force without a turn's own, its sheet.
+    """A revision of a session: its seats, the rules by which they take turns, and the seats of the model's as they
+    speak, by number. Engines keep the latest ones in memory."""
 
-    Engines keep the latest ones in memory. ``terms``: those of its requests, streamed or not, once they are known.
+    stored: sessions.Revision
+    rules: CastRules
+    models: tuple[Participant, ...]
+    humans: tuple[Participant, ...]
+    speaking: Mapping[int, RenderedSeat]
+
+    @property
+    def first(self) -> RenderedSeat:
+        """The first seat of the model's."""
+        return self.speaking[self.models[0].seat]
+
+    @property
+    def present(self) -> tuple[Participant, ...]:
+        """The seats in which somebody sits, in their order."""
+        return tuple(one.participant for one in self.stored.seats if one.present)
+
+    def viewer(self, seat: int) -> Viewer:
+        """Say what keeps a seat, left or not, from seeing what was said."""
+        return viewer(self.stored, seat, self.rules)
+
+    def participant(self, field_name: str, who: object, *, played_by: PlayedBy | None = None) -> Participant:
+        """Give the seat, in which somebody sits, that a caller means by its number, its display name or an alias.
+
+        Raises ``InvalidInputError`` where there is none, where two have that name, or where another plays it.
+        """
+        return named_seat(field_name, who, self.present, played_by)
+
+
+def named_seat(
+    field_name: str, who: object, seats: tuple[Participant, ...], played_by: PlayedBy | None = None
+) -> Participant:
+    """Find a seat by its number, its display name or an alias; letters of either case are the same.
+
+    Raises ``InvalidInputError``.
     """
+    if isinstance(who, bool) or not isinstance(who, int | str):
+        raise InvalidInputError(field_name, f"is a {type(who).__name__}", allowed="a seat's number or a name")
+    if isinstance(who, int):
+        found = [one for one in seats if one.seat == who]
+    else:
+        name = who.strip().casefold()
+        found = [one for one in seats if one.display_name.casefold() == name]
+        found = found or [one for one in seats if name in {alias.casefold() for alias in one.aliases}]
+    allowed = ", ".join(f"{one.seat} ({one.display_name})" for one in seats if played_by in {None, one.played_by})
+    if not found:
+        raise InvalidInputError(field_name, f"{str(who)[:50]!r} is nobody here", allowed=allowed)
+    if len(found) > 1:
+        numbers = ", ".join(str(one.seat) for one in found)
+        raise InvalidInputError(field_name, f"{str(who)[:50]!r} is the name of several seats", allowed=numbers)
+    if played_by not in {None, found[0].played_by}:
+        player = "the model" if found[0].played_by is PlayedBy.MODEL else "a human"
+        raise InvalidInputError(field_name, f"{str(who)[:50]!r} is played by {player}", allowed=allowed)
+    return found[0]
 
-    pair: Pair
-    layers: tuple[Layer, ...]
-    in_force: InForce
-    language: str
-    sheet: Sheet
-    terms: dict[bool, RequestTerms] = field(default_factory=dict, compare=False, repr=False)
+
+def viewer(stored: sessions.Revision, seat: int, rules: CastRules) -> Viewer:
+    """Say what keeps a seat from seeing what was said: ``joiner_sees`` tells whether what was said while nobody sat
+    there does; what is said once it was left always does."""
+    found = stored.seat(seat)
+    absences = found.absences if found else ()
+    if rules.joiner_sees == "everything":
+        absences = tuple(one for one in absences if one[1] == FOR_EVER)
+    return Viewer(seat, absences)
 
 
-def render_seats(revision: sessions.Revision, outer: tuple[Layer, ...], counter: Counter) -> list[RenderedRevision]:
-    """Render a revision for every seat that the model plays. ``outer`` are the layers of settings beyond the session's
-    and the persona's."""
-    return [_rendered(revision, pair, outer, counter) for pair in pairs(revision)]
+def render_revision(stored: sessions.Revision, outer: tuple[Layer, ...], counter: Counter) -> RenderedRevision:
+    """Render a revision. ``outer`` are the layers of settings beyond the session's and the persona's."""
+    rules = cast_rules((("session", stored.settings), *outer))
+    models, humans = stored.played_by(PlayedBy.MODEL), stored.played_by(PlayedBy.HUMAN)
+    return RenderedRevision(
+        stored,
+        rules,
+        tuple(one.participant for one in models),
+        tuple(one.participant for one in humans),
+        {one.participant.seat: _rendered(stored, one, rules, outer, counter) for one in models},
+    )
 
 
-def pairs(revision: sessions.Revision) -> list[Pair]:
-    """Say who answers whom: each seat that the model plays answers the first one that a human plays."""
-    human = revision.played_by(PlayedBy.HUMAN)[0]
-    return [Pair(speaker, human) for speaker in revision.played_by(PlayedBy.MODEL)]
-
-
-def _rendered(revision: sessions.Revision, pair: Pair, outer: tuple[Layer, ...], counter: Counter) -> RenderedRevision:
-    persona = pair.speaker.persona.persona if pair.speaker.persona else None
-    layers = (("session", revision.settings), *((("persona", persona.settings),) if persona else ()), *outer)
-    language = language_of(spoken_in(persona, revision.scene))
-    return RenderedRevision(pair, layers, in_force(layers), language, render(casting(pair, revision.scene), counter))
+def _rendered(
+    stored: sessions.Revision, speaker: sessions.Seat, rules: CastRules, outer: tuple[Layer, ...], counter: Counter
+) -> RenderedSeat:
+    persona = speaker.persona.persona if speaker.persona else None
+    layers = (("session", stored.settings), *((("persona", persona.settings),) if persona else ()), *outer)
+    language = language_of(spoken_in(persona, stored.scene))
+    who = speaker.participant
+    return RenderedSeat(
+        who,
+        viewer(stored, who.seat, rules),
+        layers,
+        in_force(layers),
+        language,
+        casting(stored, speaker),
+        counter,
+        len(stored.played_by(PlayedBy.MODEL)) > 1,
+    )
 
 
 def spoken_in(persona: Persona | None, scene: str) -> str:
@@ -64,15 +160,22 @@ def spoken_in(persona: Persona | None, scene: str) -> str:
     return f"{persona.name}{persona.description}{scene}" if persona else scene
 
 
-def casting(pair: Pair, scene: str) -> Casting:
+def casting(stored: sessions.Revision, speaker: sessions.Seat) -> Casting:
     """Give who plays in a seat's contexts."""
-    speaker, human = pair
-    persona = speaker.persona.persona if speaker.persona else Persona(speaker.participant.display_name)
+    who = speaker.participant
+    humans = sorted(stored.played_by(PlayedBy.HUMAN), key=lambda one: one.participant.seat)
+    players = tuple(
+        Player(one.participant.seat, one.participant.display_name, one.persona.persona if one.persona else None)
+        for one in humans
+    )
+    others = [one.participant.display_name for one in stored.seats if one.present and one is not speaker]
     return Casting(
-        seat=speaker.participant.seat,
-        char=speaker.participant.display_name,
-        persona=persona,
-        user=human.participant.display_name,
-        user_persona=human.persona.persona if human.persona else None,
-        scene=scene,
+        seat=who.seat,
+        char=who.display_name,
+        persona=speaker.persona.persona if speaker.persona else Persona(who.display_name),
+        humans=players,
+        asking=players[0].name,
+        others=tuple(others) if stored.is_group else (),
+        scene=stored.scene,
+        named=stored.is_group,
     )

@@ -9,19 +9,21 @@ from typing import Any, TypeVar
 
 from roleplay.context.counting import Counter
 from roleplay.context.languages import LANGUAGES, Words
+from roleplay.domain.cast import Strategy
 from roleplay.domain.context import Line
 from roleplay.domain.endpoint import PROFILES, Endpoint, Form
 from roleplay.domain.guards import Guard
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import InvalidInputError
-from roleplay.store.access.decoding import absent
 from roleplay.store.records import sessions
 from roleplay.store.records.calibrations import Subject
+from roleplay.turns import revisions
 from roleplay.turns.arguments import label
 from roleplay.turns.calibrating import Calibrations, LiveCalibration
 from roleplay.turns.effects import Ports, Steps, read
 from roleplay.turns.layers import Layer
-from roleplay.turns.revisions import RenderedRevision, render_seats
+from roleplay.turns.revisions import RenderedRevision, RenderedSeat
+from roleplay.turns.strategies import STRATEGIES
 
 CACHE_LIMIT = 1024
 TENANT_LIMIT = 64
@@ -71,6 +73,7 @@ class TenantScope:
     counter: Counter
     ports: Ports
     languages: Mapping[str, Words] = field(default_factory=lambda: LANGUAGES)
+    strategies: Mapping[str, Strategy] = field(default_factory=lambda: STRATEGIES)
     watch: Watch = NO_WATCH
     rendered: MutableMapping[tuple[Any, ...], RenderedRevision] = field(
         default_factory=_Latest[tuple[Any, ...], RenderedRevision], repr=False
@@ -148,6 +151,8 @@ class TenantScope:
             self.local_time(settings.time_zone, self.ports.now())
         if settings.model is not None:
             self.endpoints_for(settings.model)
+        if settings.speaking is not None and settings.speaking not in self.strategies:
+            raise InvalidInputError("speaking", f"is {settings.speaking!r}", allowed=", ".join(self.strategies))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,26 +180,27 @@ class SessionScope:
         return self.tenant_scope.ports
 
 
-def render_revision(scope: SessionScope, revision: int, seat: int | None) -> Steps[RenderedRevision]:
-    """Give a revision of the session as a seat of the model's speaks in it, read when it is not in memory.
-
-    Raises ``StoreError`` where there is no such seat.
-    """
-    known = in_memory(scope, revision, seat)
+def render_revision(scope: SessionScope, revision: int) -> Steps[RenderedRevision]:
+    """Give a revision of the session, read when it is not in memory."""
+    known = in_memory(scope, revision)
     if known is None:
-        rendered, counter = scope.tenant_scope.rendered, scope.counter
-        key = (*scope.place, revision, counter.name)
         stored: sessions.Revision = yield from read(
             "revision", lambda db: sessions.revision(db, *scope.place, revision)
         )
-        for one in render_seats(stored, scope.tenant_scope.outer, counter):
-            rendered[(*key, one.pair.speaker.participant.seat)] = one
-        known = rendered.get((*key, seat))
-        if known is None:
-            raise absent(f"seat {seat}", f"revision {revision} of session {scope.session_id}")
+        known = revisions.render_revision(stored, scope.tenant_scope.outer, scope.counter)
+        scope.tenant_scope.rendered[(*scope.place, revision, scope.counter.name)] = known
     return known
 
 
-def in_memory(scope: SessionScope, revision: int, seat: int | None) -> RenderedRevision | None:
-    """Give a revision of the session as a seat speaks in it, where it was read before."""
-    return scope.tenant_scope.rendered.get((*scope.place, revision, scope.counter.name, seat))
+def speaking_seat(rendered: RenderedRevision, seat: int) -> RenderedSeat:
+    """Give a revision as a seat speaks in it. Raises ``InvalidInputError`` where nobody sits there."""
+    found = rendered.speaking.get(seat)
+    if found is None:
+        allowed = ", ".join(f"{one.seat} ({one.display_name})" for one in rendered.models)
+        raise InvalidInputError("participant", f"nobody whom the model plays sits in seat {seat}", allowed=allowed)
+    return found
+
+
+def in_memory(scope: SessionScope, revision: int) -> RenderedRevision | None:
+    """Give a revision of the session, where it was read before."""
+    return scope.tenant_scope.rendered.get((*scope.place, revision, scope.counter.name))

@@ -4,97 +4,160 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from roleplay.domain.conversation import Delta, Turn, TurnStatus
+from roleplay.domain.conversation import Delta, Participant, PlayedBy, Turn, TurnStatus
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.guards import Checked
-from roleplay.domain.settings import TurnOptions
+from roleplay.domain.settings import SeatRef, TurnOptions
 from roleplay.errors import ConflictError, IdempotencyError, InvalidInputError, StoreError
 from roleplay.store import Connection
+from roleplay.store.records import audience as audiences
 from roleplay.store.records import sessions, transcript
 from roleplay.store.records import turns as store
 from roleplay.store.records.new_rows import CallEnding, CallerFields, Claim
 from roleplay.store.records.stored_turns import StoredTurn
-from roleplay.turns.arguments import hint_text, line_text, options_of, options_of_attempt, turn_key
-from roleplay.turns.basis import Basis, of_new_line, of_no_line, of_stored_turn, read_position, read_turn
+from roleplay.turns.arguments import hint_text, line_text, no_audience, options_of, options_of_attempt, turn_key
+from roleplay.turns.basis import (
+    Basis,
+    NewLine,
+    RoundPlace,
+    at_seat,
+    of_new_line,
+    of_no_line,
+    of_stored_turn,
+    read_position,
+    read_turn,
+)
 from roleplay.turns.calibrating import merge_due, recount
 from roleplay.turns.claim import claim_of
 from roleplay.turns.effects import Claimed, Emit, Operation, Steps, read, write
 from roleplay.turns.guarding import GuardedText, ask_guards
 from roleplay.turns.in_flight import end_if_lost
 from roleplay.turns.incoming import error_json
+from roleplay.turns.order import chosen_draws, next_speakers
 from roleplay.turns.past import reads_ahead
 from roleplay.turns.plan import Plan, ReplyOptions, plan
 from roleplay.turns.queue import Queue, read_situation
 from roleplay.turns.reply import Reply
 from roleplay.turns.revisions import RenderedRevision
-from roleplay.turns.scope import SessionScope, render_revision
+from roleplay.turns.scope import SessionScope, render_revision, speaking_seat
 
 BasisOf = Callable[[sessions.Position, RenderedRevision], Steps[Basis]]
 
 
-def send(scope: SessionScope, text: str, options: TurnOptions, *, stream: bool) -> Operation:
-    """Say ``text`` and give the turn with the reply to it.
+def send(scope: SessionScope, text: str, speaker: SeatRef | None, options: TurnOptions, *, stream: bool) -> Operation:
+    """Say ``text`` for the human of a seat and give the turn with the first speaker's reply to it.
 
     Raises ``InvalidInputError``, ``NotFoundError``, ``BudgetError``, ``ConflictError`` and ``IdempotencyError`` with
     nothing written, and ``ChatError`` with the turn stored as failed or, where text came, interrupted.
     """
+    basis = to_new_line(scope, text, speaker, options)
+    arguments = arguments_of("send", options, text=text, speaker=speaker)
+    return (yield from speak_once(scope, basis, ReplyOptions(options), options, arguments, stream=stream, at_head=True))
+
+
+def to_new_line(scope: SessionScope, text: str, speaker: SeatRef | None, options: TurnOptions) -> BasisOf:
+    """Let the seats that are next answer a new line, about which the guards are asked once."""
     words = line_text(text)
-    arguments: dict[str, str | None] = {"do": "send", "text": words}
     guarded_text: list[GuardedText] = []
 
     def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
+        who = human_of(rendered, speaker)
+        heard = audience_of(rendered, who, options)
         if not guarded_text:
-            guarded_text.append((yield from guarded_line(scope, rendered, words)))
+            guarded_text.append((yield from guarded_line(scope, who, words, heard)))
         [passed] = guarded_text
         if passed.refused is not None:
             raise passed.refused
-        return replace(of_new_line(scope, position, rendered, line_text(passed.text)), verdicts=passed.verdicts)
+        line = NewLine(line_text(passed.text), who, heard)
+        speakers: list[Participant] = yield from next_speakers(scope, rendered, position, line, heard)
+        seat = speakers[0].seat
+        here = yield from at_seat(scope, position, seat)
+        draws = chosen_draws(speakers, rendered)
+        return replace(of_new_line(scope, here, seat, line), verdicts=passed.verdicts, draws=draws)
 
-    return (yield from _speak(scope, basis, ReplyOptions(options), options, arguments, stream=stream, at_head=True))
+    return basis
 
 
-def guarded_line(scope: SessionScope, rendered: RenderedRevision, words: str) -> Steps[GuardedText]:
+def to_no_line(
+    scope: SessionScope, who: SeatRef | None, options: TurnOptions, of_round: RoundPlace | None = None
+) -> BasisOf:
+    """Let a seat of the model's speak after what was said last, the one that is next where none is named."""
+
+    def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
+        forced = None if who is None else rendered.participant("participant", who, played_by=PlayedBy.MODEL)
+        heard = audience_of(rendered, forced, options)
+        speakers = [forced] if forced else (yield from next_speakers(scope, rendered, position, None, heard))
+        seat = speakers[0].seat
+        here = yield from at_seat(scope, position, seat)
+        draws = None if forced else chosen_draws(speakers, rendered)
+        return replace(of_no_line(here, seat, heard), draws=draws, of_round=of_round)
+
+    return basis
+
+
+def arguments_of(do: str, options: TurnOptions, **arguments: Any) -> dict[str, Any]:
+    """Give what a caller asked for as an idempotency key names it; what is left out is as if it were not there."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    heard = {} if options_of(options).audience is None else {"audience": list(options.audience or ())}
+    return {"do": do, **given, **heard}
+
+
+def human_of(rendered: RenderedRevision, speaker: SeatRef | None) -> Participant:
+    """Give the human seat that says a line. Raises ``InvalidInputError`` where none is named and there are several."""
+    if speaker is not None:
+        return rendered.participant("speaker", speaker, played_by=PlayedBy.HUMAN)
+    if len(rendered.humans) > 1:
+        allowed = ", ".join(f"{one.seat} ({one.display_name})" for one in rendered.humans)
+        raise InvalidInputError("speaker", "is needed: several humans sit here", allowed=allowed)
+    return rendered.humans[0]
+
+
+def audience_of(rendered: RenderedRevision, speaker: Participant | None, options: TurnOptions) -> str | None:
+    """Give whom a turn is said to, as it is stored: the seats that the options name, and the speaker."""
+    if options.audience is None:
+        return None
+    seats = {rendered.participant("audience", one).seat for one in options.audience}
+    return audiences.written(seats | ({speaker.seat} if speaker else set()))
+
+
+def guarded_line(scope: SessionScope, who: Participant, words: str, heard: str | None) -> Steps[GuardedText]:
     """Ask the guards about a human line."""
-    speaker = rendered.pair.human.participant.display_name
-    line = Checked(side="human", text=words, speaker=speaker, tenant=scope.tenant, session_id=scope.session_id)
-    return (yield from ask_guards(scope, line)) if scope.tenant_scope.watch.guards else GuardedText(words)
+    if not scope.tenant_scope.watch.guards:
+        return GuardedText(words)
+    line = Checked(
+        side="human",
+        text=words,
+        speaker=who.display_name,
+        tenant=scope.tenant,
+        session_id=scope.session_id,
+        audience=audiences.read(heard),
+    )
+    return (yield from ask_guards(scope, line))
 
 
 def regenerate(scope: SessionScope, turn_id: str | None, hint: str, options: TurnOptions, *, stream: bool) -> Operation:
     """Give another variant of a turn's reply, as a turn of its own beside it; the head moves to it."""
     hint_text(hint)
+    no_audience(options_of(options))
     arguments = {"do": "regenerate", "turn": None if turn_id is None else turn_key(turn_id), "hint": hint}
 
     def basis(position: sessions.Position, _known: RenderedRevision) -> Steps[Basis]:
         return of_stored_turn(position, (yield from read_turn(scope, turn_id, position)), again=False)
 
-    return (yield from _speak(scope, basis, ReplyOptions(options, hint=hint), options, arguments, stream=stream))
+    return (yield from speak_once(scope, basis, ReplyOptions(options, hint=hint), options, arguments, stream=stream))
 
 
-def speak(scope: SessionScope, hint: str, options: TurnOptions, *, stream: bool) -> Operation:
-    """Let the model speak after what was said last, without a line to answer."""
+def speak(scope: SessionScope, who: SeatRef | None, hint: str, options: TurnOptions, *, stream: bool) -> Operation:
+    """Let a seat of the model's speak after what was said last, without a line to answer."""
     hint_text(hint)
-
-    def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
-        yield from ()
-        return of_no_line(position, rendered)
-
-    return (
-        yield from _speak(
-            scope,
-            basis,
-            ReplyOptions(options, hint=hint),
-            options,
-            {"do": "speak", "hint": hint},
-            stream=stream,
-            at_head=True,
-        )
-    )
+    arguments = arguments_of("speak", options, hint=hint, participant=who)
+    basis, wanted = to_no_line(scope, who, options), ReplyOptions(options, hint=hint)
+    return (yield from speak_once(scope, basis, wanted, options, arguments, stream=stream, at_head=True))
 
 
 def retry(scope: SessionScope, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Operation:
@@ -104,7 +167,7 @@ def retry(scope: SessionScope, turn_id: str | None, options: TurnOptions, *, str
     def basis(position: sessions.Position, _known: RenderedRevision) -> Steps[Basis]:
         return of_stored_turn(position, (yield from _unresolved(scope, turn_id, position)), again=True)
 
-    return (yield from _speak(scope, basis, ReplyOptions(options), options, None, stream=stream))
+    return (yield from speak_once(scope, basis, ReplyOptions(options), options, None, stream=stream))
 
 
 def resume(scope: SessionScope, turn_id: str | None, options: TurnOptions, *, stream: bool) -> Operation:
@@ -123,31 +186,36 @@ def resume(scope: SessionScope, turn_id: str | None, options: TurnOptions, *, st
             raise InvalidInputError("turn_id", "has no text to go on from", allowed="a turn with a reply")
         return stood
 
-    return (yield from _speak(scope, basis, ReplyOptions(options), options, None, stream=stream))
+    return (yield from speak_once(scope, basis, ReplyOptions(options), options, None, stream=stream))
 
 
-def preview(scope: SessionScope, text: str, options: TurnOptions) -> Steps[Plan]:
+def preview(scope: SessionScope, text: str, speaker: SeatRef | None, options: TurnOptions) -> Steps[Plan]:
     """Plan a reply to ``text`` from where the session stands. Writes nothing, whoever else is speaking."""
     words, wanted = line_text(text), ReplyOptions(options_of(options))
     position = yield from read_position(scope)
-    rendered = yield from render_revision(scope, position.revision, position.seat)
-    basis = of_new_line(scope, position, rendered, words)
-    return (yield from plan(scope, basis, rendered, wanted, stream=False))
+    rendered = yield from render_revision(scope, position.revision)
+    who = human_of(rendered, speaker)
+    line = NewLine(words, who, audience_of(rendered, who, options))
+    seat = (yield from next_speakers(scope, rendered, position, line, line.audience))[0].seat
+    basis = of_new_line(scope, (yield from at_seat(scope, position, seat)), seat, line)
+    return (yield from plan(scope, basis, speaking_seat(rendered, seat), wanted, stream=False))
 
 
-def _speak(
+def speak_once(
     scope: SessionScope,
     basis_of: BasisOf,
     wanted: ReplyOptions,
     options: TurnOptions,
-    arguments: dict[str, str | None] | None,
+    arguments: dict[str, Any] | None,
     *,
     stream: bool,
     at_head: bool = False,
+    ordinal: int = 1,
 ) -> Operation:
     """Claim a turn on the basis that ``basis_of`` gives and drive it to its end, once per idempotency key.
 
-    ``at_head``: that basis is the session's head, so that its history may be read with its position.
+    ``at_head``: that basis is the session's head, so that its history may be read with its position. ``ordinal``: which
+    turn of the key's round it is.
     """
     key = options_of(options).idempotency_key if arguments is not None else None
     digest = None if arguments is None or key is None else body_digest(arguments, options)
@@ -156,23 +224,20 @@ def _speak(
     yield from _tidy(scope)
     yield from queue.let_others()
     while True:
-        position, found, live, gone, before = yield from read_situation(scope, key, ahead)
-        mine = None if found is None else of_same_body(*found, digest, key)
+        position, found, live, gone, before = yield from read_situation(scope, key, ahead, ordinal=ordinal)
+        mine = of_same_body(found, digest, key, ordinal)
         if mine is not None and _is_answered(mine):
             return (yield from _given_again(mine, stream=stream))
         running = key if mine is not None and mine.status.in_flight else None
-        if gone or (live is not None and not (yield from queue.may_pass(live, running))):
+        if gone or (live is not None and not (yield from queue.may_pass(live, running, position.revision))):
             continue
         queue.check(position)
-        rendered = yield from render_revision(scope, position.revision, position.seat)
+        rendered = yield from render_revision(scope, position.revision)
         if mine is None:
             basis = yield from basis_of(position, rendered)
         else:  # it failed, or ended before it said anything
             basis = of_stored_turn(position, (yield from read_turn(scope, mine.id, position)), again=True)
-        rendered = yield from render_revision(
-            scope, position.revision, basis.seat
-        )  # perhaps not the one whose turn it is
-        made = yield from plan(scope, basis, rendered, wanted, stream=stream, ahead=before)
+        made = yield from plan(scope, basis, speaking_seat(rendered, basis.seat), wanted, stream=stream, ahead=before)
         metadata = json.dumps(dict(options.metadata), ensure_ascii=False) if options.metadata else None
         claim = claim_of(scope, made, CallerFields(key, digest, metadata, moves_head=live is None))
         at = scope.ports.now()
@@ -215,7 +280,7 @@ def _claimed(scope: SessionScope, claim: Claim, at: datetime) -> Steps[bool]:
         raise
 
 
-def body_digest(arguments: dict[str, str | None], options: TurnOptions) -> str:
+def body_digest(arguments: dict[str, Any], options: TurnOptions) -> str:
     """SHA-256 of what a caller asked for, as canonical JSON."""
     body: dict[str, Any] = {**arguments, "sampling": options.sampling.model_dump(), "metadata": dict(options.metadata)}
     if options.model is not None:
@@ -225,11 +290,14 @@ def body_digest(arguments: dict[str, str | None], options: TurnOptions) -> str:
     return hashlib.sha256(json.dumps(body, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-def of_same_body(turn: Turn, first_digest: str, digest: str | None, key: str | None) -> Turn:
-    """Give the turn that a key began. Raises ``IdempotencyError`` where it was for something else."""
-    if digest != first_digest:
-        raise IdempotencyError(f"the idempotency key {key!r} was used for another request", found=turn.id)
-    return turn
+def of_same_body(
+    found: Sequence[tuple[Turn, str]], digest: str | None, key: str | None, ordinal: int = 1
+) -> Turn | None:
+    """Give the turn of a key, or of its round, where there is one yet. Raises ``IdempotencyError`` where the key was
+    used for something else."""
+    if found and digest != found[0][1]:
+        raise IdempotencyError(f"the idempotency key {key!r} was used for another request", found=found[0][0].id)
+    return next((turn for turn, _ in found if turn.ordinal == ordinal), None)
 
 
 def _is_answered(turn: Turn) -> bool:
@@ -241,7 +309,8 @@ def _given_again(turn: Turn, *, stream: bool) -> Operation:
     """Hand on a stored turn as if it came now."""
     yield Emit(Claimed(turn.id))
     if stream and turn.reply is not None:
-        yield Emit(Delta(text=turn.reply.text, speaker=turn.reply.name))
+        said = turn.reply
+        yield Emit(Delta(text=said.text, speaker=said.name, seat=said.seat, turn_id=turn.id))
     return turn
 
 

@@ -16,7 +16,7 @@ from roleplay.store.records.calibrations import Subject
 from roleplay.turns.calibrating import subject
 from roleplay.turns.layers import InForce, SettingsText, in_force, of_turn
 from roleplay.turns.limits import Budget, budget_of, cap_in_force, window_room
-from roleplay.turns.revisions import RenderedRevision
+from roleplay.turns.revisions import RenderedSeat
 from roleplay.turns.scope import UTC_NAME, SessionScope
 from roleplay.wire.request import parameters
 
@@ -49,9 +49,7 @@ class RequestTerms:
         return found
 
 
-def request_terms(
-    scope: SessionScope, rendered: RenderedRevision, options: TurnOptions, *, stream: bool
-) -> RequestTerms:
+def request_terms(scope: SessionScope, rendered: RenderedSeat, options: TurnOptions, *, stream: bool) -> RequestTerms:
     """Give the terms of a request. Raises ``InvalidInputError`` for settings that no request can be made with."""
     own = of_turn(options)
     found = known_terms(scope, rendered, stream=stream) if own is None else None
@@ -91,7 +89,7 @@ def request_terms(
     return terms
 
 
-def known_terms(scope: SessionScope, rendered: RenderedRevision, *, stream: bool) -> RequestTerms | None:
+def known_terms(scope: SessionScope, rendered: RenderedSeat, *, stream: bool) -> RequestTerms | None:
     """Give the terms of a turn without settings of its own, where they were worked out and still hold."""
     found = rendered.terms.get(stream)
     return found if found is not None and found.form == scope.tenant_scope.form_of(found.endpoint) else None

@@ -55,7 +55,7 @@ def demands(dialect: Dialect) -> DialectDemands:
 
 
 def write_messages(
-    dialect: Dialect, messages: Sequence[ContextMessage], speech: Callable[[str], str]
+    dialect: Dialect, messages: Sequence[ContextMessage], *, speech: Callable[[str], str], named: bool = False
 ) -> list[dict[str, str]]:
     """Write a context as the ``messages`` of a request, keys in their fixed order.
 
@@ -64,7 +64,8 @@ def write_messages(
     are written in square brackets into the next user message, before its words, or behind the last user message where
     none follows; where there is no user message at all, they become one. Blank messages are left out, and so is
     reasoning in the model's texts, of which ``speech`` gives what is spoken. Neighbours of one role become one message.
-    A ``user`` message that leads a history which begins with the model's words is a message of that history.
+    A ``user`` message that leads a history which begins with the model's words is a message of that history. ``named``:
+    each line of history begins with its speaker's name already, unless it is the model's own.
 
     Raises:
         InvalidInputError: a name is blank.
@@ -74,8 +75,8 @@ def write_messages(
         return [{"role": _WRITTEN[role], "name": name, "content": text} for role, name, text in (*front, *history)]
     blocks = _blocks(history)
     if dialect is Dialect.MINIMAX:
-        return _named(front, blocks)
-    folded = _folded(front, blocks)
+        return _named(front, blocks, named=named)
+    folded = _folded(front, blocks, named=named)
     return _user_first(folded) if dialect is Dialect.STRICT else folded
 
 
@@ -157,13 +158,13 @@ def _in_turn(history: list[ContextMessage]) -> bool:
     return True
 
 
-def _named(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str, str]]:
+def _named(front: list[ContextMessage], blocks: list[_Block], *, named: bool) -> list[dict[str, str]]:
     written = [_message(message.role, message.name, message.text) for message in front]
     for block in blocks:
         if len(block.parts) == 1 and block.parts[0].role is block.role:
             written.append(_message(*block.parts[0]))
             continue
-        names = {part.name for part in block.said}
+        names = set() if named else {part.name for part in block.said}
         written.append(_message(block.role, block.name, _joined(block, names if len(names) > 1 else set())))
     return written
 
@@ -172,7 +173,7 @@ def _message(role: Role, name: str, text: str) -> dict[str, str]:
     return {"role": _WRITTEN[role], "name": name, "content": text}
 
 
-def _folded(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str, str]]:
+def _folded(front: list[ContextMessage], blocks: list[_Block], *, named: bool) -> list[dict[str, str]]:
     sections = [_section(message) for message in front if message.role not in _SAMPLES]
     samples = [f"{message.name}: {message.text}" for message in front if message.role in _SAMPLES]
     if samples:
@@ -180,7 +181,7 @@ def _folded(front: list[ContextMessage], blocks: list[_Block]) -> list[dict[str,
     written = [{"role": _WRITTEN[_SYSTEM], "content": "\n\n".join(sections)}] if sections else []
     user = _main_user(front, blocks)
     for block in blocks:
-        others = {part.name for part in block.said} - {user} if block.role is Role.USER else set()
+        others = {part.name for part in block.said} - {user} if block.role is Role.USER and not named else set()
         written.append({"role": _WRITTEN[block.role], "content": _joined(block, others)})
     return written
 

@@ -10,4 +10,5 @@ EN = Words(
     user="User",
     narrator="Narrator",
     opening="[It is your turn.]",
+    others="Also here: {names}. Speak only for {char}, never for anybody else.",
 )

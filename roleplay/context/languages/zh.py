@@ -10,4 +10,5 @@ ZH = Words(
     user="用户",
     narrator="旁白",
     opening="[轮到你了。]",
+    others="在场的还有：{names}。只以{char}的身份说话，不要替其他人说话。",
 )

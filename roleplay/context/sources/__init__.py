@@ -6,12 +6,13 @@ To add one, write its function in a file here, with ``of_revision`` or ``of_requ
 from __future__ import annotations
 
 from roleplay.context.placed import HistorySection, Source
-from roleplay.context.sources import facts, persona, reply
+from roleplay.context.sources import cast, facts, persona, reply
 from roleplay.domain.context import Section
 
 #: In the order in which texts of one place are sent, and in which reports list the sections.
 SOURCES: tuple[Source, ...] = (
     persona.system,
+    cast.others,
     facts.facts,
     persona.user_persona,
     persona.scene,

@@ -17,7 +17,9 @@ def facts(request: Request) -> Sequence[PlacedText]:
 
 
 def _placed(fact: Fact, request: Request) -> PlacedText:
-    said = expand(fact.text, char=request.casting.char, user=request.casting.user)
+    casting = request.casting
+    user = casting.user if fact.depth is None else casting.asking
+    said = expand(fact.text, char=casting.char, user=user)
     text = expand_moment(said, request.now())
     return PlacedText(
         (rendered(Section.FACT, Role.SYSTEM, fact.name, text.strip(), request.counter),),

@@ -7,10 +7,20 @@ from collections.abc import Sequence
 
 from roleplay.context.counting import Counter
 from roleplay.context.macros import expand
-from roleplay.context.placed import BEHIND, FRONT, Casting, PlacedText, Rendered, at_depth, of_revision, rendered
+from roleplay.context.placed import (
+    BEHIND,
+    FRONT,
+    Casting,
+    PlacedText,
+    Player,
+    Rendered,
+    at_depth,
+    of_revision,
+    rendered,
+)
 from roleplay.domain.context import Role, Section
 from roleplay.domain.persona import CHAR, USER
-from roleplay.domain.values import visible
+from roleplay.domain.values import NAME_LIMIT, visible
 
 SHEET_PRIORITY = 103.0  # required
 POST_HISTORY_PRIORITY = 99.8
@@ -34,11 +44,21 @@ def system(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
 
 @of_revision(Section.USER_PERSONA)
 def user_persona(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
-    """The persona of the human who is spoken to."""
-    human = casting.user_persona
-    about = _joined(human.description, human.personality) if human else ""
-    said = _said(Section.USER_PERSONA, Role.USER_SYSTEM, casting.user, about, casting, counter)
-    return [PlacedText((one,), FRONT, SHEET_PRIORITY, origin="persona") for one in said]
+    """The personas of the humans: of several, under their names in one text, so that it is the same whoever asks."""
+    about = [(one.name, _of_human(one, casting)) for one in casting.humans]
+    told = [(name, text) for name, text in about if text]
+    if not told:
+        return ()
+    text = told[0][1] if len(casting.humans) == 1 else "\n\n".join(f"{name}: {text}" for name, text in told)
+    name = ", ".join(name for name, _ in told)[:NAME_LIMIT]
+    one = rendered(Section.USER_PERSONA, Role.USER_SYSTEM, name, text, counter)
+    return [PlacedText((one,), FRONT, SHEET_PRIORITY, origin="persona")]
+
+
+def _of_human(human: Player, casting: Casting) -> str:
+    persona = human.persona
+    about = _joined(persona.description, persona.personality) if persona else ""
+    return expand(about, char=casting.char, user=human.name).strip()
 
 
 @of_revision(Section.SCENE)
@@ -65,14 +85,15 @@ def examples(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
 @of_revision(Section.NOTE)
 def note(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
     """The persona's reminder before the newest line."""
-    said = _said(Section.NOTE, Role.SYSTEM, casting.char, casting.persona.note, casting, counter)
+    said = _said(Section.NOTE, Role.SYSTEM, casting.char, casting.persona.note, _near(casting), counter)
     return [PlacedText((one,), at_depth(NOTE_DEPTH), NOTE_PRIORITY, origin="persona") for one in said]
 
 
 @of_revision(Section.POST_HISTORY)
 def post_history(casting: Casting, counter: Counter) -> Sequence[PlacedText]:
     """The persona's last instruction, behind the newest line."""
-    said = _said(Section.POST_HISTORY, Role.SYSTEM, casting.char, casting.persona.post_history, casting, counter)
+    post_history, near = casting.persona.post_history, _near(casting)
+    said = _said(Section.POST_HISTORY, Role.SYSTEM, casting.char, post_history, near, counter)
     return [PlacedText((one,), BEHIND, POST_HISTORY_PRIORITY, origin="persona") for one in said]
 
 
@@ -80,6 +101,11 @@ def _said(section: str, role: Role, name: str, text: str, casting: Casting, coun
     """Give a text with its macros expanded as a message; nothing for a blank one."""
     words = expand(text, char=casting.char, user=casting.user).strip()
     return (rendered(section, role, name, words, counter),) if words else ()
+
+
+def _near(casting: Casting) -> Casting:
+    """Who plays in a text near the end: its human is the one who spoke last."""
+    return casting._replace(humans=(Player(0, casting.asking, None),))
 
 
 def _joined(*parts: str) -> str:

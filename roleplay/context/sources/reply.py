@@ -25,7 +25,7 @@ def speak(request: Request) -> Sequence[PlacedText]:
     """The request for the next words, where no line asks for them."""
     if not request.unasked:
         return ()
-    said = rendered(Section.SPEAK, Role.USER, request.casting.user, request.words.speak, request.counter)
+    said = rendered(Section.SPEAK, Role.USER, request.casting.asking, request.words.speak, request.counter)
     return (PlacedText((said,), BEHIND, REPLY_PRIORITY, origin="engine"),)
 
 
@@ -36,7 +36,7 @@ def so_far(request: Request) -> Sequence[PlacedText]:
         return ()
     casting, counter = request.casting, request.counter
     begun = rendered(Section.SO_FAR, Role.ASSISTANT, casting.char, request.so_far, counter)
-    go_on = rendered(Section.SO_FAR, Role.USER, casting.user, request.words.go_on, counter)
+    go_on = rendered(Section.SO_FAR, Role.USER, casting.asking, request.words.go_on, counter)
     return (
         PlacedText((begun,), BEHIND, REPLY_PRIORITY, origin="turn"),
         PlacedText((go_on,), BEHIND, REPLY_PRIORITY, origin="engine"),

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from roleplay.chat.transport import AnswerBytes, AsyncAnswer, AsyncTransport
-from roleplay.domain.conversation import Delta
 from roleplay.domain.endpoint import Endpoint
 from roleplay.domain.events import Observer
 from roleplay.errors import ConflictError, RoleplayError, SettingsError
@@ -20,9 +19,9 @@ from roleplay.store.access.aio import AsyncDatabase
 from roleplay.turns.effects import (
     Admit,
     Ask,
-    Claimed,
     Effect,
     Emit,
+    Emitted,
     Interrupt,
     Notify,
     Open,
@@ -178,12 +177,12 @@ class AsyncDriver(Generic[T]):
     def result(self) -> T | None:
         return self._execution.result
 
-    async def until_emit(self) -> Delta | Claimed | None:
+    async def until_emit(self) -> Emitted | None:
         """Perform effects until something is handed to the caller; ``None`` when the operation has ended."""
         async with self._alone:
             return await self._until_emit()
 
-    async def _until_emit(self) -> Delta | Claimed | None:
+    async def _until_emit(self) -> Emitted | None:
         while not self._execution.ended:
             effect = self._execution.effect
             if isinstance(effect, Emit):

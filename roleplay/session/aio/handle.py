@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
+from roleplay.domain.cast import Played, Seat
 from roleplay.domain.context import ContextReport
-from roleplay.domain.conversation import SessionInfo, Turn
+from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo, Turn
 from roleplay.domain.guards import StoredVerdict
 from roleplay.domain.page import Page
-from roleplay.domain.settings import DEFAULT_OPTIONS, SessionSettings, TurnOptions
+from roleplay.domain.settings import DEFAULT_OPTIONS, SeatRef, SessionSettings, TurnOptions
+from roleplay.operations import casts
 from roleplay.session.aio.driver import AsyncRuntime
-from roleplay.session.aio.stream import AsyncReplyStream
+from roleplay.session.aio.stream import AsyncReplyStream, AsyncRoundStream
 from roleplay.session.handle import ITER_PAGE, Preview, preview_of
-from roleplay.turns import adding, explaining, following, reading, speaking, tree
+from roleplay.turns import adding, explaining, following, reading, rounds, speaking, tree
 from roleplay.turns.arguments import Speaker, options_of
 from roleplay.turns.scope import SessionScope
 
@@ -24,6 +26,7 @@ class AsyncChatSession:
         self._runtime = runtime
         self._scope = scope
         self.tree = AsyncTree(runtime, scope)
+        self.cast = AsyncCast(runtime, scope)
 
     @property
     def id(self) -> str:
@@ -40,14 +43,28 @@ class AsyncChatSession:
         """As ``ChatSession.update``."""
         return await self._runtime.run(tree.update(self._scope, scene, settings))
 
-    async def send(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
+    async def send(self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """As ``ChatSession.send``."""
-        return await self._runtime.run(speaking.send(self._scope, text, options, stream=False), speaks=True)
+        return await self._runtime.run(speaking.send(self._scope, text, speaker, options, stream=False), speaks=True)
 
-    async def stream(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
+    async def stream(
+        self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS
+    ) -> AsyncReplyStream:
         """As ``ChatSession.stream``."""
-        operation = speaking.send(self._scope, text, options, stream=True)
+        operation = speaking.send(self._scope, text, speaker, options, stream=True)
         return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
+
+    async def round(
+        self,
+        text: str | None = None,
+        *,
+        speaker: SeatRef | None = None,
+        max_turns: int | None = None,
+        options: TurnOptions = DEFAULT_OPTIONS,
+    ) -> AsyncRoundStream:
+        """As ``ChatSession.round``."""
+        operation = rounds.speak_round(self._scope, text, speaker, max_turns, options)
+        return await AsyncRoundStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def regenerate(
         self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
@@ -56,9 +73,11 @@ class AsyncChatSession:
         operation = speaking.regenerate(self._scope, turn_id, hint, options, stream=True)
         return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
-    async def speak(self, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
+    async def speak(
+        self, participant: SeatRef | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
+    ) -> AsyncReplyStream:
         """As ``ChatSession.speak``."""
-        operation = speaking.speak(self._scope, hint, options, stream=True)
+        operation = speaking.speak(self._scope, participant, hint, options, stream=True)
         return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
@@ -84,9 +103,11 @@ class AsyncChatSession:
         """As ``ChatSession.accept``."""
         return await self._runtime.run(tree.accept(self._scope, turn_id))
 
-    async def preview(self, text: str, *, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
+    async def preview(
+        self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS
+    ) -> Preview:
         """As ``ChatSession.preview``."""
-        return preview_of(await self._runtime.run(explaining.preview(self._scope, text, options)))
+        return preview_of(await self._runtime.run(explaining.preview(self._scope, text, speaker, options)))
 
     async def report(self, turn_id: str | None = None) -> ContextReport:
         """As ``ChatSession.report``."""
@@ -113,6 +134,38 @@ class AsyncChatSession:
     async def turn(self, turn_id: str | int) -> Turn:
         """As ``ChatSession.turn``."""
         return await self._runtime.run(reading.turn(self._scope, turn_id))
+
+
+class AsyncCast:
+    """``Cast`` for asyncio; every door does what its twin's does."""
+
+    def __init__(self, runtime: AsyncRuntime, scope: SessionScope) -> None:
+        self._runtime = runtime
+        self._scope = scope
+
+    async def list(self) -> Sequence[Participant]:
+        """As ``Cast.list``."""
+        return await self._runtime.run(casts.members(self._scope))
+
+    async def join(self, seat: Played | Seat, *, played_by: PlayedBy = PlayedBy.MODEL) -> Participant:
+        """As ``Cast.join``."""
+        return await self._runtime.run(casts.join(self._scope, seat, played_by))
+
+    async def leave(self, seat: SeatRef) -> Participant:
+        """As ``Cast.leave``."""
+        return await self._runtime.run(casts.leave(self._scope, seat))
+
+    async def mute(self, seat: SeatRef, *, muted: bool = True) -> Participant:
+        """As ``Cast.mute``."""
+        return await self._runtime.run(casts.mute(self._scope, seat, muted=muted))
+
+    async def move(self, seat: SeatRef, order: int) -> Participant:
+        """As ``Cast.move``."""
+        return await self._runtime.run(casts.move(self._scope, seat, order))
+
+    async def use(self, seat: SeatRef, persona: Played, *, version: int | None = None) -> Participant:
+        """As ``Cast.use``."""
+        return await self._runtime.run(casts.use(self._scope, seat, persona, version))
 
 
 class AsyncTree:

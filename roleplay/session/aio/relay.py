@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar
 
-from roleplay.domain.conversation import Delta
 from roleplay.session.aio.driver import AsyncDriver, AsyncRuntime
 from roleplay.session.relay import Queued, Reader
-from roleplay.turns.effects import Claimed, Steps
+from roleplay.turns.effects import Emitted, Steps
 
 T = TypeVar("T")
 
@@ -34,7 +33,7 @@ class AsyncRelay(Reader[T]):
         finally:
             self._queue.put_nowait(None)
 
-    async def until_emit(self) -> Delta | Claimed | None:
+    async def until_emit(self) -> Emitted | None:
         """Wait for the next piece; ``None`` when there is no more."""
         return None if self.ended else self._take(await self._queue.get())
 

@@ -1,30 +1,32 @@
-"""A reply as it comes, for asyncio."""
+"""A reply, or a round of them, as it comes, for asyncio."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from roleplay.domain.conversation import Delta, Turn
 from roleplay.domain.settings import OnDisconnect
 from roleplay.errors import RoleplayError
 from roleplay.session.aio.driver import AsyncDriver, AsyncRuntime
 from roleplay.session.aio.relay import AsyncRelay
-from roleplay.session.stream import BaseStream
-from roleplay.turns.effects import Operation
+from roleplay.session.stream import BaseStream, OneReply, Turns
+from roleplay.turns.effects import Steps
+
+T = TypeVar("T")
 
 
-class AsyncReplyStream(BaseStream[AsyncDriver[Turn] | AsyncRelay[Turn]]):
-    """``ReplyStream`` for asyncio: ``async with``, ``async for``, ``await reply.cancel()``."""
+class AsyncStream(BaseStream["AsyncDriver[T] | AsyncRelay[T]"], Generic[T]):
+    """``Stream`` for asyncio."""
 
     def __init__(
         self,
         runtime: AsyncRuntime,
-        operation: Operation,
+        operation: Steps[T],
         on_disconnect: OnDisconnect = "interrupt",
         *,
         at_once: bool = False,
@@ -46,11 +48,6 @@ class AsyncReplyStream(BaseStream[AsyncDriver[Turn] | AsyncRelay[Turn]]):
             await self._discard()
             raise
         return self
-
-    async def cancel(self) -> Turn:
-        """End the reply now and give the turn, interrupted with the text so far; ended already, give it as it is."""
-        await self._driver.interrupt()
-        return self.turn
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
         while True:
@@ -75,3 +72,32 @@ class AsyncReplyStream(BaseStream[AsyncDriver[Turn] | AsyncRelay[Turn]]):
                 await self._driver.reader_left()
             else:
                 await self._driver.interrupt()
+
+
+class AsyncReplyStream(AsyncStream[Turn], OneReply["AsyncDriver[Turn] | AsyncRelay[Turn]"]):
+    """``ReplyStream`` for asyncio: ``async with``, ``async for``, ``await reply.cancel()``."""
+
+    async def cancel(self) -> Turn:
+        """End the reply now and give the turn, interrupted with the text so far; ended already, give it as it is."""
+        await self._driver.interrupt()
+        return self.turn
+
+
+class AsyncRoundStream(AsyncStream[Turns]):
+    """``RoundStream`` for asyncio: ``async with``, ``async for``, ``await round.cancel()``."""
+
+    async def turns(self) -> AsyncIterator[Turn]:
+        """Give each turn of the round once it has ended, waiting for the next. What is not iterated of the replies is
+        not kept."""
+        while True:
+            while self._finished:
+                yield self._finished.popleft()
+            if self._driver.ended:
+                return
+            self._waiting.clear()
+            self._take(await self._driver.until_emit())
+
+    async def cancel(self) -> Sequence[Turn]:
+        """End the turn that speaks, interrupted with the text so far, and the round with it; gives its turns."""
+        await self._driver.interrupt()
+        return self._driver.result or ()

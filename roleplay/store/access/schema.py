@@ -17,7 +17,7 @@ from roleplay.store.access.sqlite import Creator, Key
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0004"
+HEAD = "0005"
 VERSION_TABLE = "roleplay_alembic_version"
 Migrate = Literal["auto", "check"]
 _LOCK = 0x726F6C65706C6179  # "roleplay" in ASCII: the advisory lock that upgrades take

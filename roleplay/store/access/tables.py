@@ -36,6 +36,7 @@ IN_FLIGHT = "status IN ('pending', 'streaming')"
 CAUSES = ("greeting", "reply", "accept", "choose", "rewind", "fork", "edit", "undo")
 LEASED = "lease_until IS NOT NULL"
 ON_HEAD = f"{IN_FLIGHT} AND moves_head"
+OWNED = "owner IS NOT NULL"
 
 
 def _sqlite_moment(value: datetime | None) -> str | None:
@@ -76,7 +77,7 @@ Long = Annotated[str, mapped_column(Text)]
 Number = Annotated[int, mapped_column(Integer)]
 Big = Annotated[int, mapped_column(BigInteger)]
 Flag = Annotated[bool, mapped_column()]
-Seconds = Annotated[float, mapped_column(Float)]
+Real = Annotated[float, mapped_column(Float)]
 Moment = Annotated[datetime, mapped_column(UtcDateTime)]
 
 
@@ -241,19 +242,34 @@ class SessionRevisionRow(Base):
 
 
 class ParticipantRow(Base):
+    """``owner``: of a human's seat, the caller's own id of who sits there."""
+
     __tablename__ = "roleplay_participants"
     __table_args__ = _of_session(
         CheckConstraint("seat >= 1", "counts_from_1"),
         CheckConstraint("played_by IN ('model', 'human')", "played_by"),
+        Index(
+            "ix_roleplay_participants_of_owner",
+            "tenant",
+            "owner",
+            "session_id",
+            sqlite_where=text(OWNED),
+            postgresql_where=text(OWNED),
+        ),
     )
     session_id: Mapped[Id] = mapped_column(primary_key=True)
     seat: Mapped[Number] = mapped_column(primary_key=True)
     tenant: Mapped[Tenant]
     played_by: Mapped[Word]
+    owner: Mapped[Label | None]
 
 
 class ParticipantRevisionRow(Base):
-    """What a seat is from ``revision`` on, until its next row."""
+    """What a seat is from ``revision`` on, until its next row.
+
+    ``place``: where it comes in the order of seats. ``present``: whether somebody sits there. Where one of the columns
+    from ``aliases`` on is ``NULL``, which it is in rows from before there were casts, its default holds.
+    """
 
     __tablename__ = "roleplay_participant_revisions"
     __table_args__ = _of_session(
@@ -273,6 +289,11 @@ class ParticipantRevisionRow(Base):
     display_name: Mapped[Label]
     persona_id: Mapped[Id | None]
     persona_version: Mapped[Number | None]
+    aliases: Mapped[Long | None]
+    place: Mapped[Number | None]
+    talkativeness: Mapped[Real | None]
+    muted: Mapped[Flag | None]
+    present: Mapped[Flag | None]
 
 
 class PathStateRow(Base):
@@ -295,7 +316,8 @@ class TurnRow(Base):
     """``from_head`` is the head that the claim saw; the finish moves it when ``moves_head``.
 
     ``parent_turn`` is the turn before on the path. ``states`` says which turn wrote each seat's path state last;
-    ``draws`` is what was drawn by chance.
+    ``draws`` is what was drawn by chance. ``audience``: see ``audience``. ``ends_round``: somebody waits to speak, so
+    that the round that the turn is of ends with it.
     """
 
     __tablename__ = "roleplay_turns"
@@ -367,6 +389,8 @@ class TurnRow(Base):
     ended_at: Mapped[Moment | None]
     states: Mapped[Long | None]
     draws: Mapped[Long | None]
+    audience: Mapped[Long | None]
+    ends_round: Mapped[Flag | None]
 
 
 class MessageRow(Base):
@@ -446,8 +470,9 @@ class PieceRow(Base):
 class ModelCallRow(Base):
     """One attempt at the API. ``recipe`` says what the request was made of; ``total_s`` is ``NULL`` while it runs.
 
-    ``purpose`` is one of ``new_rows.Purpose``: in a check, each new one would rebuild the table. A call of a turn is
-    whose the turn is; one without has an owner and, until it has ended, a lease of its own.
+    ``purpose`` is one of ``new_rows.Purpose``: in a check, each new one would rebuild the table. ``cut``: what was cut
+    from its reply, and why, as JSON. A call of a turn is whose the turn is; one without has an owner and, until it has
+    ended, a lease of its own.
     """
 
     __tablename__ = "roleplay_model_calls"
@@ -508,12 +533,13 @@ class ModelCallRow(Base):
     base_message: Mapped[Long | None]
     reasoning: Mapped[Long | None]
     error: Mapped[Long | None]
-    first_token_s: Mapped[Seconds | None]
-    total_s: Mapped[Seconds | None]
+    first_token_s: Mapped[Real | None]
+    total_s: Mapped[Real | None]
     settings_digest: Mapped[Word | None]
     report: Mapped[Long | None]
     lease_owner: Mapped[Label | None]
     lease_until: Mapped[Moment | None]
+    cut: Mapped[Long | None]
 
 
 class CalibrationRow(Base):

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, Row, bindparam, case, func, literal_column, select
 
 from roleplay.domain.context import Recipe
-from roleplay.domain.conversation import ModelCall
+from roleplay.domain.conversation import Cut, ModelCall
 from roleplay.domain.endpoint import Dialect
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 from roleplay.domain.values import Value, json_object
@@ -224,7 +224,7 @@ def _whole(number: Any) -> int | None:
 def _call(row: Row[Any]) -> ModelCall:
     known = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     base = None if row.base_status is None else BaseResp(status_code=row.base_status, status_msg=row.base_message or "")
-    same = ModelCall.model_fields.keys() & known.keys() - {"parameters", "error", "settings"}
+    same = ModelCall.model_fields.keys() & known.keys() - {"parameters", "error", "settings", "cut"}
     return ModelCall(
         **{name: known[name] for name in same},
         parameters=json_object(json.loads(row.parameters)),
@@ -233,4 +233,5 @@ def _call(row: Row[Any]) -> ModelCall:
         base_resp=base,
         settings=settings_of(row.settings_text),
         error=None if row.error is None else json.loads(row.error),
+        cut=None if row.cut is None else Cut(**json.loads(row.cut)),
     )

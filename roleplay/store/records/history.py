@@ -15,6 +15,7 @@ from roleplay.store.access.decoding import reads
 from roleplay.store.access.prepared import Prepared
 from roleplay.store.access.tables import MessageRow, TurnRow, table
 from roleplay.store.records import sessions
+from roleplay.store.records.audience import Viewer
 
 _NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")
 #: How many rows the walk may step over at least, and how many for each row that it keeps.
@@ -129,6 +130,11 @@ _ANSWERED = select(table(TurnRow).c.human_seq).where(
 )
 
 
+_MESSAGE_AT = select(*(table(MessageRow).c[name] for name in ("text", "audience", "revision", "hidden"))).where(
+    table(MessageRow).c.tenant == bindparam("tenant"),
+    table(MessageRow).c.session_id == bindparam("session"),
+    table(MessageRow).c.seq == bindparam("seq"),
+)
 _RECOUNT = (
     update(table(MessageRow))
     .where(
@@ -173,6 +179,7 @@ def path_back(
     cap: int,
     per_message: int,
     passes: int = PASSES,
+    viewer: Viewer | None = None,
 ) -> Path:
     """Give the path that ends in ``head``, oldest first, in one statement.
 
@@ -273,6 +280,14 @@ def _kept(rows: list[Any], runs: Sequence[int]) -> list[Any]:
         kept += newest_first[place : place + run]
         place += run
     return kept[::-1]
+
+
+def message_at(
+    connection: Connection, tenant: str, session_id: str, seq: int
+) -> tuple[str, str | None, int | None] | None:
+    """Give a message's text, audience and revision; ``None`` where there is none, or where it is hidden."""
+    row = connection.execute(_MESSAGE_AT, {"tenant": tenant, "session": session_id, "seq": seq}).first()
+    return None if row is None or row.hidden else (row.text, row.audience, row.revision)
 
 
 def recount(

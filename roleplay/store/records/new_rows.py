@@ -15,6 +15,7 @@ from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, Tur
 from roleplay.domain.settings import Setting
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 from roleplay.store.access.decoding import reads
+from roleplay.store.records import audience as audiences
 
 
 @lru_cache(maxsize=256)
@@ -60,6 +61,7 @@ class NewMessage(NamedTuple):
     revision: int
     repaired: bool = False
     hidden: bool = False
+    audience: str | None = None
 
     @classmethod
     def after(
@@ -73,6 +75,7 @@ class NewMessage(NamedTuple):
         by_human: bool,
         revision: int,
         repaired: bool = False,
+        audience: str | None = None,
     ) -> NewMessage:
         """Make the message ``seq`` that follows the end of a path, said under a revision of the session; ``who`` is the
         speaker's seat and name."""
@@ -96,6 +99,7 @@ class NewMessage(NamedTuple):
             model_ordinal=models,
             revision=revision,
             repaired=repaired,
+            audience=audience,
         )
 
     @property
@@ -118,6 +122,7 @@ class NewMessage(NamedTuple):
             repaired=self.repaired,
             hidden=self.hidden,
             created_at=at,
+            audience=audiences.read(self.audience),
         )
 
 
@@ -132,12 +137,14 @@ class NewVerdict(NamedTuple):
 
 
 class CallerFields(NamedTuple):
-    """The terms of a turn: the caller's key and the digest of its body, metadata, and whether it may move the head."""
+    """The terms of a turn: the caller's key and the digest of its body, metadata, whether it may move the head, and
+    whom it is said to."""
 
     idempotency_key: str | None = None
     body_digest: str | None = None
     metadata_json: str | None = None
     moves_head: bool = True
+    audience: str | None = None
 
 
 NO_CALLER_FIELDS = CallerFields()
@@ -167,6 +174,7 @@ class NewTurn(NamedTuple):
     attempt: int = 1
     moves_head: bool = True
     draws: str | None = None
+    audience: str | None = None
 
     def ended(
         self,
@@ -198,16 +206,20 @@ class NewTurn(NamedTuple):
             metadata=json.loads(self.metadata_json) if self.metadata_json else {},
             created_at=began,
             ended_at=ended,
+            speaker=self.speaker,
+            audience=audiences.read(self.audience),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class AddedTurn:
-    """A turn that needed no model, with its one message and what guards said of it."""
+    """A turn that needed no model, with its one message, what guards said of it, and the path states that it writes, by
+    seat."""
 
     turn: NewTurn
     message: NewMessage
     verdicts: tuple[NewVerdict, ...] = ()
+    state_rows: Mapping[int, str] = field(default_factory=dict)
 
 
 class HandedOn(NamedTuple):

@@ -11,15 +11,17 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Integer
+from sqlalchemy import Connection, Integer, bindparam, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from roleplay.store.access.decoding import as_text, reads
+from roleplay.store.access.tables import PathStateRow, table
 
 #: How long a row's JSON may be, in characters, all of them ASCII; a CHECK of the table holds it too.
 LIMIT = 8192
 SHARED = 0
+_s = table(PathStateRow).c
 
 
 class SeatState(NamedTuple):
@@ -27,13 +29,16 @@ class SeatState(NamedTuple):
     the digests of the front and of the settings that its requests of this epoch have, and which dialogues are in, as a
     choice is written (empty: the persona has none).
 
-    Nothing is shared by all seats yet, so that no turn writes a row of seat 0.
+    All seats share the order of speech: which seat of the model's spoke ``last`` (0: none), and which have ``spoken``
+    since a human did, as far as all may see. Sessions with one seat of the model's write no row of seat 0.
     """
 
     window_start: int = 0
     front: str = ""
     settings: str = ""
     examples: str = ""
+    last: int = 0
+    spoken: tuple[int, ...] = ()
 
     def fitting(self) -> SeatState:
         """Give the state as a row can hold it: one that is too long loses its choice of dialogues, which is made anew
@@ -56,12 +61,14 @@ class SeatState(NamedTuple):
 def read_state(stored: str | None) -> SeatState | None:
     """Read a state; ``None`` where nothing was handed on, or no more. Raises ``StoreError``."""
     values = {} if stored is None else json.loads(as_text(stored))
+    values["spoken"] = tuple(values.get("spoken", ()))
     state = SeatState(**values)
-    if type(state.window_start) is not int or state.window_start < 0:
-        raise ValueError("window_start")
-    for text in state[1:]:
+    for number in (state.window_start, state.last, *state.spoken):
+        if type(number) is not int or number < 0:
+            raise ValueError("a number")
+    for text in (state.front, state.settings, state.examples):
         as_text(text)
-    return state if values else None
+    return state if state != SeatState() else None
 
 
 @reads("the path states of a turn")
@@ -104,6 +111,22 @@ def _on_sqlite(element: last_writer, compiler: Any, **options: Any) -> str:
 def _on_postgresql(element: last_writer, compiler: Any, **options: Any) -> str:
     states, seat = (compiler.process(one, **options) for one in element.clauses)
     return f"CAST(CAST({states} AS json) ->> CAST({seat} AS text) AS integer)"
+
+
+_STATE = select(_s.state).where(
+    _s.tenant == bindparam("tenant"),
+    _s.session_id == bindparam("session"),
+    _s.seq == bindparam("turn"),
+    _s.seat == bindparam("seat"),
+)
+
+
+def state_of(connection: Connection, tenant: str, session_id: str, states: str | None, seat: int) -> str | None:
+    """Give the state that a turn with the map ``states`` hands on for a seat, as it is stored."""
+    turn = read_map(states).get(seat)
+    where = {"tenant": tenant, "session": session_id, "turn": turn, "seat": seat}
+    found = None if turn is None else connection.execute(_STATE, where).scalar()
+    return None if found is None else as_text(found)
 
 
 def handed_on(state: Any, turn: Any, seat: Any) -> Any:

@@ -23,20 +23,26 @@ def front_of(front: tuple[Piece, ...]) -> tuple[str, str]:
 def rest_text(recipe: Recipe) -> str:
     """Write what is left of a recipe: history, insertions, tail."""
     span = recipe.history
-    return _compact([[span.first, span.last, span.seat, span.runs], recipe.insertions, recipe.tail])
+    history: list[Any] = [span.first, span.last, span.seat, span.runs]
+    if span.named or span.absences:
+        history += [span.named, span.absences]
+    return _compact([history, recipe.insertions, recipe.tail])
 
 
 @reads("the recipe of a request")
 def read(front: str, rest: str, version: int) -> Recipe:
     """Read a recipe back from its two texts, as its version writes them."""
-    (first, last, seat, skipped), insertions, tail = json.loads(rest)
-    as_numbers(skipped)
+    (first, last, seat, skipped, *more), insertions, tail = json.loads(rest)
+    named, absences = more or (False, ())
+    as_numbers([*skipped, *(number for one in absences for number in one)])
     hidden, runs = (skipped, []) if version == _NAMES_HIDDEN else ([], skipped)
     if len(runs) % 2:
         raise ValueError("a run without its end")
     return Recipe(
         front=tuple(Piece(*one) for one in json.loads(front)),
-        history=Span(first, last, seat, tuple(hidden), tuple(runs)),
+        history=Span(
+            first, last, seat, tuple(hidden), tuple(runs), tuple((begin, end) for begin, end in absences), bool(named)
+        ),
         insertions=tuple(Insertion(depth, Piece(*piece)) for depth, piece in insertions),
         tail=tuple(Piece(*one) for one in tail),
     )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import (
@@ -23,7 +24,14 @@ from sqlalchemy import (
     update,
 )
 
-from roleplay.domain.conversation import Participant, PlayedBy, SessionInfo, TurnKind, TurnStatus
+from roleplay.domain.conversation import (
+    DEFAULT_TALKATIVENESS,
+    Participant,
+    PlayedBy,
+    SessionInfo,
+    TurnKind,
+    TurnStatus,
+)
 from roleplay.domain.page import Page
 from roleplay.domain.persona import StoredPersona
 from roleplay.domain.settings import SessionSettings
@@ -43,12 +51,14 @@ from roleplay.store.access.tables import (
     table,
 )
 from roleplay.store.records import personas
+from roleplay.store.records.audience import FOR_EVER, Absence
 from roleplay.store.records.new_rows import NO_CALLER_FIELDS, CallerFields, NewTurn, PathEnd
 from roleplay.store.records.path_states import SHARED, handed_on
 
 _s = table(SessionRow).c
 _r = table(SessionRevisionRow).c
 _q = table(ParticipantRevisionRow).c
+FIRST_REVISION = 1
 _live = table(TurnRow).alias("live")
 _turn = table(TurnRow).alias("head_turn")
 _m = table(MessageRow).c
@@ -108,37 +118,28 @@ _POSITION = Prepared(
 _REVISION = select(_r.scene, _r.settings).where(
     _r.tenant == bindparam("tenant"), _r.session_id == bindparam("session"), _r.revision == bindparam("revision")
 )
-_newest_seat = (
-    select(_q.seat, func.max(_q.revision).label("revision"))
-    .where(
-        _q.tenant == bindparam("tenant"), _q.session_id == bindparam("session"), _q.revision <= bindparam("revision")
-    )
-    .group_by(_q.seat)
-    .subquery("newest")
+_OF_SEAT = (
+    _p.seat,
+    _p.played_by,
+    _p.owner,
+    *(_q[name] for name in ("display_name", "persona_id", "persona_version", "aliases")),
+    *(_q[name] for name in ("place", "talkativeness", "muted", "present")),
 )
+_its_seat = (_q.session_id == _p.session_id) & (_q.tenant == _p.tenant) & (_q.seat == _p.seat)
+#: What each seat was, one revision after the other.
 _CAST = (
-    select(_p.seat, _p.played_by, _q.display_name, _q.persona_id, _q.persona_version)
-    .join(
-        _newest_seat,
-        (_p.seat == _newest_seat.c.seat) & (_p.tenant == bindparam("tenant")) & (_p.session_id == bindparam("session")),
+    select(*_OF_SEAT, _q.revision)
+    .join(table(ParticipantRevisionRow), _its_seat)
+    .where(
+        _p.tenant == bindparam("tenant"), _p.session_id == bindparam("session"), _q.revision <= bindparam("revision")
     )
-    .join(
-        table(ParticipantRevisionRow),
-        (_q.session_id == _p.session_id)
-        & (_q.tenant == _p.tenant)
-        & (_q.seat == _p.seat)
-        & (_q.revision == _newest_seat.c.revision),
-    )
-    .order_by(_p.seat)
+    .order_by(_p.seat, _q.revision)
 )
 _later = table(ParticipantRevisionRow).alias("later")
 _CASTS = (
-    select(_s.id, _p.seat, _p.played_by, _q.display_name, _q.persona_id, _q.persona_version)
+    select(_s.id, *_OF_SEAT)
     .join(table(ParticipantRow), (_p.session_id == _s.id) & (_p.tenant == _s.tenant))
-    .join(
-        table(ParticipantRevisionRow),
-        (_q.session_id == _p.session_id) & (_q.tenant == _p.tenant) & (_q.seat == _p.seat),
-    )
+    .join(table(ParticipantRevisionRow), _its_seat)
     .where(
         _s.tenant == bindparam("tenant"),
         _s.id.in_(bindparam("sessions", expanding=True)),
@@ -166,6 +167,8 @@ _ONE = _INFO.where(_s.id == bindparam("session"))
 _LIST = _INFO.order_by(_s.last_turn_at.desc(), _s.id.desc())
 _BY_AGE = _INFO.where(_s.id > bindparam("after")).order_by(_s.id).limit(bindparam("most"))
 _ID = select(_s.id).where(_HERE)
+#: Whether an owner sits in a session, also one who has left.
+_HAS_SEAT = _s.id.in_(select(_p.session_id).where(_p.tenant == bindparam("tenant"), _p.owner == bindparam("owner")))
 _IDS_FROM = (
     select(_s.id)
     .where(_s.tenant == bindparam("tenant"), _s.id >= bindparam("low"), _s.id < bindparam("high"))
@@ -199,15 +202,23 @@ _LOCK = _ID.with_for_update()
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A seat with the persona version in it, if there is one."""
+    """A seat with the persona version in it, if there is one. ``absences``: in which revisions nobody sat there, up to
+    the one that it is read as of."""
 
     participant: Participant
     persona: StoredPersona | None
+    absences: tuple[Absence, ...] = ()
+
+    @property
+    def present(self) -> bool:
+        """Whether somebody sits there."""
+        return not self.absences or self.absences[-1][1] != FOR_EVER
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What a revision of a session says: scene, settings and seats. Immutable, so it may be kept in memory."""
+    """What a revision of a session says: scene, settings and seats, also those that were left. Immutable, so it may be
+    kept in memory."""
 
     revision: int
     scene: str
@@ -215,8 +226,18 @@ class Revision:
     seats: tuple[Seat, ...]
 
     def played_by(self, player: PlayedBy) -> list[Seat]:
-        """The seats that the model plays, or humans, in their order."""
-        return [seat for seat in self.seats if seat.participant.played_by is player]
+        """The seats that the model plays, or humans, where somebody sits; in their order."""
+        return [seat for seat in self.seats if seat.present and seat.participant.played_by is player]
+
+    def seat(self, number: int) -> Seat | None:
+        """The seat with a number, left or not."""
+        return next((one for one in self.seats if one.participant.seat == number), None)
+
+    @property
+    def is_group(self) -> bool:
+        """Whether there are, or were, several seats of the model's or several of humans."""
+        players = [seat.participant.played_by for seat in self.seats]
+        return any(players.count(player) > 1 for player in PlayedBy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +302,7 @@ class Position:
             metadata_json=caller.metadata_json,
             moves_head=caller.moves_head,
             draws=draws,
+            audience=caller.audience,
         )
 
 
@@ -339,9 +361,10 @@ def revision(connection: Connection, tenant: str, session_id: str, revision: int
     row = connection.execute(_REVISION, where).first()
     if row is None:
         raise missing(connection, tenant, session_id, f"revision {revision}")
-    cast = _cast(connection, where)
-    _check_cast(session_id, cast)
-    return _revision(row, revision, tuple([Seat(one, _persona(connection, tenant, one)) for one in cast]))
+    cast = _seats(connection.execute(_CAST, where).all())
+    _check_cast(session_id, [one for one, absences in cast if not absences or absences[-1][1] != FOR_EVER])
+    seats = [Seat(one, _persona(connection, tenant, one), absences) for one, absences in cast]
+    return _revision(row, revision, tuple(seats))
 
 
 @reads("a revision of a session")
@@ -397,23 +420,39 @@ def create(connection: Connection, tenant: str, info: SessionInfo, *, messages: 
         _INSERT_REVISION,
         plain | {"revision": 1, "scene": info.scene, "settings": settings, "created_at": info.created_at},
     )
-    connection.execute(
-        _INSERT_SEAT, [plain | {"seat": one.seat, "played_by": one.played_by.value} for one in info.cast]
-    )
-    connection.execute(
-        _INSERT_SEAT_REVISION,
-        [
-            plain
-            | {
-                "seat": one.seat,
-                "revision": 1,
-                "display_name": one.display_name,
-                "persona_id": one.persona_id,
-                "persona_version": one.persona_version,
-            }
-            for one in info.cast
-        ],
-    )
+    connection.execute(_INSERT_SEAT, [_seat_row(plain, one) for one in info.cast])
+    connection.execute(_INSERT_SEAT_REVISION, [_seat_revision_row(plain, one, FIRST_REVISION) for one in info.cast])
+
+
+def _seat_row(plain: dict[str, Any], one: Participant) -> dict[str, Any]:
+    return plain | {"seat": one.seat, "played_by": one.played_by.value, "owner": one.owner}
+
+
+def _seat_revision_row(
+    plain: dict[str, Any], one: Participant, revision: int, *, present: bool = True
+) -> dict[str, Any]:
+    return plain | {
+        "seat": one.seat,
+        "revision": revision,
+        "display_name": one.display_name,
+        "persona_id": one.persona_id,
+        "persona_version": one.persona_version,
+        "aliases": json.dumps(one.aliases, ensure_ascii=False) if one.aliases else None,
+        "place": one.order,
+        "talkativeness": one.talkativeness,
+        "muted": one.muted,
+        "present": present,
+    }
+
+
+def change_seat(
+    connection: Connection, tenant: str, session_id: str, one: Participant, revision: int, *, present: bool, new: bool
+) -> None:
+    """Say what a seat is from a revision on, which ``add_revision`` has added; a ``new`` one is made."""
+    plain = {"session_id": session_id, "tenant": tenant}
+    if new:
+        connection.execute(_INSERT_SEAT, _seat_row(plain, one))
+    connection.execute(_INSERT_SEAT_REVISION, _seat_revision_row(plain, one, revision, present=present))
 
 
 def add_revision(
@@ -439,8 +478,7 @@ def get(connection: Connection, tenant: str, session_id: str) -> SessionInfo:
         row = connection.execute(_ONE, {"tenant": tenant, "session": session_id}).first()
     if row is None:
         raise NotFoundError("session", session_id)
-    cast = _cast(connection, {"tenant": tenant, "session": session_id, "revision": row.revision})
-    return _info(row, tuple(cast))
+    return _infos(connection, tenant, [row])[0]
 
 
 def ids_with_prefix(connection: Connection, tenant: str, prefix: str, *, owner: str | None) -> list[str]:
@@ -481,21 +519,50 @@ def made_after(
 
 def _of(statement: Select[*tuple[Any, ...]], owner: str | None) -> tuple[Select[*tuple[Any, ...]], dict[str, str]]:
     """Give a statement for one owner's sessions, or for all, with the value that it takes for that."""
-    return (statement, {}) if owner is None else (statement.where(_s.owner == bindparam("owner")), {"owner": owner})
+    return (
+        (statement, {})
+        if owner is None
+        else (statement.where((_s.owner == bindparam("owner")) | _HAS_SEAT), {"owner": owner})
+    )
 
 
-def _cast(connection: Connection, where: dict[str, Any]) -> Sequence[Participant]:
-    return [_participant(row) for row in connection.execute(_CAST, where)]
+@reads("the seats of a session")
+def _seats(rows: Sequence[Row[*tuple[Any, ...]]]) -> list[tuple[Participant, tuple[Absence, ...]]]:
+    """Give each seat as its newest row says, in order, with the revisions in which nobody sat there."""
+    found = []
+    for _, group in groupby(rows, key=lambda row: row.seat):
+        absences: list[Absence] = []
+        left: int | None = FIRST_REVISION  # until its first row says that somebody sits there
+        row = None
+        for row in group:
+            as_numbers([row.revision])
+            if left is not None and _is_present(row):
+                absences += [(left, row.revision)] if left < row.revision else []
+                left = None
+            elif left is None and not _is_present(row):
+                left = row.revision
+        absences += [(left, FOR_EVER)] if left is not None else []
+        found.append((_participant(row), tuple(absences)))
+    return sorted(found, key=lambda one: (one[0].order, one[0].seat))
+
+
+def _is_present(row: Row[*tuple[Any, ...]]) -> bool:
+    return row.present is None or bool(row.present)
 
 
 @reads("a seat")
-def _participant(row: Row[*tuple[Any, ...]]) -> Participant:
+def _participant(row: Any) -> Participant:
     return Participant(
         seat=row.seat,
         played_by=PlayedBy(row.played_by),
         display_name=row.display_name,
         persona_id=row.persona_id,
         persona_version=row.persona_version,
+        aliases=tuple(json.loads(row.aliases)) if row.aliases else (),
+        order=row.seat if row.place is None else row.place,
+        talkativeness=DEFAULT_TALKATIVENESS if row.talkativeness is None else row.talkativeness,
+        muted=bool(row.muted),
+        owner=row.owner,
     )
 
 
@@ -504,8 +571,10 @@ def _infos(connection: Connection, tenant: str, rows: Sequence[Row[Any]]) -> lis
     casts: dict[str, list[Participant]] = {row.id: [] for row in rows}
     if rows:
         for seat in connection.execute(_CASTS, {"tenant": tenant, "sessions": list(casts)}):
-            casts[seat.id].append(_participant(seat))
-    return [_info(row, tuple(casts[row.id])) for row in rows]
+            if _is_present(seat):
+                casts[seat.id].append(_participant(seat))
+    in_order = {one: tuple(sorted(cast, key=lambda seat: (seat.order, seat.seat))) for one, cast in casts.items()}
+    return [_info(row, in_order[row.id]) for row in rows]
 
 
 @reads("a session")

@@ -25,6 +25,7 @@ _SNAPSHOT: dict[str, Select[Any]] = {
         expired.label("expired"),
         _t.reply_seq,
         _m.name,
+        _t.speaker,
         func.substr(_m.text, bindparam("after", type_=Integer) + 1).label("text"),
     )
     .outerjoin(
@@ -41,6 +42,7 @@ class Snapshot(NamedTuple):
 
     reply_seq: int | None
     speaker: str
+    seat: int
     text: str
     live: Holder | None
 
@@ -57,4 +59,4 @@ def snapshot(
         live = None
         if TurnStatus(row.status).in_flight:
             live = Holder(session_id, row.id, row.seq, row.attempt, row.lease_owner, bool(row.expired))
-        return Snapshot(row.reply_seq, row.name or "", as_text(row.text or ""), live)
+        return Snapshot(row.reply_seq, row.name or "", row.speaker, as_text(row.text or ""), live)

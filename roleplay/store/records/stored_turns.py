@@ -69,6 +69,9 @@ def _stored_turns(where: Any) -> Select[Any]:
             _shared.c.state.label("shared"),
             _t.states.label("left"),
             _t.draws,
+            _t.audience,
+            _t.ordinal,
+            _t.ends_round,
             _tip.c.seq.label("tip_seq"),
             _tip.c.human_ordinal.label("tip_humans"),
             _tip.c.model_ordinal.label("tip_models"),
@@ -125,6 +128,9 @@ class StoredTurn:
     shared: str | None
     left: str | None
     draws: str | None
+    audience: str | None
+    ordinal: int
+    ends_round: bool | None
     tip_seq: int | None
     tip_humans: int | None
     tip_models: int | None

@@ -28,7 +28,7 @@ from roleplay.store.access import postgres
 from roleplay.store.access.cursors import numbered
 from roleplay.store.access.decoding import reads
 from roleplay.store.access.tables import MessageRow, SessionRow, TurnRow, table
-from roleplay.store.records import calls, sessions
+from roleplay.store.records import audience, calls, sessions
 
 BRANCHES_LIMIT = 500
 _Beside = defaultdict[tuple[int | None, int | None], dict[int, int]]
@@ -136,7 +136,7 @@ def _walk(start: Any) -> Any:
 _PATH = _walk(bindparam("from_turn"))
 _THESE = _WHOLE.where(_turns.c.seq.in_(bindparam("turns", expanding=True))).order_by(_turns.c.seq.desc())
 _BY_ID = _NUMBERED.where(_turns.c.id == bindparam("turn"))
-_BY_KEY = _NUMBERED.where(_turns.c.idempotency_key == bindparam("key"))
+_BY_KEY = _NUMBERED.where(_turns.c.idempotency_key == bindparam("key")).order_by(_turns.c.ordinal)
 
 
 _child = _turns.alias("child")
@@ -333,12 +333,14 @@ def by_id(connection: Connection, tenant: str, session_id: str, turn_id: str) ->
     return _whole(connection, where, [row])[0]
 
 
-def by_key(connection: Connection, tenant: str, session_id: str, key: str) -> tuple[Turn, str] | None:
-    """Give the turn that an idempotency key made, with the digest of its arguments, or ``None``."""
+def by_key(connection: Connection, tenant: str, session_id: str, key: str) -> list[tuple[Turn, str]]:
+    """Give the turns that an idempotency key made, in their order, each with the digest of its arguments: one, or those
+    of a round."""
     where = {"tenant": tenant, "session": session_id}
     postgres.look_up(connection)
-    row = connection.execute(_BY_KEY, where | {"key": key}).first()
-    return None if row is None else (_whole(connection, where, [row])[0], row.body_digest)
+    rows = connection.execute(_BY_KEY, where | {"key": key}).all()
+    turns = _whole(connection, where, rows) if rows else []
+    return [(turn, row.body_digest) for turn, row in zip(turns, rows, strict=True)]
 
 
 def unresolved(connection: Connection, tenant: str, session_id: str, head_turn: int | None) -> Turn | None:
@@ -375,6 +377,8 @@ def _turn(row: Row[Any], made: list[ModelCall], numbers: tuple[int, int]) -> Tur
         metadata=json.loads(row.metadata_json) if row.metadata_json else {},
         created_at=row.created_at,
         ended_at=row.ended_at,
+        speaker=row.speaker,
+        audience=audience.read(row.audience),
     )
 
 
@@ -382,4 +386,5 @@ def _message(known: Any, whose: str) -> Message | None:
     seq = known[f"{whose}_at"]
     if seq is None:
         return None
-    return Message(seq=seq, **{name: known[f"{whose}_{name}"] for name in _MESSAGE if name != "seq"})
+    values = {name: known[f"{whose}_{name}"] for name in _MESSAGE if name != "seq"}
+    return Message(seq=seq, **values | {"audience": audience.read(values["audience"])})

@@ -10,7 +10,20 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Interval, bindparam, delete, func, insert, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Interval,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from roleplay.domain.conversation import TurnStatus
@@ -105,6 +118,19 @@ _STREAMING = {
     for name, end in UNTIL.items()
 }
 _RENEWED = {name: Prepared(update(table(TurnRow)).where(HELD).values(lease_until=end)) for name, end in UNTIL.items()}
+_ENDS_ROUND = (
+    update(table(TurnRow))
+    .where(
+        _t.tenant == bindparam("of_tenant"),
+        _t.session_id == bindparam("of_session"),
+        _t.id == bindparam("of_turn"),
+        LIVE,
+    )
+    .values(ends_round=true())
+)
+_WAITED_FOR = select(_t.ends_round).where(
+    _t.tenant == bindparam("tenant"), _t.session_id == bindparam("session"), _t.seq == bindparam("seq")
+)
 _IS_HELD = select(_t.seq).where(HELD)
 _HAS_CALL = select(_c.turn_seq).where(
     _c.tenant == bindparam("of_tenant"), _c.session_id == bindparam("of_session"), _c.id == bindparam("of_call")
@@ -207,6 +233,7 @@ def add_complete(
     advance = {"was": version, "seq_now": message.seq, "turn_now": turn.seq, "at": at}
     if ADVANCE.run(connection, advance | {"of_tenant": tenant, "of_session": session_id}).rowcount != 1:
         return False
+    _hand_on(connection, tenant, session_id, turn.seq, new.state_rows)
     add_turn(connection, tenant, session_id, turn, at)
     add_message(connection, tenant, session_id, turn.seq, message, at)
     verdicts.add(connection, tenant, session_id, (turn.seq, turn.attempt), new.verdicts, at)
@@ -313,6 +340,16 @@ def next_attempt(
         connection.execute(_HANDS_ON, hold._replace(attempt=call.attempt).where() | new)
     add_call(connection, hold.tenant, hold.session_id, call, at)
     return True
+
+
+def end_round(connection: Connection, tenant: str, session_id: str, turn_id: str) -> None:
+    """Note that somebody waits to speak, so that the round that a turn in flight is of ends with it."""
+    connection.execute(_ENDS_ROUND, {"of_tenant": tenant, "of_session": session_id, "of_turn": turn_id})
+
+
+def ends_round(connection: Connection, tenant: str, session_id: str, seq: int) -> bool:
+    """Whether somebody waited to speak while a turn was in flight."""
+    return bool(connection.execute(_WAITED_FOR, {"tenant": tenant, "session": session_id, "seq": seq}).scalar())
 
 
 def renew(connection: Connection, hold: Hold, *, lease: timedelta, now: datetime) -> bool:

@@ -1,0 +1,131 @@
+"""A round: the turns that one line causes, or the next ones without a line, one seat after the other.
+
+Who speaks in it is chosen once, at its first claim, and stored with that turn. Each further turn stands on the one
+before; where somebody else has spoken meanwhile, or waits to, the round has ended.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roleplay.domain.conversation import Turn, TurnStatus
+from roleplay.domain.settings import SeatRef, TurnOptions
+from roleplay.errors import ConflictError, NotFoundError
+from roleplay.store import Connection
+from roleplay.store.records import sessions, stored_turns, transcript
+from roleplay.store.records import turns as store
+from roleplay.turns.arguments import number, options_of
+from roleplay.turns.basis import Basis, RoundPlace
+from roleplay.turns.effects import Emit, Finished, Interrupt, Steps, read
+from roleplay.turns.order import read_order
+from roleplay.turns.plan import ReplyOptions
+from roleplay.turns.revisions import RenderedRevision
+from roleplay.turns.scope import SessionScope, render_revision
+from roleplay.turns.speaking import BasisOf, arguments_of, speak_once, to_new_line, to_no_line
+
+LIMIT = 100
+
+
+class _EndedError(Exception):
+    """Somebody else speaks now."""
+
+
+def speak_round(
+    scope: SessionScope, text: str | None, speaker: SeatRef | None, max_turns: int | None, options: TurnOptions
+) -> Steps[tuple[Turn, ...]]:
+    """Say ``text``, if any, let every seat speak that is next, and give the turns in order; each is handed on as soon
+    as it has ended.
+
+    With an idempotency key, what was said of the round is given again, and the rest of it goes on, where nobody has
+    spoken since. Raises what a reply raises; the turns before stay.
+    """
+    if max_turns is not None:
+        number("max_turns", max_turns, 1, LIMIT)
+    arguments = arguments_of("round", options_of(options), text=text, speaker=speaker, max_turns=max_turns)
+    basis = to_no_line(scope, None, options) if text is None else to_new_line(scope, text, speaker, options)
+    turns: list[Turn] = []
+    try:
+        order = yield from _first(scope, basis, options, arguments, turns)
+        limit = max_turns or (yield from _limit(scope, turns[0]))
+        for place, seat in enumerate(order[1:limit], start=2):
+            if turns[-1].status is not TurnStatus.COMPLETED:
+                break
+            turn = yield from _next(scope, turns, RoundPlace(turns[0].seq, place), seat, options, arguments)
+            if turn is None:
+                break
+            turns.append(turn)
+            yield Emit(Finished(turn))
+    except Interrupt:  # between two turns; in one, its reply has taken it
+        pass
+    return tuple(turns)
+
+
+def _first(
+    scope: SessionScope, basis: BasisOf, options: TurnOptions, arguments: dict[str, Any], turns: list[Turn]
+) -> Steps[list[int]]:
+    """Speak the first turn of the round, and give the seats that are to speak, this one's first."""
+    turn = yield from speak_once(scope, basis, ReplyOptions(options), options, arguments, stream=True, at_head=True)
+    turns.append(turn)
+    yield Emit(Finished(turn))
+    stored: stored_turns.StoredTurn = yield from read(
+        "turn", lambda db: stored_turns.read_turn(db, *scope.place, turn.id, None)
+    )
+    return read_order(stored.draws) or [stored.speaker]
+
+
+def _limit(scope: SessionScope, first: Turn) -> Steps[int]:
+    rendered: RenderedRevision = yield from render_revision(scope, first.revision)
+    return rendered.rules.round_turns
+
+
+def _next(
+    scope: SessionScope,
+    turns: list[Turn],
+    place: RoundPlace,
+    seat: int,
+    options: TurnOptions,
+    arguments: dict[str, Any],
+) -> Steps[Turn | None]:
+    """Speak the next turn of a round, or give it again; ``None`` where the round has ended."""
+    before, key = turns[-1], options.idempotency_key
+
+    def look(db: Connection) -> bool:
+        known = [] if key is None else transcript.by_key(db, *scope.place, key)
+        if any(turn.ordinal == place.ordinal and turn.status is TurnStatus.COMPLETED for turn, _ in known):
+            return True
+        position = sessions.position(db, *scope.place)
+        return position.head_turn == before.seq and not store.ends_round(db, *scope.place, before.seq)
+
+    if not (yield from read("round", look)):
+        return None
+    said = to_no_line(scope, seat, options, place)
+
+    def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
+        if position.head_turn != before.seq or seat not in rendered.speaking:
+            raise _EndedError
+        return (yield from said(position, rendered))
+
+    try:
+        return (
+            yield from speak_once(
+                scope, basis, ReplyOptions(options), options, arguments, stream=True, ordinal=place.ordinal
+            )
+        )
+    except _EndedError:
+        return None
+    except ConflictError as error:
+        if error.turn_id is None or (yield from _is_of_round(scope, error.turn_id, place.first)):
+            raise
+        return None
+
+
+def _is_of_round(scope: SessionScope, turn_id: str, first: int) -> Steps[bool]:
+    """Whether a turn is of the round: then another process drives the round, too."""
+
+    def work(db: Connection) -> bool:
+        try:
+            return transcript.by_id(db, *scope.place, turn_id).round == first
+        except NotFoundError:
+            return False
+
+    return (yield from read("turn", work))
