@@ -79,14 +79,14 @@ class ChatSession:
 
         ``speaker`` is the human seat that says it, by its number or a name; it is needed where several humans sit here.
         """
-        return self._runtime.run(speaking.send(self._scope, text, speaker, options, stream=False))
+        return self._runtime.run(speaking.send(self._scope, text, options, stream=False, speaker=speaker))
 
     def stream(
         self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS
     ) -> ReplyStream:
         """Say ``text`` and give the reply as it comes: one, the first speaker's. What can be known is raised before
         anything is iterated; an error in mid-reply is raised by the iteration. ``speaker`` is as for ``send``."""
-        operation = speaking.send(self._scope, text, speaker, options, stream=True)
+        operation = speaking.send(self._scope, text, options, stream=True, speaker=speaker)
         return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def round(

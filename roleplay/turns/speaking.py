@@ -49,7 +49,9 @@ from roleplay.turns.scope import SessionScope, render_revision, speaking_seat
 BasisOf = Callable[[sessions.Position, RenderedRevision], Steps[Basis]]
 
 
-def send(scope: SessionScope, text: str, speaker: SeatRef | None, options: TurnOptions, *, stream: bool) -> Operation:
+def send(
+    scope: SessionScope, text: str, options: TurnOptions, *, stream: bool, speaker: SeatRef | None = None
+) -> Operation:
     """Say ``text`` for the human of a seat and give the turn with the first speaker's reply to it.
 
     Raises ``InvalidInputError``, ``NotFoundError``, ``BudgetError``, ``ConflictError`` and ``IdempotencyError`` with

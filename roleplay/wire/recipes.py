@@ -35,7 +35,12 @@ class RecipeVersion(NamedTuple):
     dialects: frozenset[Dialect]
 
     def encode(
-        self, dialect: Dialect, messages: Sequence[ContextMessage], parameters: Mapping[str, object], *, named: bool
+        self,
+        dialect: Dialect,
+        messages: Sequence[ContextMessage],
+        parameters: Mapping[str, object],
+        *,
+        named: bool = False,
     ) -> bytes:
         """Give the body of a request; ``named`` as the recipe's history says. Raises ``InvalidInputError`` where a name
         is blank."""

@@ -11,18 +11,19 @@ from sqlalchemy import Connection, text
 
 from roleplay import ChatSession, Endpoint, Participant, Persona, PlayedBy, Roleplay, SessionSettings, TurnOptions
 from roleplay.domain.conversation import SessionInfo, Turn
+from roleplay.errors import InvalidInputError
 from roleplay.store.access.database import Database
 from roleplay.store.records import sessions
 from roleplay.store.records import turns as store
 from roleplay.store.records.new_rows import CallerFields
 from roleplay.store.records.path_states import SHARED, SeatState, read_map, read_state
 from roleplay.testing import ScriptedModel
-from roleplay.turns.basis import Basis, of_new_line, of_no_line
+from roleplay.turns.basis import Basis, NewLine, of_new_line, of_no_line
 from roleplay.turns.claim import claim_of
 from roleplay.turns.effects import Operation, read, write
 from roleplay.turns.plan import Plan, ReplyOptions, plan
 from roleplay.turns.reply import Reply
-from roleplay.turns.scope import RenderedRevision, render_revision
+from roleplay.turns.scope import RenderedRevision, render_revision, speaking_seat
 
 Scripted = Callable[..., ScriptedModel]
 MODEL = Endpoint("MiniMax-M2.7")
@@ -43,27 +44,20 @@ class Table(NamedTuple):
     def database(self) -> Database:
         return self.rp._runtime.database
 
-    def speak(self, seat: int, line: str | None = None, *, shared: SeatState | None = None) -> Turn:
-        """Let a seat speak, to a new line or unasked; ``shared`` is handed on to all by this turn."""
-        turn: Turn = self.rp._runtime.run(self._operation(seat, line, shared))
+    def speak(self, seat: int, line: str | None = None) -> Turn:
+        """Let a seat speak, to a new line or unasked."""
+        turn: Turn = self.rp._runtime.run(self._operation(seat, line))
         return turn
 
-    def _operation(self, seat: int, line: str | None, shared: SeatState | None) -> Operation:
+    def _operation(self, seat: int, line: str | None) -> Operation:
         scope = self.session._scope
         position = yield from read("position", lambda db: sessions.position(db, scope.tenant, scope.session_id, seat))
-        known: RenderedRevision = yield from render_revision(scope, position.revision, seat)
-        basis: Basis = of_no_line(position, known) if line is None else of_new_line(scope, position, known, line)
-        made = yield from plan(scope, basis, known, ReplyOptions(), stream=False)
+        known: RenderedRevision = yield from render_revision(scope, position.revision)
+        said = NewLine(line or "", known.humans[0])
+        basis: Basis = of_no_line(position, seat) if line is None else of_new_line(scope, position, seat, said)
+        made = yield from plan(scope, basis, speaking_seat(known, seat), ReplyOptions(), stream=False)
         self.plans.append(made)
         claim, at = claim_of(scope, made, CallerFields()), scope.ports.now()
-        if shared is not None:
-            turns = {**read_map(claim.turn.states), SHARED: claim.turn.seq}
-            states = json.dumps({str(one): turn for one, turn in turns.items()})
-            rows = {**claim.state_rows, SHARED: shared.written()}
-            claim = claim.__class__(
-                **{name: getattr(claim, name) for name in claim.__slots__}
-                | {"turn": claim.turn._replace(states=states), "state_rows": rows}
-            )
         yield from write("claim", lambda db: store.claim(db, scope.tenant, scope.session_id, claim, at, now=at))
         return (yield from Reply(scope, made, claim, at).run())
 
@@ -104,6 +98,7 @@ def table(database_url: str, scripted: Scripted) -> Iterator[Table]:
             display_name="Bert",
             persona_id=bert.id,
             persona_version=bert.version,
+            order=BERT,
         )
         info = SessionInfo(**{**dict(template), "id": "01a-two-at-a-table", "cast": (*template.cast, guest)})
 
@@ -129,9 +124,9 @@ def test_the_one_asked_about_speaks(table: Table) -> None:
     assert "captain" in of_anna[0]["content"]
     assert "cook" in of_bert[0]["content"]
     assert [one["role"] for one in of_bert] == ["system", "user"]
-    assert of_bert[1]["content"] == "User: Who are you?\n\nAnna: You said: Who are you?"
+    assert of_bert[1]["content"] == "User: Who are you?\n\nAnna: You said: User: Who are you?"
     assert [one["role"] for one in again] == ["system", "user", "assistant", "user"]
-    assert again[2] == {"role": "assistant", "name": "Anna", "content": "You said: Who are you?"}
+    assert again[2] == {"role": "assistant", "name": "Anna", "content": "You said: User: Who are you?"}
 
 
 def test_a_turn_of_one_seat_keeps_the_others_state(table: Table) -> None:
@@ -147,9 +142,8 @@ def test_a_turn_of_one_seat_keeps_the_others_state(table: Table) -> None:
     before: dict[int, int] = {}
     for seq, named in maps.items():
         seat = ANNA if (seq - 1) % 3 else BERT
-        assert {one: turn for one, turn in named.items() if one != seat} == {
-            one: turn for one, turn in before.items() if one != seat
-        }
+        others = {one: turn for one, turn in named.items() if one not in {seat, SHARED}}
+        assert others == {one: turn for one, turn in before.items() if one not in {seat, SHARED}}
         assert named[seat] in {seq, before.get(seat)}
         assert ((seq, seat) in states) == (named[seat] == seq)
         before = named
@@ -188,9 +182,14 @@ def test_who_answered_answers_again(table: Table) -> None:
     edited = table.session.tree.edit(asked.id, "I am the cook.")
     assert edited.reply is not None
     assert edited.reply.name == "Bert"
-    assert [table.maps()[seq] for seq in (2, 3, 4)] == [{ANNA: 1, BERT: 2}, {ANNA: 1, BERT: 3}, {ANNA: 1, BERT: 2}]
-    assert table.session.send("Who speaks where nobody is named?").reply.name == "Anna"  # type: ignore[union-attr]
-    assert table.session.add("I say so.", speaker="model").reply.name == "Anna"  # type: ignore[union-attr]
+    assert [table.maps()[seq] for seq in (2, 3, 4)] == [
+        {SHARED: 2, ANNA: 1, BERT: 2},
+        {SHARED: 3, ANNA: 1, BERT: 3},
+        {SHARED: 2, ANNA: 1, BERT: 2},
+    ]
+    with pytest.raises(InvalidInputError, match=r"1 \(Anna\), 3 \(Bert\)"):
+        table.session.add("I say so.", speaker="model")
+    assert table.session.add("I say so.", speaker=BERT).reply.name == "Bert"  # type: ignore[union-attr]
     asked = table.session.add("And a line of a human's?")
     with table.session.regenerate(asked.id) as other:
         list(other)
@@ -200,20 +199,21 @@ def test_who_answered_answers_again(table: Table) -> None:
 
 def test_all_share_seat_0(table: Table) -> None:
     """What a turn hands on for all is read by every seat's turns, and kept by them."""
-    everybody = SeatState(examples="what all share")
-    table.speak(ANNA, LINE, shared=everybody)
-    table.speak(BERT, LINE)
     table.speak(ANNA, LINE)
-    assert [one.basis.shared for one in table.plans] == [None, everybody, everybody]
-    assert table.maps()[3] == {SHARED: 1, ANNA: 1, BERT: 2}
+    table.speak(BERT)
+    table.speak(BERT)
+    table.speak(ANNA, LINE)
+    in_turn = [SeatState(last=ANNA, spoken=(ANNA,)), SeatState(last=BERT, spoken=(ANNA, BERT))]
+    assert [one.basis.shared for one in table.plans] == [None, in_turn[0], in_turn[1], in_turn[1]]
+    assert table.maps()[3] == {SHARED: 2, ANNA: 1, BERT: 2}
+    assert read_state(table.position().shared) == in_turn[0]
     assert table.rp.doctor() == []
 
 
 def test_damage_to_one_state_is_of_no_other(table: Table) -> None:
     """The doctor names it; mended, that seat alone begins anew."""
-    everybody = SeatState(examples="what all share")
     table.speak(ANNA, LINE)
-    table.speak(BERT, LINE, shared=everybody)
+    table.speak(BERT, LINE)
     whole = table.states()
     table.change("UPDATE roleplay_path_states SET state = '[5]' WHERE seq = 2 AND seat = 3")
     assert [(one.kind, one.seq) for one in table.rp.doctor(repair=True)] == [("unreadable path state", 2)]
@@ -225,7 +225,7 @@ def test_damage_to_one_state_is_of_no_other(table: Table) -> None:
     assert [(one.kind, one.seq, one.mended) for one in table.rp.doctor(repair=True)] == [
         ("unreadable path state", 2, True)
     ]
-    assert table.maps() == {1: {ANNA: 1}, 2: {}}
+    assert table.maps() == {1: {SHARED: 1, ANNA: 1}, 2: {}}
     assert table.speak(BERT, LINE).reply
     assert table.rp.doctor() == []
 

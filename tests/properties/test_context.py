@@ -19,7 +19,7 @@ from roleplay.context.emit import emit
 from roleplay.context.examples import Rule
 from roleplay.context.languages import LANGUAGES
 from roleplay.context.macros import expand
-from roleplay.context.placed import Casting, Rendered, Request
+from roleplay.context.placed import Casting, Player, Rendered, Request
 from roleplay.context.sheet import Sheet, render
 from roleplay.context.weights import Rates, Weights
 from roleplay.context.window import Marks
@@ -89,7 +89,9 @@ def personas(draw: st.DrawFn) -> Persona:
 def castings(draw: st.DrawFn) -> Casting:
     """Who plays, and where."""
     persona = draw(personas())
-    return Casting(SEAT, persona.called, persona, draw(NAME), draw(st.none() | personas()), draw(WORDS))
+    user = draw(NAME)
+    humans = (Player(SEAT + 1, user, draw(st.none() | personas())),)
+    return Casting(SEAT, persona.called, persona, humans, user, scene=draw(WORDS))
 
 
 @st.composite

@@ -21,7 +21,7 @@ E = TypeVar("E")
 OWNER = "us"
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 POSITION = beginning(0)
-FREE = Situation(POSITION, mine=None, live=None, gone=False)
+FREE = Situation(POSITION, mine=(), live=None, gone=False)
 END = b"data: [DONE]\n\n"
 
 

@@ -45,13 +45,15 @@ class AsyncChatSession:
 
     async def send(self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """As ``ChatSession.send``."""
-        return await self._runtime.run(speaking.send(self._scope, text, speaker, options, stream=False), speaks=True)
+        return await self._runtime.run(
+            speaking.send(self._scope, text, options, stream=False, speaker=speaker), speaks=True
+        )
 
     async def stream(
         self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS
     ) -> AsyncReplyStream:
         """As ``ChatSession.stream``."""
-        operation = speaking.send(self._scope, text, speaker, options, stream=True)
+        operation = speaking.send(self._scope, text, options, stream=True, speaker=speaker)
         return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def round(

@@ -7,7 +7,7 @@ import pytest
 from roleplay import BudgetError, Dialect, EstimatingCounter, Persona, Role
 from roleplay.context.builder import Draft, Inherited, Rules, build
 from roleplay.context.emit import emit
-from roleplay.context.placed import Casting
+from roleplay.context.placed import Casting, Player
 from roleplay.context.sheet import Sheet, render
 from roleplay.context.weights import Weights
 from roleplay.domain.context import Insertion, Line, Piece, Recipe, Span, digest
@@ -21,7 +21,7 @@ NEEDS = demands(Dialect.MINIMAX)
 
 def sheet_of(persona: Persona, scene: str = "") -> Sheet:
     """Render a persona's sheet, with a plain human."""
-    return render(Casting(1, persona.called, persona, "Traveler", None, scene), COUNTER)
+    return render(Casting(1, persona.called, persona, (Player(2, "Traveler", None),), "Traveler", scene=scene), COUNTER)
 
 
 def line(seq: int, turn: int, text: str, seat: int = 2) -> Line:

@@ -19,6 +19,7 @@ from roleplay.context.placed import (
     HistorySection,
     Place,
     PlacedText,
+    Player,
     Request,
     Source,
     at_depth,
@@ -39,7 +40,7 @@ from tests.support.pages import ROOT
 COUNTER = EstimatingCounter()
 NEEDS = demands(Dialect.MINIMAX)
 NOVA = Persona("Nova", "A pilot.", note="It is late.", post_history="Stay terse.", examples=["{{char}}: Aye."])
-CASTING = Casting(1, "Nova", NOVA, "Traveler", None, "Dock")
+CASTING = Casting(1, "Nova", NOVA, (Player(2, "Traveler", None),), "Traveler", scene="Dock")
 SAID = ["Welcome.", "Where to?", "Ceres.", "Go."]
 LINES = [
     Line(seq, (seq + 1) // 2, 1 + seq % 2, "Traveler" if seq % 2 else "Nova", text, COUNTER.count(text), COUNTER.name)
@@ -121,7 +122,7 @@ def test_what_nobody_knows_is_sent_where_it_says() -> None:
 
 def test_texts_in_front_stand_in_the_order_of_the_sources() -> None:
     """A source that is listed before the examples has its texts before them."""
-    front = [one.text for one in made((*OURS[:4], lore, *OURS[4:])).messages[:5]]
+    front = [one.text for one in made((*OURS[:5], lore, *OURS[5:])).messages[:5]]
     assert front == ["A pilot.", "Dock", "Of ceres.", "Of tide.", "Aye."]
 
 
@@ -274,7 +275,7 @@ def test_the_page_that_lists_the_sources_is_right() -> None:
     spoken = {source.section for source in SOURCES if isinstance(source, HistorySection)}
     assert list(listed) == [section for section in Section if section not in spoken]
     words, now = LANGUAGES["en"], datetime(2026, 5, 1)  # noqa: DTZ001 - never asked for its zone
-    casting = CASTING._replace(user_persona=NOVA)
+    casting = CASTING._replace(humans=(Player(2, "Traveler", NOVA),))
     request = Request(casting, COUNTER, words, lambda: now, (), (Fact("Rain."),), {}, "So", "Whisper.", user_first=True)
     texts = render(casting, COUNTER).for_request(request).texts
     for text in (text for text in texts if text.section in listed):

@@ -7,7 +7,7 @@ import pytest
 from roleplay import Counter, Dialect, EstimatingCounter, Persona, Role
 from roleplay.context import sheet as sheets
 from roleplay.context.macros import expand
-from roleplay.context.placed import Casting, Rendered
+from roleplay.context.placed import Casting, Player, Rendered
 from roleplay.context.weights import Weights
 from roleplay.domain.context import Section
 from roleplay.wire.dialects import demands
@@ -19,7 +19,8 @@ NEEDS = demands(Dialect.MINIMAX)
 
 def cast(persona: Persona, *, user: Persona | None = None, called: str = "Traveler", scene: str = "") -> Casting:
     """A persona in seat 1, played to a human."""
-    return Casting(seat=1, char=persona.called, persona=persona, user=called, user_persona=user, scene=scene)
+    humans = (Player(2, called, user),)
+    return Casting(seat=1, char=persona.called, persona=persona, humans=humans, asking=called, scene=scene)
 
 
 def render(casting: Casting, counter: Counter) -> Parts:

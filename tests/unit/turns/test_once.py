@@ -35,7 +35,7 @@ def turn() -> Turn:
 def again(turn: Turn, *, live: Holder | None = None, answers: Any = ()) -> Hand:
     """The second call, which finds that turn."""
     hand = Hand(*answers)
-    hand.told["situation"].appendleft(Situation(POSITION, mine=(turn, DIGEST), live=live, gone=False))
+    hand.told["situation"].appendleft(Situation(POSITION, mine=[(turn, DIGEST)], live=live, gone=False))
     return hand
 
 
@@ -44,7 +44,8 @@ def test_a_turn_that_said_something_is_told_again(turn: Turn, status: TurnStatus
     """With no call, and with its text in one piece."""
     hand = again(turn.model_copy(update={"status": status}))
     assert played(hand).id == turn.id
-    assert [one.what for one in hand.of(Emit)] == [Claimed(turn.id), Delta(text="Sit.", speaker="Nova")]
+    said = Delta(text="Sit.", speaker="Nova", seat=1, turn_id=turn.id)
+    assert [one.what for one in hand.of(Emit)] == [Claimed(turn.id), said]
     assert hand.of(Open) == []
 
 
@@ -69,7 +70,7 @@ def test_a_turn_that_said_nothing_gets_another_attempt(turn: Turn, status: TurnS
     hand = again(silent, answers=[ChatAuthError("no")])
     told = dict.fromkeys(StoredTurn.__slots__) | {
         "id": turn.id, "seq": 1, "kind": "reply", "status": status.value, "attempt": 1, "revision": 1, "round": 1,
-        "speaker": 1, "answering": 1, "human_seq": 1, "reply_seq": 2, "human_text": "Where to?", "human_name": "User",
+        "speaker": 1, "answering": 1, "ordinal": 1, "human_seq": 1, "reply_seq": 2, "human_text": "Where to?", "human_name": "User",
         "human_seat": 2,
     }  # fmt: skip
     hand.told["turn"] = deque([StoredTurn(**told)])  # type: ignore[arg-type]
