@@ -27,7 +27,7 @@ ASKED: dict[str, tuple[str, Callable[[Any, Any], object]]] = {
     "a cursor that is a number": ("before", lambda rp, _: rp.sessions.list(before=5)),
     "a cursor of personas that is a list": ("before", lambda rp, _: rp.personas.list(before=[])),
     "a cast that is no list": ("cast", lambda rp, one: rp.sessions.create(cast=one)),
-    "a cast of numbers": ("name", lambda rp, _: rp.sessions.create(cast=[17])),
+    "a cast of numbers": ("cast[0]", lambda rp, _: rp.sessions.create(cast=[17])),
 }
 
 
