@@ -134,7 +134,11 @@ def test_an_archived_persona_takes_no_new_seat(rp: Any) -> None:
     assert not sum(rows.values())
     assert rp.personas.get("huang") == rp.personas.get(huang.id, version=1) == archived
     assert list(rp.personas.list()) == list(rp.personas.iter()) == [guest]
-    for field, seats in (("cast[0]", {"cast": [huang]}), ("cast[0]", {"cast": ["huang"]}), ("user", {"user": huang.id})):
+    for field, seats in (
+        ("cast[0]", {"cast": [huang]}),
+        ("cast[0]", {"cast": ["huang"]}),
+        ("user", {"user": huang.id}),
+    ):
         with pytest.raises(InvalidInputError, match="'huang' is archived") as failure:
             rp.sessions.create(**({"cast": [guest]} | seats))
         assert failure.value.field == field

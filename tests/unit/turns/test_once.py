@@ -70,7 +70,8 @@ def test_a_turn_that_said_nothing_gets_another_attempt(turn: Turn, status: TurnS
     hand = again(silent, answers=[ChatAuthError("no")])
     told = dict.fromkeys(StoredTurn.__slots__) | {
         "id": turn.id, "seq": 1, "kind": "reply", "status": status.value, "attempt": 1, "revision": 1, "round": 1,
-        "speaker": 1, "answering": 1, "ordinal": 1, "human_seq": 1, "reply_seq": 2, "human_text": "Where to?", "human_name": "User",
+        "speaker": 1, "answering": 1, "ordinal": 1, "human_seq": 1, "reply_seq": 2, "human_text": "Where to?",
+        "human_name": "User",
         "human_seat": 2,
     }  # fmt: skip
     hand.told["turn"] = deque([StoredTurn(**told)])  # type: ignore[arg-type]
