@@ -17,6 +17,7 @@ _MOST_LINES = 90
 _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
 _FINE = re.compile(rb"HTTP/1\.[01] [2-9]\d\d(?: %b)?\r?\n(?:%b:%b\r?\n)*\r?\n" % (_TEXT, _NAME, _TEXT))
+_BEGIN = re.compile(r"HTTP/1\.[01] [2-9]\d\d(?: .*)?", re.DOTALL)
 _STATUS = re.compile(rb"(HTTP/1\.[01])[ \t]+(\d{3})(?:[ \t]+(.*))?", re.DOTALL)
 _LINE = re.compile(rb"(%b)[ \t]*:[ \t]*(%b)" % (_NAME, _TEXT))
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1\d\d\b")
@@ -42,6 +43,20 @@ def _is_fine(head: bytes) -> bool:
     framing = _FRAMING.findall(head)
     plain = not framing or (len(framing) == 1 and _PLAIN_FRAMING.search(head) is not None)
     return plain and head.count(b"\n") <= _MOST_LINES and _FINE.fullmatch(head) is not None
+
+
+def parted(head: bytes) -> tuple[int, int, str, list[tuple[str, str]]] | None:
+    """Part a cleaned head into its version (10 or 11), status, reason, and headers with their values; ``None`` for what
+    is no head of HTTP."""
+    begin, *lines = head.decode("iso-8859-1").replace("\r\n", "\n").rstrip("\n").split("\n")
+    if not _BEGIN.fullmatch(begin):
+        return None
+    version, status, reason = (*begin.split(None, 2), "")[:3]
+    headers = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers.append((name, value.lstrip(" \t")))
+    return 10 if version.endswith("0") else 11, int(status), reason.strip(), headers
 
 
 def cleaned(head: bytes) -> bytes:

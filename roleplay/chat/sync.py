@@ -26,7 +26,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from roleplay.chat.overload import shortage
 from roleplay.chat.queries import caused, hide
-from roleplay.chat.response_head import HEAD_LIMIT, cleaned, is_interim
+from roleplay.chat.response_head import HEAD_LIMIT, cleaned, is_interim, parted
 from roleplay.chat.surroundings import is_untrusted, needs_trust, proxy_for, trusted, who_is_untrusted
 from roleplay.domain.endpoint import Endpoint
 from roleplay.errors import ChatError, ChatUnavailableError, SettingsError, without_frames
@@ -357,9 +357,33 @@ class _Response(http.client.HTTPResponse):
             self.fp = io.BufferedReader(_Timed(sock, self.fp.detach(), _clock.deadline))
 
     def begin(self) -> None:
+        """Read the head. What there is to know of it is that of ``http.client``, whose own way is to parse it as a
+        message of mail, which takes longer than all the rest."""
+        known: Any = self.headers
+        if known is not None:
+            return
         body: Any = self.fp
-        head: Any = io.BytesIO(_head(body))
-        self.fp = head
+        head = _head(body)
+        found = parted(head)
+        if found is None:
+            self._begin_as_mail(body, head)
+            return
+        self.version, self.status, self.reason, lines = found
+        self.code = self.status
+        self.headers = self.msg = http.client.HTTPMessage()
+        for name, value in lines:
+            self.headers[name] = value
+        self.chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        self.will_close = bool(self._check_close())  # type: ignore[attr-defined] # not in typeshed
+        length = None if self.chunked else self.headers.get("content-length")
+        self.length = int(length) if length and length.isdecimal() else None
+        if self.status in {204, 304}:
+            self.length = 0
+        self.will_close = self.will_close or (not self.chunked and self.length is None)
+
+    def _begin_as_mail(self, body: Any, head: bytes) -> None:
+        self.fp = io.BytesIO(head)  # type: ignore[assignment]
         try:
             super().begin()
         finally:
@@ -386,6 +410,13 @@ class _Line(HTTPConnection):
     response_class = _Response
     wire: socket.socket | None = None
     lines: _Lines
+    _behind_head: bytes = b""
+
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        """Send a body that is there as a whole in one piece with the head."""
+        whole = isinstance(body, bytes) and not options.get("chunked")
+        self._behind_head = body if whole else b""
+        super().request(method, url, None if whole else body, headers, **options)
 
     def _new_conn(self) -> socket.socket:
         """Connect as ``urllib3`` does, but so that a slow look-up of the name, or many addresses that do not answer,
@@ -407,10 +438,11 @@ class _Line(HTTPConnection):
         self.lines.add(self)
 
     def send(self, data: Any) -> None:
+        body, self._behind_head = self._behind_head, b""  # a proxy is asked before for a way through, without it
         if self.sock is None:
             self.connect()  # it may take some of the time
         _keep_to_the_deadline(self.sock, _clock.deadline)
-        super().send(data)
+        super().send(data + body if body else data)
 
     def getresponse(self) -> Any:
         sent, self.lines.here.sent = getattr(self.lines.here, "sent", None), None

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
@@ -143,20 +143,21 @@ class Database:
             _patiently(driver.execute, "PRAGMA journal_mode = WAL")
 
     def _again(self, work: Callable[[Connection], T], begin: str, *, patient: bool, linked: bool = True) -> T:
-        patience = Patience(lost_too=patient)
+        patience: Patience | None = None
         while True:
-            if not self._semaphore.acquire(patience.for_connection_s):
+            if not self._semaphore.acquire(FINISH_PATIENCE_S if patient else CONNECTION_PATIENCE_S):
                 raise too_many()
             try:
                 return self._run(work, begin, linked=linked)
             except StoreError as error:
+                patience = patience or Patience(lost_too=patient)
                 pause_s = patience.pause_after(error, time.monotonic())
             finally:
                 self._semaphore.release()
             time.sleep(pause_s)
 
     def _run(self, work: Callable[[Connection], T], begin: str, *, linked: bool) -> T:
-        with OurErrors(), self.engine.connect() as connection, self._files.watched(connection):
+        with OurErrors(), self._connected() as connection, self._files.watched(connection):
             if linked or self.dialect != "sqlite":
                 return self._in_transaction(connection, work, begin)
             driver: Any = connection.connection.driver_connection
@@ -167,9 +168,15 @@ class Database:
                 if not connection.invalidated:
                     driver.execute("PRAGMA foreign_keys = ON")
 
+    def _connected(self) -> Connection:
+        """Take a connection. The one of SQLite's driver alone is what statements need where nothing listens to them."""
+        if self.dialect == "sqlite" and not prepared.is_watched(self.engine):
+            return cast("Connection", prepared.Direct(self.engine))
+        return self.engine.connect()
+
     def _in_transaction(self, connection: Connection, work: Callable[[Connection], T], begin: str) -> T:
         driver: Any = connection.connection.driver_connection
-        if self.dialect != "sqlite" or prepared.is_watched(connection):
+        if type(connection) is Connection:
             connection.begin()
         try:
             if self.dialect == "sqlite":

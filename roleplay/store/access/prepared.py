@@ -11,9 +11,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, Self, cast
 
-from sqlalchemy import ClauseElement, Connection, Dialect
+from sqlalchemy import ClauseElement, Connection, Dialect, Engine
 from sqlalchemy.sql.compiler import SQLCompiler
 
 
@@ -34,15 +34,63 @@ class Prepared:
         if compiled is None:
             compiled = _compile(self._statement, connection.dialect, values)
             self._compiled[type(connection.dialect)] = compiled
-        driver: Any = connection.connection.driver_connection
-        if connection.dialect.name == "sqlite" and not is_watched(connection):
-            return _Cursor(driver.execute(compiled.sql, compiled.parameters(values)))
+        taken: Any = connection
+        if type(taken) is Direct:
+            return _Cursor(taken.driver.execute(compiled.sql, compiled.parameters(values)))
         return connection.exec_driver_sql(compiled.sql, compiled.parameters(values))
 
 
-def is_watched(connection: Connection) -> bool:
+def is_watched(engine: Engine) -> bool:
     """Whether something listens to what an engine executes; where that cannot be told, it may."""
-    return bool(getattr(connection, "_has_events", True) or getattr(connection.engine, "_has_events", True))
+    return bool(getattr(engine, "_has_events", True))
+
+
+def whole(connection: Connection) -> Connection:
+    """Give SQLAlchemy's own connection of a transaction, for what takes no other."""
+    taken: Any = connection
+    return taken.whole() if type(taken) is Direct else connection
+
+
+class Direct:
+    """A transaction on SQLite whose prepared statements go straight to the driver. For any other statement SQLAlchemy's
+    connection is made, over the same one of the driver."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take a connection out of the engine's pool."""
+        self.dialect = engine.dialect
+        self.connection = engine.raw_connection()
+        self.driver: Any = self.connection.driver_connection
+        self._engine = engine
+        self._made: Connection | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what SQLAlchemy's connection has."""
+        return getattr(self.whole(), name)
+
+    def whole(self) -> Connection:
+        """Give SQLAlchemy's connection, over the same one of the driver."""
+        if self._made is None:
+            self._made = Connection(self._engine, connection=self.connection)
+        return self._made
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        (self._made or self.connection).close()
+
+    @property
+    def invalidated(self) -> bool:
+        """Whether the driver's connection was closed since something went wrong with it."""
+        return not self.connection.is_valid
+
+    def invalidate(self) -> None:
+        """Close the driver's connection, with which something is wrong."""
+        (self._made or self.connection).invalidate()
+
+    def in_transaction(self) -> bool:
+        """Whether SQLAlchemy knows of the transaction: it has executed something in it."""
+        return self._made is not None and self._made.in_transaction()
 
 
 class Ran(Protocol):
@@ -85,13 +133,15 @@ class _Compiled(NamedTuple):
     """A statement as a driver takes it: its text, and where each value goes, by place or by name."""
 
     sql: str
-    placed: Callable[[dict[str, Any]], Any] | None
+    placed: Callable[[Mapping[str, Any]], Any] | None
     expected: int
     constants: dict[str, Any]
     conversions: list[tuple[str, Callable[[Any], Any]]]
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
-        given = {**values, **self.constants}
+        given: Any = values
+        if self.constants or self.conversions:
+            given = {**values, **self.constants}
         if len(given) != self.expected:
             raise TypeError(f"the statement takes {self.expected} values and was given {sorted(given)}")
         for name, convert in self.conversions:
@@ -114,5 +164,5 @@ def _compile(statement: ClauseElement, dialect: Dialect, values: Mapping[str, An
     return _Compiled(compiled.string, placed, len(compiled.params), constants, list(conversions.items()))
 
 
-def _placed(places: list[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+def _placed(places: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
     return lambda given: tuple([given[name] for name in places])

@@ -12,6 +12,7 @@ from roleplay.errors import SchemaError, StoreError
 from roleplay.store.access import postgres
 from roleplay.store.access.address import Address, DatabaseUrl
 from roleplay.store.access.database import Database
+from roleplay.store.access.prepared import whole
 from roleplay.store.access.sqlite import Creator, Key
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def revision(database: Database) -> str | None:
 def _read_revision(connection: Connection) -> str | None:
     if connection.dialect.name == "postgresql":
         postgres.check_encoding(connection)
-    if not inspect(connection).has_table(VERSION_TABLE):
+    if not inspect(whole(connection)).has_table(VERSION_TABLE):
         return None
     row = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).first()  # noqa: S608 - a constant
     return str(row[0]) if row else None
@@ -110,7 +111,7 @@ def upgrade(database: Database) -> None:
         if found is not None and found not in known_revisions():
             check(found)
         config = alembic_config()
-        config.attributes["connection"] = connection
+        config.attributes["connection"] = whole(connection)
         command.upgrade(config, HEAD)
 
     database.migrate(work)
@@ -122,7 +123,7 @@ def downgrade(database: Database, to: str) -> None:
 
     def work(connection: Connection) -> None:
         config = alembic_config()
-        config.attributes["connection"] = connection
+        config.attributes["connection"] = whole(connection)
         command.downgrade(config, to)
 
     database.migrate(work)
