@@ -179,7 +179,7 @@ def test_a_walk_gives_what_the_seat_may_see_and_a_rebuild_gives_it_again(walked:
             runs = runs_of(short.skipped)
             rebuilt = walked.rebuilt(Span(kept[0], kept[-1], viewer.seat, runs=runs, absences=viewer.absences))
             assert rebuilt == kept
-            assert len(runs) <= 2 * (1 + sum(one.hidden for one in path) * 2)
+            assert runs == () or any(one.hidden for one in path)
 
     same()
 
