@@ -20,7 +20,7 @@ from tests.house.test_statements import MESSAGES, SERIES, TURNS
 
 SEATS = (1, 2, 12, 21, 112, 121)
 LENGTH = 14
-RUN = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RUN = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 audiences = st.none() | st.sets(st.sampled_from(SEATS), min_size=1).map(written)
 revisions = st.none() | st.integers(1, 9)
@@ -174,11 +174,14 @@ def test_a_walk_gives_what_the_seat_may_see_and_a_rebuild_gives_it_again(walked:
             if total > cap:
                 break
         short = walked.back(viewer, head=head, cap=cap)
-        assert [line.seq for line in short.lines] == kept
-        if kept:
+        shown = [line.seq for line in short.lines]
+        assert shown == kept or any(one.hidden for one in path)  # what may be hidden costs nothing
+        assert shown == mine[len(mine) - len(shown) :]
+        assert len(shown) >= len(kept)
+        if shown:
             runs = runs_of(short.skipped)
-            rebuilt = walked.rebuilt(Span(kept[0], kept[-1], viewer.seat, runs=runs, absences=viewer.absences))
-            assert rebuilt == kept
+            rebuilt = walked.rebuilt(Span(shown[0], shown[-1], viewer.seat, runs=runs, absences=viewer.absences))
+            assert rebuilt == shown
             assert runs == () or any(one.hidden for one in path)
 
     same()

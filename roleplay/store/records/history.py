@@ -26,7 +26,7 @@ UNBOUNDED = 2**31 - 1
 _OF_MESSAGE = ("seq", "parent_seq", "seat", "name", "tokens", "counter", "role", "tenant")
 _COUNTED = ("state", "place", "total", "skipped", "unseen")
 _GIVEN = ("seq", "parent_seq", "said_in", "seat", "name", "text", "tokens", "counter", *_COUNTED)
-_STATE, _PLACE = _GIVEN.index("state"), _GIVEN.index("place")
+_STATE, _PLACE, _NOT_SEEN = (_GIVEN.index(name) for name in ("state", "place", "unseen"))
 _seq, _state = itemgetter(0), itemgetter(_STATE)
 #: Whether a message is visible. Of a line that is hidden otherwise than the reply after it, which is of another turn,
 #: that turn tells: it may answer the line, which then is hidden as the reply is.
@@ -50,7 +50,7 @@ def _walk(dialect: str, *, whole: bool = False, absences: int | None = None) -> 
     tokens and ``skipped`` the rows stepped over before a row is reached.
 
     So it is with what a viewer with so many ``absences`` may not see (``None``: there is no viewer, everything is
-    seen), but that counts as no step and is counted apart, in ``unseen``. No text of it is read by any walk.
+    seen), but that is counted apart, in ``unseen``, and no text of it is read by any walk.
 
     PostgreSQL takes each step as a lateral look-up of one row; left to itself it may scan the session for each.
     SQLite compares each step's tenant with the walk's; were it compared with the value, SQLite, once it has statistics,
@@ -70,7 +70,7 @@ def _walk(dialect: str, *, whole: bool = False, absences: int | None = None) -> 
         .where(here, message.c.seq == bindparam("head"))
         .cte("walk", recursive=True)
     )
-    place, total, skipped, unseen, more = _so_far(walk, absences)
+    total, skipped, unseen, more = _so_far(walk, absences)
     step = message.alias("step")
     found = (
         (step.c.tenant == walk.c.tenant)
@@ -94,7 +94,7 @@ def _walk(dialect: str, *, whole: bool = False, absences: int | None = None) -> 
         *(source.c[name] for name in _OF_MESSAGE),
         case((answered, walk.c.said_in), else_=source.c.turn_seq),
         *_of_viewer(source, state, absences, whole=whole),
-        place,
+        walk.c.place + one,
         total,
         skipped,
         unseen,
@@ -111,27 +111,26 @@ def _walk(dialect: str, *, whole: bool = False, absences: int | None = None) -> 
 
 def _of_viewer(message: Any, state: Any, absences: int | None, *, whole: bool) -> tuple[Any, Any]:
     """Give a message's text, where it is read, and its state with whether the viewer may see it."""
-    text = message.c.text if whole else case((state != _number(_HIDDEN), message.c.text))
+    is_read = [] if whole else [state != _number(_HIDDEN)]
     if absences is not None:
         seen = seen_by(message, absences)
-        text, state = case((seen, text)), state + case((seen, _number(0)), else_=_number(_UNSEEN))
+        is_read, state = [seen, *is_read], case((seen, state), else_=state + _number(_UNSEEN))
+    text = case((and_(*is_read), message.c.text)) if is_read else message.c.text
     return text.label("text"), state.label("state")
 
 
-def _so_far(walk: Any, absences: int | None) -> tuple[Any, Any, Any, Any, Any]:
-    """Give the steps, the tokens and the rows stepped over, hidden and unseen, with a row of the walk, and whether it
-    goes on from there."""
+def _so_far(walk: Any, absences: int | None) -> tuple[Any, Any, Any, Any]:
+    """Give the tokens and the rows stepped over, hidden and unseen, with a row of the walk, and whether it goes on from
+    there."""
     zero, one = _number(0), _number(1)
     is_visible = walk.c.state == _number(_VISIBLE)
     per_message: Any = bindparam("per_message", type_=Integer)
     total = walk.c.total + case((is_visible, walk.c.tokens + per_message), else_=zero)
-    place, unseen, is_unseen = walk.c.place + one, walk.c.unseen, []
+    skipped, unseen = walk.c.skipped + case((is_visible, zero), else_=one), walk.c.unseen
     if absences is not None:
-        not_seen = walk.c.state >= _number(_UNSEEN)
-        place, unseen = walk.c.place + case((not_seen, zero), else_=one), unseen + case((not_seen, one), else_=zero)
-        is_unseen = [(not_seen, zero)]
-    skipped = walk.c.skipped + case((is_visible, zero), *is_unseen, else_=one)
-    kept = place - skipped
+        skipped = walk.c.skipped + case((is_visible, zero), (walk.c.state < _number(_UNSEEN), one), else_=zero)
+        unseen += walk.c.state // _number(_UNSEEN)
+    kept = walk.c.place + one - skipped - unseen
     more = (
         (total <= bindparam("cap"))
         & (walk.c.seq > bindparam("start"))
@@ -139,7 +138,7 @@ def _so_far(walk: Any, absences: int | None) -> tuple[Any, Any, Any, Any, Any]:
         # A damaged link may lead round and round.
         & (func.coalesce(walk.c.parent_seq, walk.c.seq) < walk.c.seq)
     )
-    return place, total, skipped, unseen, more if absences is None else more & _within(unseen, kept)
+    return total, skipped, unseen, more if absences is None else more & _within(unseen, kept)
 
 
 def _within(stepped_over: Any, kept: Any) -> Any:
@@ -221,7 +220,7 @@ def path_back(
     bounds = {"head": head, "start": start, "cap": cap, "per_message": per_message, "passes": passes}
     rows, stopped, unseen = _walked(connection, tenant, session_id, bounds, viewer)
     oldest = rows[0][_STATE]
-    places = rows[0][_PLACE] + (oldest < _UNSEEN)
+    places = _seen_before(rows[0]) + (oldest < _UNSEEN)
     if oldest == _HIDDEN or oldest >= _UNSEEN:
         del rows[0]
     if places > len(rows) or any(map(_state, rows)):
@@ -231,8 +230,14 @@ def path_back(
     if not hidden:
         return Path(lines, unseen=unseen)
     newest = len(rows) - 1
-    skipped = tuple([row[_PLACE] - (newest - index) for index, row in enumerate(rows)])
+    skipped = tuple([_seen_before(row) - (newest - index) for index, row in enumerate(rows)])
     return Path(lines, skipped if any(skipped) else (), hidden if stopped else 0, unseen)
+
+
+def _seen_before(row: Any) -> int:
+    """Give how many messages, hidden or not, the viewer may see between one and the path's end."""
+    steps: int = row[_PLACE] - row[_NOT_SEEN]
+    return steps
 
 
 def _visible(connection: Connection, tenant: str, session_id: str, rows: list[Any]) -> list[Any]:
@@ -262,7 +267,7 @@ def _walked(
             unseen += 1
         if parent is None or seq <= bounds["start"] or total > bounds["cap"]:
             return _Walked(rows)
-        most = max(bounds["passes"], PASSES_PER_LINE * (place + (state < _UNSEEN) - skipped))
+        most = max(bounds["passes"], PASSES_PER_LINE * (place + 1 - skipped - unseen))
         if skipped > most or unseen > most:
             return _Walked(rows, skipped > most, unseen if unseen > most else 0)
     raise _breaks_off(connection, where)
