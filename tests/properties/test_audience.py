@@ -20,6 +20,7 @@ from tests.house.test_statements import MESSAGES, SERIES, TURNS
 
 SEATS = (1, 2, 12, 21, 112, 121)
 LENGTH = 14
+OFTEN_AWAY = Viewer(1, tuple((number, number + 1) for number in range(2, 2_402, 2)))
 RUN = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 audiences = st.none() | st.sets(st.sampled_from(SEATS), min_size=1).map(written)
@@ -65,6 +66,8 @@ def test_the_expression_and_the_predicate_agree(database_url: str) -> None:
     @example(Viewer(12), ",1,2,112,121,", None)
     @example(Viewer(2, ((1, 2),)), ",2,", None)
     @example(Viewer(2, ((1, 2), (5, FOR_EVER))), None, 4)
+    @example(OFTEN_AWAY, None, 2_400)
+    @example(OFTEN_AWAY, None, 2_401)
     def agree(viewer: Viewer, audience: str | None, revision: int | None) -> None:
         asked = select(seen_by(rows, len(viewer.absences)))
         values = {"audience": audience, "revision": revision} | viewer.values()
@@ -185,6 +188,7 @@ def test_a_walk_gives_what_the_seat_may_see_and_a_rebuild_gives_it_again(walked:
             assert runs == () or any(one.hidden for one in path)
 
     same()
+    assert walked.back(OFTEN_AWAY, cap=0).lines == walked.back(Viewer(OFTEN_AWAY.seat), cap=0).lines
 
 
 def runs_of(skipped: tuple[int, ...]) -> tuple[int, ...]:
