@@ -161,6 +161,7 @@ def build(
     *,
     skipped: Sequence[int] = (),
     passed_over: int = 0,
+    unseen: int = 0,
     rules: Rules,
     inherited: Inherited = FIRST,
     weights: Weights,
@@ -168,8 +169,9 @@ def build(
 ) -> Draft:
     """Build the context whose newest line is the last of ``lines`` (oldest first, back to where the inherited window
     starts or to where they exceed the budget); there may be none. ``skipped`` says of each how many hidden messages lie
-    between it and the path's end (empty: none); after ``passed_over`` of them, if any, nothing older was read.
-    ``absences``: the revisions of the session in which nobody sat in the seat, so that it saw nothing.
+    between it and the path's end (empty: none); after ``passed_over`` of them, if any, or after ``unseen`` messages
+    that are not for the seat, nothing older was read. ``absences``: the revisions of the session in which nobody sat in
+    the seat, so that it saw nothing.
 
     Claim order: the request's fixed cost; what is required, by priority, with the newest line in its place; the other
     texts by priority, those among which a policy chooses whole and in at most half of what is left; then history,
@@ -192,7 +194,7 @@ def build(
     ledger.require(order.required)
     ledger.check_required()
     ledger.take(order.before_chosen)
-    rest = _Rest(sheet, order, past, costs[:cut], newest, rules, inherited, passed_over)
+    rest = _Rest(sheet, order, past, costs[:cut], newest, rules, inherited, (passed_over, unseen))
     ledger, filled = rest.fill(ledger)
     kept = [*past[filled.first :], *newest]
     if not kept or kept[0].seat != sheet.seat:
@@ -291,7 +293,7 @@ class _Rest(NamedTuple):
     newest: Sequence[Line]
     rules: Rules
     inherited: Inherited
-    passed_over: int
+    passed_over: tuple[int, int]
 
     def fill(self, ledger: _Ledger) -> tuple[_Ledger, _Filled]:
         """Claim for the texts that are chosen, those of lower priority and history; gives the ledger with their
@@ -341,8 +343,11 @@ class _Rest(NamedTuple):
             ledger.take_chosen(self.order.chosen, choice.kept, *why)
         ledger.take(self.order.last)
         first = ledger.take_history(self.past, self.costs, self.rules.marks, moves=moves)
-        if self.passed_over:
-            ledger.tell_passed_over(self.passed_over)
+        for messages, what in zip(
+            self.passed_over, ("hidden messages", "messages that are not for this seat"), strict=True
+        ):
+            if messages:
+                ledger.tell_passed_over(messages, what)
         return _Filled(first, choice, chosen=False)
 
 
@@ -425,10 +430,10 @@ class _Ledger:
         )
         return first
 
-    def tell_passed_over(self, messages: int) -> None:
-        """Note that there is history behind hidden messages which was not read."""
+    def tell_passed_over(self, messages: int, what: str) -> None:
+        """Note that there is history behind messages which were passed over, ``what`` they are, and was not read."""
         known = self.claims.get(_HISTORY, _NO_HISTORY)
-        why = f"{messages:,} hidden messages were passed over, what is older was not read"
+        why = f"{messages:,} {what} were passed over, what is older was not read"
         reason = f"{known.reason}; {why}" if known.reason else why
         self.claims[_HISTORY] = known._replace(reason=reason)
 

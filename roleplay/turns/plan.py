@@ -116,6 +116,7 @@ def plan(
             lines,
             skipped=past.skipped,
             passed_over=past.passed_over,
+            unseen=past.unseen,
             rules=Rules(budget_tokens, terms.marks, rule, terms.limit.room if budget_tokens == budget else 0),
             inherited=basis.inherited,
             weights=weights,

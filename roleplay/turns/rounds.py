@@ -98,7 +98,7 @@ def _next(
 
     if not (yield from read("round", look)):
         return None
-    said = to_no_line(scope, seat, options, place)
+    said = to_no_line(scope, seat, options, place, turns[0].audience)
 
     def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
         if position.head_turn != before.seq or seat not in rendered.speaking:

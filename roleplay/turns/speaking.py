@@ -19,6 +19,7 @@ from roleplay.store.records import audience as audiences
 from roleplay.store.records import sessions, transcript
 from roleplay.store.records import turns as store
 from roleplay.store.records.new_rows import CallEnding, CallerFields, Claim
+from roleplay.store.records.path_states import read_state, state_of
 from roleplay.store.records.stored_turns import StoredTurn
 from roleplay.turns.arguments import hint_text, line_text, no_audience, options_of, options_of_attempt, turn_key
 from roleplay.turns.basis import (
@@ -86,13 +87,20 @@ def to_new_line(scope: SessionScope, text: str, speaker: SeatRef | None, options
 
 
 def to_no_line(
-    scope: SessionScope, who: SeatRef | None, options: TurnOptions, of_round: RoundPlace | None = None
+    scope: SessionScope,
+    who: SeatRef | None,
+    options: TurnOptions,
+    of_round: RoundPlace | None = None,
+    beside: Sequence[int] | None = None,
 ) -> BasisOf:
-    """Let a seat of the model's speak after what was said last, the one that is next where none is named."""
+    """Let a seat of the model's speak after what was said last, the one that is next where none is named.
+
+    ``beside``: the audience of the round's first turn, to whose speaker it is said, too.
+    """
 
     def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
         forced = None if who is None else rendered.participant("participant", who, played_by=PlayedBy.MODEL)
-        heard = audience_of(rendered, forced, options)
+        heard = audience_of(rendered, forced, options) if beside is None else audiences.written(beside)
         speakers = [forced] if forced else (yield from next_speakers(scope, rendered, position, None, heard))
         seat = speakers[0].seat
         here = yield from at_seat(scope, position, seat)
@@ -148,10 +156,42 @@ def regenerate(scope: SessionScope, turn_id: str | None, hint: str, options: Tur
     no_audience(options_of(options))
     arguments = {"do": "regenerate", "turn": None if turn_id is None else turn_key(turn_id), "hint": hint}
 
-    def basis(position: sessions.Position, _known: RenderedRevision) -> Steps[Basis]:
-        return of_stored_turn(position, (yield from read_turn(scope, turn_id, position)), again=False)
+    def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
+        return (yield from _of_turn(scope, position, rendered, (yield from read_turn(scope, turn_id, position))))
 
     return (yield from speak_once(scope, basis, ReplyOptions(options, hint=hint), options, arguments, stream=stream))
+
+
+def _of_turn(
+    scope: SessionScope,
+    position: sessions.Position,
+    rendered: RenderedRevision,
+    turn: StoredTurn,
+    *,
+    again: bool = False,
+    so_far: str = "",
+) -> Steps[Basis]:
+    """Stand on the human line of a stored turn. Raises ``InvalidInputError`` where nobody may answer it."""
+    basis = of_stored_turn(position, turn, again=again, so_far=so_far)
+    seat = basis.seat if basis.line is None else _answering(rendered, turn)
+    if seat == basis.seat:
+        return basis
+    states = basis.states
+    state = yield from read("state", lambda db: state_of(db, *scope.place, states, seat))
+    return replace(basis, seat=seat, state=read_state(state))
+
+
+def _answering(rendered: RenderedRevision, turn: StoredTurn) -> int:
+    """Give the seat that answers a stored turn's line again: who answered it; where nobody did, the first that may see
+    the line. Raises ``InvalidInputError`` where none may."""
+    answered = turn.answering == turn.speaker
+    seats = [turn.answering] if answered else [one.seat for one in rendered.models]
+    line = turn.audience, turn.human_revision
+    seats = [seat for seat in seats if audiences.may_see(rendered.viewer(seat), *line)]
+    if not seats:
+        problem, allowed = "was said to nobody whom the model plays now", "a turn with such a seat in its audience"
+        raise InvalidInputError("turn_id", problem, allowed=allowed)
+    return turn.answering if turn.answering in seats else seats[0]
 
 
 def speak(scope: SessionScope, who: SeatRef | None, hint: str, options: TurnOptions, *, stream: bool) -> Operation:
@@ -166,8 +206,9 @@ def retry(scope: SessionScope, turn_id: str | None, options: TurnOptions, *, str
     """Make another attempt at a turn that failed or was interrupted; its human line is reused."""
     options_of_attempt(options)
 
-    def basis(position: sessions.Position, _known: RenderedRevision) -> Steps[Basis]:
-        return of_stored_turn(position, (yield from _unresolved(scope, turn_id, position)), again=True)
+    def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
+        found = yield from _unresolved(scope, turn_id, position)
+        return (yield from _of_turn(scope, position, rendered, found, again=True))
 
     return (yield from speak_once(scope, basis, ReplyOptions(options), options, None, stream=stream))
 
@@ -180,10 +221,10 @@ def resume(scope: SessionScope, turn_id: str | None, options: TurnOptions, *, st
     """
     options_of_attempt(options)
 
-    def basis(position: sessions.Position, _known: RenderedRevision) -> Steps[Basis]:
+    def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
         found = yield from _to_go_on(scope, turn_id, position)
-        complete = TurnStatus(found.status) is TurnStatus.COMPLETED
-        stood = of_stored_turn(position, found, again=not complete, so_far=found.reply_text or "")
+        again, so_far = TurnStatus(found.status) is not TurnStatus.COMPLETED, found.reply_text or ""
+        stood = yield from _of_turn(scope, position, rendered, found, again=again, so_far=so_far)
         if not found.reply_text:
             raise InvalidInputError("turn_id", "has no text to go on from", allowed="a turn with a reply")
         return stood
@@ -238,7 +279,8 @@ def speak_once(
         if mine is None:
             basis = yield from basis_of(position, rendered)
         else:  # it failed, or ended before it said anything
-            basis = of_stored_turn(position, (yield from read_turn(scope, mine.id, position)), again=True)
+            found_again = yield from read_turn(scope, mine.id, position)
+            basis = yield from _of_turn(scope, position, rendered, found_again, again=True)
         made = yield from plan(scope, basis, speaking_seat(rendered, basis.seat), wanted, stream=stream, ahead=before)
         metadata = json.dumps(dict(options.metadata), ensure_ascii=False) if options.metadata else None
         claim = claim_of(scope, made, CallerFields(key, digest, metadata, moves_head=live is None))

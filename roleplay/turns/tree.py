@@ -12,7 +12,7 @@ from roleplay.domain.settings import SessionSettings
 from roleplay.errors import InvalidInputError
 from roleplay.store.records import moves, recovery, sessions, transcript
 from roleplay.store.records import turns as store
-from roleplay.store.records.new_rows import NewMessage
+from roleplay.store.records.new_rows import CallerFields, NewMessage
 from roleplay.turns.alone import Alone, alone
 from roleplay.turns.arguments import line_text, number, scene_text, turn_key
 from roleplay.turns.effects import Read, Steps
@@ -94,7 +94,14 @@ def edit(scope: SessionScope, turn_id: str, text: str) -> Steps[Turn]:
             raise InvalidInputError("turn_id", "has no reply", allowed="a turn with a reply")
         who, end = (old.reply.seat, old.reply.name), found.end._replace(seq=old.reply.parent_seq)
         message = NewMessage.after(
-            end, position.last_seq + 1, who, words, scope.counter, by_human=False, revision=position.revision
+            end,
+            position.last_seq + 1,
+            who,
+            words,
+            scope.counter,
+            by_human=False,
+            revision=position.revision,
+            audience=found.audience,
         )
         turn = position.new_turn(
             scope.ports.new_id(),
@@ -105,6 +112,7 @@ def edit(scope: SessionScope, turn_id: str, text: str) -> Steps[Turn]:
             human_seq=found.human_seq,
             reply_seq=message.seq,
             draws=found.draws,
+            caller=CallerFields(audience=found.audience),
         )
         sessions.give_out(*now.place, last_seq=message.seq, last_turn=turn.seq)
         store.add_turn(*now.place, turn, now.at)

@@ -236,6 +236,21 @@ NOT_MENDABLE = {
         [],
         {("unreadable row", 4)},
     ),
+    "an audience that is none": (
+        ["UPDATE roleplay_messages SET audience = '2,5' WHERE seq = 7"],
+        ["UPDATE roleplay_messages SET audience = NULL WHERE seq = 7"],
+        {("unreadable row", 7)},
+    ),
+    "an audience of a turn that is none": (
+        ["UPDATE roleplay_turns SET audience = ',2,,' WHERE seq = 4"],
+        [],
+        {("unreadable row", 4)},
+    ),
+    "other names that are no list": (
+        ["UPDATE roleplay_participant_revisions SET aliases = '{}' WHERE seat = 2"],
+        [],
+        {("unreadable row", 1)},
+    ),
     "a turn without its parent": (
         ["DELETE FROM roleplay_turns WHERE seq = 2", "UPDATE roleplay_turns SET parent_turn = 2 WHERE seq = 6"],
         [],
@@ -270,6 +285,19 @@ def test_what_is_lost_is_told_and_left_alone(patient: Patient, case: str) -> Non
     assert told(patient.rp.doctor(repair=True)) == {(kind, seq, False, False) for kind, seq in kinds}
     assert patient.rows(everything) == before
     patient.damage(*restoring)
+
+
+def test_what_to_write_instead_is_told(patient: Patient) -> None:
+    """Of an audience and of other names that cannot be read, which nobody but the caller can put right."""
+    patient.damage("UPDATE roleplay_messages SET audience = '2,5' WHERE seq = 7")
+    patient.damage("UPDATE roleplay_participant_revisions SET aliases = '{}' WHERE seat = 2")
+    says = " ".join(one.says for one in patient.rp.doctor())
+    assert "copy theirs, or write the speaker's seat alone, as ,2," in says
+    assert "write a JSON list of names there, such as []" in says
+    patient.damage("UPDATE roleplay_messages SET audience = ',1,2,' WHERE seq = 7")
+    patient.damage("UPDATE roleplay_participant_revisions SET aliases = '[]' WHERE seat = 2")
+    assert patient.rp.doctor() == []
+    patient.damage("UPDATE roleplay_messages SET audience = NULL WHERE seq = 7")
 
 
 def test_a_session_whose_path_breaks_off_stands_where_it_can_be_spoken_from(patient: Patient) -> None:

@@ -23,6 +23,7 @@ from roleplay.store.access.database import Database
 from roleplay.store.records import ancestry
 from roleplay.store.records.ancestry import jump_depth
 from roleplay.testing import ScriptedModel
+from tests.support.postgres import PostgresServer
 
 SIZES = (10, 1_000, 100_000)
 OTHERS = 200
@@ -429,6 +430,34 @@ def repeats(crowd: Crowd, under: list[Seen], seen: Seen) -> bool:
         if inner["Parent Relationship"] == ("Inner" if node["Node Type"] == "Nested Loop" else "SubPlan")
     ]
     return any(f'"{name}"' in json.dumps(one) and "Seq Scan" in json.dumps(one) for one in again for name in GROWING)
+
+
+class Unknown(Crowd):
+    """A database whose statistics know some sessions, all of one length, and not the one that is spoken in."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        settings = SessionSettings(budget_tokens=BUDGET_TOKENS)
+        self.rp = Roleplay.open(url, model=Endpoint("MiniMax-M2.7"), chat=ScriptedModel(usage=False), settings=settings)
+        self.database: Database = self.rp._runtime.database
+        self.nova = self.rp.personas.put(Persona("Nova", "A pilot.", key="nova"))
+        for _ in range(40):
+            self.grow(self.rp.sessions.create(cast=[self.nova]), 40)
+        self.analyze()
+        self.sessions = {1_000: self.rp.sessions.create(cast=[self.nova])}
+        self.grow(self.sessions[1_000], 1_000)
+
+
+def test_a_session_that_the_statistics_do_not_know(postgres: PostgresServer) -> None:
+    """PostgreSQL takes it for one of a single message; what a turn writes is found without a join, which would be of
+    all of its messages with all of them."""
+    unknown = Unknown(postgres.clone("current"))
+    seen = unknown.turn(1_000)
+    inserts = [one for one in seen if one.sql.startswith("INSERT INTO roleplay_messages")]
+    kinds = {node["Node Type"] for node in postgres_plans(unknown.url, inserts)}
+    assert "Index Scan" in kinds
+    assert not {kind for kind in kinds if "Join" in kind or "Loop" in kind}
+    unknown.rp.close()
 
 
 # The last in this file: they leave the sessions of the crowd elsewhere than they stood.

@@ -28,15 +28,21 @@ def jump_depth(depth: int) -> int:
     return depth - skipped
 
 
-#: The jump pointer of a new message: of itself, of its parent, or what the pointer of its parent's pointer names.
+def _in_session(of: Any) -> Any:
+    return (of.c.tenant == bindparam("of_tenant")) & (of.c.session_id == bindparam("of_session"))
+
+
+#: The jump pointer of a new message: of itself, of its parent, or what the pointer of its parent's pointer names. No
+#: join, which PostgreSQL may make of all the session's messages twice where its statistics know nothing of the session.
 JUMP = func.coalesce(
     bindparam("jump_to", type_=Integer),
     select(_far.c.jump_seq)
-    .join(_near, (_far.c.session_id == _near.c.session_id) & (_far.c.seq == _near.c.jump_seq))
     .where(
-        _near.c.tenant == bindparam("of_tenant"),
-        _near.c.session_id == bindparam("of_session"),
-        _near.c.seq == bindparam("jump_over", type_=Integer),
+        _in_session(_far),
+        _far.c.seq
+        == select(_near.c.jump_seq)
+        .where(_in_session(_near), _near.c.seq == bindparam("jump_over", type_=Integer))
+        .scalar_subquery(),
     )
     .scalar_subquery(),
 )

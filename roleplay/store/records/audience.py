@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, String, bindparam, func, literal_column
+from sqlalchemy import ColumnElement, Integer, String, bindparam, case, func, literal_column
 
 from roleplay.store.access.decoding import as_text, reads
 
@@ -23,7 +23,8 @@ Absence = tuple[int, int]
 
 
 class Viewer(NamedTuple):
-    """Who looks at a session: a seat, and when nobody sat in it, as far as that keeps it from seeing what was said."""
+    """Who looks at a session: a seat, and when nobody sat in it, as far as that keeps it from seeing what was said: one
+    absence after the other."""
 
     seat: int
     absences: tuple[Absence, ...] = ()
@@ -59,10 +60,17 @@ def may_see(viewer: Viewer, audience: str | None, revision: int | None) -> bool:
 
 
 def seen_by(rows: Any, absences: int) -> ColumnElement[bool]:
-    """Whether a viewer with so many absences may see a row with an audience and a revision; takes ``Viewer.values``."""
+    """Whether a viewer with so many absences may see a row with an audience and a revision; takes ``Viewer.values``.
+
+    The first bound of an absence that the revision lies below tells. One condition for each absence would make an
+    expression deeper with each, and SQLite takes none that is a thousand deep.
+    """
     audience, revision = rows.c.audience, func.coalesce(rows.c.revision, literal_column("1"))
     seen: ColumnElement[bool] = audience.is_(None) | audience.like(bindparam("viewer", type_=String))
-    for place in range(absences):
-        begin = bindparam(f"absent_{place}", type_=Integer)
-        seen &= (revision < begin) | (revision >= bindparam(f"back_{place}", type_=Integer))
-    return seen
+    there, away = literal_column("1", Integer), literal_column("0", Integer)
+    bounds = [
+        (revision < bindparam(f"{name}_{place}", type_=Integer), is_there)
+        for place in range(absences)
+        for name, is_there in (("absent", there), ("back", away))
+    ]
+    return seen & (case(*bounds, else_=there) == there) if bounds else seen

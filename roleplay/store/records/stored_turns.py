@@ -60,6 +60,7 @@ def _stored_turns(where: Any) -> Select[Any]:
             _human.c.text.label("human_text"),
             _human.c.tokens.label("human_tokens"),
             _human.c.counter.label("human_counter"),
+            _human.c.revision.label("human_revision"),
             _human.c.human_ordinal,
             _human.c.model_ordinal,
             _reply.c.text.label("reply_text"),
@@ -119,6 +120,7 @@ class StoredTurn:
     human_text: str | None
     human_tokens: int | None
     human_counter: str | None
+    human_revision: int | None
     human_ordinal: int | None
     model_ordinal: int | None
     reply_text: str | None

@@ -28,7 +28,7 @@ from roleplay.store.access.tables import (
     UtcDateTime,
     table,
 )
-from roleplay.store.records import recipes
+from roleplay.store.records import audience, recipes
 from roleplay.store.records.calibrations import read_fit
 from roleplay.store.records.path_states import read_map, read_state
 from roleplay.store.records.reports import read_report
@@ -86,6 +86,8 @@ _MORE: dict[str, Callable[[str], Any]] = {
     "error": _json(dict),
     "greetings": _texts,
     "tags": _texts,
+    "aliases": _texts,
+    "audience": audience.read,
     "settings": lambda stored: SessionSettings(**_json(dict)(stored)),
     "state": read_state,
     "states": read_map,
@@ -100,6 +102,14 @@ _MORE: dict[str, Callable[[str], Any]] = {
     "cause": _one_of(CAUSES),
     "side": _one_of(("human", "reply")),
     "action": _one_of(("replace", "refuse")),
+}
+
+
+#: What to do about one of these columns that cannot be read, beyond what is done about any.
+_TO_DO = {
+    "audience": "; nobody can tell whom it was said to but its turn and the turn's messages, which have the same one:"
+    " copy theirs, or write the speaker's seat alone, as ,2,",
+    "aliases": "; write a JSON list of names there, such as []",
 }
 
 
@@ -127,7 +137,7 @@ def _in_table(connection: Connection, tenant: str, of: Table) -> Iterator[Findin
                     Fault.UNREADABLE_STATE if is_state else fault,
                     str(next(values[name] for name in _KEYS if name in values)),
                     next((values[name] for name in _NUMBERS if isinstance(values.get(name), int)), None),
-                    f"{what}.{column.name} holds what is never written there",
+                    f"{what}.{column.name} holds what is never written there{_TO_DO.get(column.name, '')}",
                     mendable=is_state,
                 )
 
