@@ -12,11 +12,11 @@ from roleplay.domain.settings import SessionSettings
 from roleplay.errors import InvalidInputError
 from roleplay.store.records import moves, recovery, sessions, transcript
 from roleplay.store.records import turns as store
-from roleplay.store.records.new_rows import NewMessage
+from roleplay.store.records.new_rows import CallerFields, NewMessage
 from roleplay.turns.alone import Alone, alone
 from roleplay.turns.arguments import line_text, number, scene_text, turn_key
 from roleplay.turns.effects import Read, Steps
-from roleplay.turns.scope import SessionScope
+from roleplay.turns.scope import SessionScope, viewer_in
 
 
 def choose(scope: SessionScope, turn_id: str) -> Steps[Turn]:
@@ -94,7 +94,14 @@ def edit(scope: SessionScope, turn_id: str, text: str) -> Steps[Turn]:
             raise InvalidInputError("turn_id", "has no reply", allowed="a turn with a reply")
         who, end = (old.reply.seat, old.reply.name), found.end._replace(seq=old.reply.parent_seq)
         message = NewMessage.after(
-            end, position.last_seq + 1, who, words, scope.counter, by_human=False, revision=position.revision
+            end,
+            position.last_seq + 1,
+            who,
+            words,
+            scope.counter,
+            by_human=False,
+            revision=position.revision,
+            audience=found.audience,
         )
         turn = position.new_turn(
             scope.ports.new_id(),
@@ -105,6 +112,7 @@ def edit(scope: SessionScope, turn_id: str, text: str) -> Steps[Turn]:
             human_seq=found.human_seq,
             reply_seq=message.seq,
             draws=found.draws,
+            caller=CallerFields(audience=found.audience),
         )
         sessions.give_out(*now.place, last_seq=message.seq, last_turn=turn.seq)
         store.add_turn(*now.place, turn, now.at)
@@ -146,10 +154,10 @@ def update(scope: SessionScope, label: str | None, settings: SessionSettings | N
 
 def branches(scope: SessionScope) -> Read[Sequence[Turn]]:
     """Give the last turn of every branch, newest first; the session stands on one of them or before it."""
-    return Read("branches", lambda db: transcript.tips(db, scope.tenant, scope.session_id))
+    return Read("branches", lambda db: transcript.tips(db, *scope.place, viewer_in(scope, db)))
 
 
 def variants(scope: SessionScope, turn_id: str) -> Read[Sequence[Turn]]:
     """Give all complete variants of a turn's reply, oldest first, and the turn itself among them."""
     key = turn_key(turn_id)
-    return Read("variants", lambda db: transcript.variants(db, scope.tenant, scope.session_id, key))
+    return Read("variants", lambda db: transcript.variants(db, *scope.place, key, viewer_in(scope, db)))

@@ -24,13 +24,16 @@ TWINS: dict[str, tuple[type, type]] = {
     "Replay": (roleplay.replay.Replay, roleplay.aio.AsyncReplay),
     "ChatSession": (roleplay.ChatSession, roleplay.AsyncChatSession),
     "Tree": (roleplay.session.handle.Tree, roleplay.session.aio.handle.AsyncTree),
+    "Cast": (roleplay.session.handle.Cast, roleplay.session.aio.handle.AsyncCast),
+    "Stream": (roleplay.session.stream.Stream, roleplay.session.aio.stream.AsyncStream),
     "ReplyStream": (roleplay.ReplyStream, roleplay.AsyncReplyStream),
+    "RoundStream": (roleplay.RoundStream, roleplay.AsyncRoundStream),
     "Transport": (Transport, AsyncTransport),
     "Answer": (Answer, AsyncAnswer),
 }
 PROTOCOLS = {"__enter__": "__aenter__", "__exit__": "__aexit__", "__iter__": "__aiter__"}
-AT_ONCE = {"__init__", "for_tenant"}  # methods that have nothing to wait for
-ONLY_ASYNC = {"ReplyStream.begin"}  # what the other one's constructor does, which cannot wait
+AT_ONCE = {"__init__", "for_tenant", "seen_by"}  # methods that have nothing to wait for
+ONLY_ASYNC = {"Stream.begin", "ReplyStream.begin", "RoundStream.begin"}  # what the other one's constructor does, which cannot wait
 
 
 def plain(text: str) -> str:
