@@ -244,7 +244,7 @@ class _Shown:
 
     def _veil(self, error: ConflictError) -> Steps[None]:
         """Take out of an error which turn of another's was in the way."""
-        named = error.turn_id
+        named = error.turn_id or (error.found if isinstance(error.found, str) else None)
         found = [] if named is None else (yield from self._seen([named]))
         if not found:
             error.turn_id = error.expected = error.found = None

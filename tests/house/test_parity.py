@@ -33,7 +33,11 @@ TWINS: dict[str, tuple[type, type]] = {
 }
 PROTOCOLS = {"__enter__": "__aenter__", "__exit__": "__aexit__", "__iter__": "__aiter__"}
 AT_ONCE = {"__init__", "for_tenant", "seen_by"}  # methods that have nothing to wait for
-ONLY_ASYNC = {"Stream.begin", "ReplyStream.begin", "RoundStream.begin"}  # what the other one's constructor does, which cannot wait
+ONLY_ASYNC = {
+    "Stream.begin",
+    "ReplyStream.begin",
+    "RoundStream.begin",
+}  # what the other one's constructor does, which cannot wait
 
 
 def plain(text: str) -> str:

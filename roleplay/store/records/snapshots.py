@@ -41,6 +41,7 @@ def _snapshot(dialect: str, absences: int | None) -> Select[Any]:
             _t.speaker,
             func.substr(_m.text, bindparam("after", type_=Integer) + 1).label("text"),
         )
+        .select_from(turns)
         .outerjoin(replies, and_(*its_reply))
         .where(*here)
     )

@@ -70,14 +70,16 @@ def _whole_turns(absences: int | None) -> Any:
             *(_reply.c[name].label(f"reply_{name}") for name in _MESSAGE if name != "seq"),
             _reply.c.seq.label("reply_at"),
         )
+        .select_from(_turns)
         .outerjoin(_human, and_(_here(_human), _human.c.seq == _turns.c.human_seq, *_seen(_human, absences)))
         .outerjoin(_reply, and_(_here(_reply), _reply.c.seq == _turns.c.reply_seq, *_seen(_reply, absences)))
         .where(_here(_turns), *_seen(_turns, absences))
     )
 
 
-def _beside_it(absences: int | None, *, older: bool) -> Any:
-    """How many complete turns answer the same line as a turn does, or no line at the same place; the older ones."""
+def _beside_it(absences: int | None) -> tuple[Any, Any]:
+    """How many complete turns answer the same line as a turn does, or no line at the same place: the older ones, and
+    all."""
     its_status = (
         select(_owner.c.status)
         .where(
@@ -99,30 +101,42 @@ def _beside_it(absences: int | None, *, older: bool) -> Any:
             its_status == TurnStatus.COMPLETED.value,
         )
     )
-    counted = select(func.count()).select_from(_owner)
-    unasked_too = (
-        _owner.c.human_seq.is_(None),
-        _owner.c.status == TurnStatus.COMPLETED.value,
-        _owner.c.seq != _turns.c.seq,
-        *_seen(_owner, absences),
-    )
-    openings = counted.where(_here(_owner), _owner.c.parent_turn.is_(None), *unasked_too)
-    unasked = counted.where(_here(_owner), _owner.c.parent_turn == _turns.c.parent_turn, *unasked_too)
-    if older:
-        replies = replies.where(_sibling.c.seq < _turns.c.reply_seq)
-        openings = openings.where(_owner.c.reply_seq < _turns.c.reply_seq)
-        unasked = unasked.where(_owner.c.reply_seq < _turns.c.reply_seq)
-    return case(
-        (_turns.c.reply_seq.is_(None), 0),  # a line that was added
-        (_turns.c.human_seq.is_not(None), replies.correlate(_turns).scalar_subquery()),
-        (_turns.c.parent_turn.is_(None), openings.correlate(_turns).scalar_subquery()),
-        else_=unasked.correlate(_turns).scalar_subquery(),
-    )
+
+    def unasked(place: Any) -> Any:
+        return (
+            select(func.count())
+            .select_from(_owner)
+            .where(
+                _here(_owner),
+                place,
+                _owner.c.human_seq.is_(None),
+                _owner.c.status == TurnStatus.COMPLETED.value,
+                _owner.c.seq != _turns.c.seq,
+                *_seen(_owner, absences),
+            )
+        )
+
+    openings = unasked(_owner.c.parent_turn.is_(None))
+    later = unasked(_owner.c.parent_turn == _turns.c.parent_turn)
+
+    def count(*, older: bool) -> Any:
+        of_line = replies.where(_sibling.c.seq < _turns.c.reply_seq) if older else replies
+        first, after = (
+            one.where(_owner.c.reply_seq < _turns.c.reply_seq) if older else one for one in (openings, later)
+        )
+        return case(
+            (_turns.c.reply_seq.is_(None), 0),  # a line that was added
+            (_turns.c.human_seq.is_not(None), of_line.correlate(_turns).scalar_subquery()),
+            (_turns.c.parent_turn.is_(None), first.correlate(_turns).scalar_subquery()),
+            else_=after.correlate(_turns).scalar_subquery(),
+        )
+
+    return count(older=True), count(older=False)
 
 
 def _numbered(absences: int | None) -> Any:
     """Whole turns, each with its number among the variants of its reply."""
-    before, beside = (_beside_it(absences, older=older) for older in (True, False))
+    before, beside = _beside_it(absences)
     return _whole_turns(absences).add_columns(before.label("before_it"), beside.label("beside_it"))
 
 
@@ -393,8 +407,8 @@ def page(
 ) -> Page[Turn]:
     """Give a page of the active path, oldest first, and on the newest page the last attempt after it, if unresolved.
 
-    ``before`` is the ``older`` cursor of another page. Two statements; for a ``viewer`` two more, and one for every
-    ``PASSES`` turns between that are not shown. Raises ``NotFoundError`` and ``InvalidInputError``.
+    ``before`` is the ``older`` cursor of another page. Two statements; for a ``viewer`` five at most, and one more for
+    every ``PASSES`` turns that it may not see. Raises ``NotFoundError`` and ``InvalidInputError``.
     """
     start = None if before is None else numbered("turn", before)
     if viewer is not None:

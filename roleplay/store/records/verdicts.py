@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Integer, bindparam, insert, select
+from sqlalchemy import Connection, Integer, bindparam, insert, literal_column, select
 
 from roleplay.domain.guards import StoredVerdict
 from roleplay.store.access.decoding import reads
@@ -30,10 +30,20 @@ _OF_TURN = (
 def _seen(absences: int) -> Any:
     """Those of a turn that a viewer may see: on its own line, where it may see that, and on its own reply."""
     human = table(MessageRow).alias("human")
-    its_line = (human.c.session_id == _v.session_id) & (human.c.tenant == _v.tenant) & (human.c.seq == _t.human_seq)
-    own_line = (_v.side == "human") & (human.c.seat == bindparam("seat", type_=Integer)) & seen_by(human, absences)
-    own_reply = (_v.side == "reply") & (_t.speaker == bindparam("seat", type_=Integer))
-    return _OF_TURN.outerjoin(human, its_line).where(seen_by(table(TurnRow), absences), own_line | own_reply)
+    its_own = (
+        select(human.c.seq)
+        .where(
+            human.c.tenant == bindparam("tenant"),
+            human.c.session_id == bindparam("session"),
+            human.c.seq == _t.human_seq,
+            human.c.seat == bindparam("seat", type_=Integer),
+            seen_by(human, absences),
+        )
+        .correlate(table(TurnRow))
+    )
+    own_line = (_v.side == literal_column("'human'")) & its_own.exists()
+    own_reply = (_v.side == literal_column("'reply'")) & (_t.speaker == bindparam("seat", type_=Integer))
+    return _OF_TURN.where(seen_by(table(TurnRow), absences), own_line | own_reply)
 
 
 def add(
