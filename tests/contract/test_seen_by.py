@@ -176,10 +176,9 @@ class Stage:
 def stage(database_url: str, scripted: Scripted) -> Iterator[Callable[..., Stage]]:
     """Makes a session in which the model plays Anna and Bert, and Zoe and Max sit."""
     opened: list[Any] = []
+    database = Database.open(database_url)
 
-    def make(
-        *replies: object, everything: bool = False, guarded: bool = True, session: dict[str, Any] | None = None
-    ) -> Stage:
+    def make(*replies: object, everything: bool = False, guarded: bool = True, **session: Any) -> Stage:
         engine = Roleplay.open(
             database_url,
             model=MODEL,
@@ -190,11 +189,12 @@ def stage(database_url: str, scripted: Scripted) -> Iterator[Callable[..., Stage
         )
         rp = engine.__enter__()
         opened.append(engine)
-        return begun(rp, Database.open(database_url), everything=everything, **session or {})
+        return begun(rp, database, everything=everything, **session)
 
     yield make
     for engine in opened:
         engine.__exit__(None, None, None)
+    database.close()
 
 
 def all_speak(moment: Any) -> list[int]:
@@ -355,7 +355,7 @@ def test_what_is_said_through_the_handle_is_the_seats(stage: Callable[..., Stage
 
 def test_a_round_is_the_seats_own(stage: Callable[..., Stage]) -> None:
     """Its turns come as the seat sees them, whispered or not."""
-    one = stage("One.", "Two.", "Three.", "Four.", session={"settings": SessionSettings(speaking="all")})
+    one = stage("One.", "Two.", "Three.", "Four.", settings=SessionSettings(speaking="all"))
     max_ = one.session.seen_by(MAX)
     with max_.round("All of you?") as spoken:
         turns = list(spoken.turns())
@@ -524,7 +524,7 @@ def test_branches_end_where_a_seat_stops_hearing(stage: Callable[..., Stage]) ->
 def test_what_is_told_of_the_session(stage: Callable[..., Stage]) -> None:
     """Its seats without others' owners, no facts, no metadata; where it stands is the last turn that is seen."""
     how = SessionSettings(speaking="first", facts=[Fact(name="weather", text="It rains.")])
-    one = stage("Open.", session={"owner": "zoe", "metadata": {"plan": 1}, "settings": how})
+    one = stage("Open.", owner="zoe", metadata={"plan": 1}, settings=how)
     session = one.session
     zoe, max_ = session.seen_by(ZOE), session.seen_by("maxi")
     assert (max_.info().head_seq, max_.info().last_turn_at) == (None, session.info().created_at)
