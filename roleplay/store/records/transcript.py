@@ -198,7 +198,7 @@ def _walk_seen(absences: int) -> Any:
     one_back = select(begin.c.parent_turn, before(step.c.parent_turn), before(shown(step)), met, steps)
     path = begin.union_all(one_back.where(more(begin)))
     given = select(path.c.seq, path.c.parent_turn, path.c.shown, path.c.steps)
-    return given.where((path.c.shown == _number(1)) | ~more(path)).order_by(path.c.steps)
+    return given.where((path.c.shown == _number(1)) | ~more(path))
 
 
 def _walk_over_seen(absences: int) -> Any:
@@ -343,7 +343,7 @@ def _reads(absences: int | None) -> _Reads:
     numbered = _numbered(absences)
     return _Reads(
         these=_whole_turns(absences).where(these).order_by(_turns.c.seq.desc()),
-        numbered_these=numbered.where(these).order_by(_turns.c.seq.desc()),
+        numbered_these=numbered.where(these),  # asked for in order, PostgreSQL may read the session for it
         by_id=numbered.where(_turns.c.id == bindparam("turn")),
         by_key=numbered.where(_turns.c.idempotency_key == bindparam("key")).order_by(_turns.c.ordinal),
         tips=_tips(absences),
@@ -436,7 +436,8 @@ def _page_seen(connection: Connection, of: _For, viewer: Viewer, start: int | No
         walked = _seen_before(connection, of, viewer, start, limit + 1)
         walked = walked if walked[:1] == [start] else []  # a cursor that is not of this seat's pages is as good as none
     wanted += walked[:limit]
-    rows = connection.execute(of.reads.numbered_these, of.where | {"turns": wanted}).all() if wanted else []
+    found = connection.execute(of.reads.numbered_these, of.where | {"turns": wanted}) if wanted else ()
+    rows = sorted(found, key=lambda row: int(row.seq), reverse=True)
     return Page(
         items=tuple(reversed(_whole(connection, of, rows))),
         older=f"turn-{walked[limit]}" if len(walked) > limit else None,
@@ -450,7 +451,7 @@ def _seen_before(connection: Connection, of: _For, viewer: Viewer, start: int | 
     found: list[int] = []
     while start is not None and len(found) < limit:
         where = {"from_turn": start, "limit": limit - len(found), "passes": PASSES}
-        rows = connection.execute(walk, of.where | where).all()
+        rows = sorted(connection.execute(walk, of.where | where), key=lambda row: int(row.steps))
         found += [row.seq for row in rows if row.shown]
         start = rows[-1].parent_turn if rows else None
     return found
