@@ -613,3 +613,36 @@ def act(one: Stage, do: str, number: int, heard: frozenset[int], guests: list[Se
         played_by = PlayedBy.HUMAN if guest.persona is None else PlayedBy.MODEL
         if not any(seat.display_name == guest.name for seat in session.cast.list()):
             one.join(guest, played_by)
+
+
+def test_an_attempt_is_the_last_that_the_seat_may_see(stage: Callable[..., Stage]) -> None:
+    """A whisper that failed hides no failure of the seat's own, and is not shown to it; ``retry`` takes its own."""
+    one = stage("One.", REFUSED, REFUSED, "Two.")
+    zoe = one.session.seen_by(ZOE)
+    one.session.send("One?", speaker=ZOE)
+    for view, options in ((zoe, TurnOptions()), (one.session.seen_by(MAX), to(BERT))):
+        with pytest.raises(ChatRequestError):
+            view.send("Two?", options=options)
+    assert [turn.human.seat for turn in one.session.turns()] == [ZOE, MAX]
+    assert [(turn.human.seat, turn.status.value) for turn in zoe.turns()] == [(ZOE, "completed"), (ZOE, "failed")]
+    assert [turn.human.seat for turn in one.session.seen_by(ANNA).turns()] == [ZOE, ZOE]
+    assert [turn.human.seat for turn in one.session.seen_by(BERT).turns()] == [ZOE, MAX]
+    assert taken(zoe.retry()).text == "Two."
+    one.check(ZOE)
+    one.check(MAX)
+
+
+def test_a_text_from_before_is_not_shown_with_a_later_attempt(stage: Callable[..., Stage]) -> None:
+    """Where an attempt that was made since somebody joined gave no text, the text from before stays unseen."""
+    one = stage("A long story that is broken off.", REFUSED, guarded=False)
+    session = one.session
+    with session.stream("Tell me.", speaker=ZOE) as reply:
+        next(iter(reply))
+    una = one.join(Seat(name="Una"), PlayedBy.HUMAN)
+    with pytest.raises(ChatRequestError), session.retry() as again:
+        list(again)
+    assert (reply.turn.text, session.turn(reply.turn_id).text) == ("A long story", "A long story")
+    for seat in (ZOE, una):
+        one.check(seat)
+    with session.seen_by(ZOE).follow(reply.turn_id) as following:
+        assert "".join(delta.text for delta in following) == "A long story"
