@@ -669,3 +669,25 @@ def test_a_text_from_before_is_not_shown_with_a_later_attempt(stage: Callable[..
         one.check(seat)
     with session.seen_by(ZOE).follow(reply.turn_id) as following:
         assert "".join(delta.text for delta in following) == "A long story"
+
+
+def test_what_is_said_unasked_is_counted_among_what_is_seen(stage: Callable[..., Stage]) -> None:
+    """Of two turns without a line at one place, one whispered to others, the seat counts one."""
+    one = stage("Open.", "Whispered.", "Aloud.")
+    first = one.session.send("Good day.", speaker=ZOE)
+    taken(one.session.speak(BERT, options=to(BERT, MAX)))
+    one.session.tree.fork(first.id)
+    aloud = taken(one.session.speak(ANNA))
+    assert (aloud.variant, aloud.variants) == (2, 2)
+    seen = one.session.seen_by(ZOE).turn(aloud.id)
+    assert (seen.variant, seen.variants) == (1, 1)
+    for seat in (ZOE, MAX):
+        one.check(seat)
+
+
+def test_what_comes_after_the_look_is_not_seen() -> None:
+    """Who looks as of a revision sees nothing of later ones, in which the seat may have been left meanwhile."""
+    viewer = Viewer(ZOE, ((1, 2),)).as_of(4)
+    assert [may_see(viewer, None, revision) for revision in range(1, 7)] == [False, True, True, True, False, False]
+    left = Viewer(ZOE, ((3, FOR_EVER),))
+    assert left.as_of(4) == left
