@@ -15,6 +15,7 @@ from roleplay.errors import InvalidInputError
 from roleplay.operations import personas
 from roleplay.store.records import personas as stored_personas
 from roleplay.store.records import sessions as store
+from roleplay.turns import reading
 from roleplay.turns.alone import Alone, alone
 from roleplay.turns.arguments import NUMBER_LIMIT, SEAT_LIMIT, number, seat_of
 from roleplay.turns.effects import Read, Steps, read
@@ -81,7 +82,7 @@ def _participant(
 
 def members(scope: SessionScope) -> Read[tuple[Participant, ...]]:
     """Read the seats in which somebody sits, in their order."""
-    return Read("session", lambda db: store.get(db, *scope.place).cast)
+    return Read("session", lambda db: reading.info_in(scope, db).cast)
 
 
 def join(scope: SessionScope, who: Played | Seat, played_by: PlayedBy) -> Steps[Participant]:

@@ -15,7 +15,7 @@ from roleplay.operations import casts
 from roleplay.session.driver import Runtime
 from roleplay.session.stream import ReplyStream, RoundStream
 from roleplay.store.records.new_rows import settings_of
-from roleplay.turns import adding, explaining, following, reading, rounds, speaking, tree
+from roleplay.turns import explaining, following, reading, seated, tree
 from roleplay.turns.arguments import Speaker, options_of
 from roleplay.turns.explaining import PlanPreview
 from roleplay.turns.scope import SessionScope
@@ -61,7 +61,27 @@ class ChatSession:
         return self._scope.session_id
 
     def __repr__(self) -> str:
-        return f"ChatSession({self.id!r})"
+        seat = "" if self._scope.seat is None else f".seen_by({self._scope.seat!r})"
+        return f"ChatSession({self.id!r}){seat}"
+
+    def seen_by(self, seat: SeatRef) -> ChatSession:
+        """Give this session as a seat sees it, by its number or a name: the same doors, and nothing of what was not
+        said to it or was said while nobody sat there (see ``SessionSettings.joiner_sees``). Reads nothing yet; whose
+        name it is, is looked up each time, so that a number is safer to keep.
+
+        Another's turn is ``NotFoundError``, as one that is not there. Of a turn that it may see, a line that it may not
+        is ``None``; variants are counted among what it may see. ``calls``, reports and verdicts are those of its own
+        turns and lines, ``metadata`` that of turns in which it speaks. ``info()`` and ``cast.list()`` are without
+        facts, metadata and others' owners. Numbers (``seq``, ``version``) count what others say, too.
+
+        What is said is said by this seat: ``speaker`` is it, and another is refused; a whisper is to it, too. A seat of
+        the model's lets only itself speak, and one that has left says nothing. Idempotency keys are its own.
+        ``regenerate``, ``retry`` and ``resume`` take a turn that it may see, and raise ``ConflictError`` where that
+        would take off the path what it may not. Whatever else moves or changes the session for all (``accept``,
+        ``update``, the tree's and the cast's changes) is for the session's own handle, and so is ``preview``, which
+        shows what another sees: they raise ``InvalidInputError``.
+        """
+        return ChatSession(self._runtime, self._scope.through(seat))
 
     def info(self) -> SessionInfo:
         """Read the session as it stands. Raises ``NotFoundError``."""
@@ -79,14 +99,14 @@ class ChatSession:
 
         ``speaker`` is the human seat that says it, by its number or a name; it is needed where several humans sit here.
         """
-        return self._runtime.run(speaking.send(self._scope, text, options, stream=False, speaker=speaker))
+        return self._runtime.run(seated.send(self._scope, text, speaker, options, stream=False))
 
     def stream(
         self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS
     ) -> ReplyStream:
         """Say ``text`` and give the reply as it comes: one, the first speaker's. What can be known is raised before
         anything is iterated; an error in mid-reply is raised by the iteration. ``speaker`` is as for ``send``."""
-        operation = speaking.send(self._scope, text, options, stream=True, speaker=speaker)
+        operation = seated.send(self._scope, text, speaker, options, stream=True)
         return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def round(
@@ -106,7 +126,7 @@ class ChatSession:
 
         When another call speaks with ``on_conflict="wait"``, the round ends after its present turn.
         """
-        operation = rounds.speak_round(self._scope, text, speaker, max_turns, options)
+        operation = seated.speak_round(self._scope, text, speaker, max_turns, options)
         return RoundStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def regenerate(
@@ -116,7 +136,7 @@ class ChatSession:
 
         ``hint`` is an instruction for this variant alone. The other variants stay, each with its usage.
         """
-        operation = speaking.regenerate(self._scope, turn_id, hint, options, stream=True)
+        operation = seated.regenerate(self._scope, turn_id, hint, options, stream=True)
         return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def speak(
@@ -127,7 +147,7 @@ class ChatSession:
         ``participant`` is the seat, muted or not, by its number or a name; without it, the one that is next. ``hint``
         is an instruction for this reply alone.
         """
-        operation = speaking.speak(self._scope, participant, hint, options, stream=True)
+        operation = seated.speak(self._scope, participant, hint, options, stream=True)
         return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
@@ -138,7 +158,7 @@ class ChatSession:
         Of the options, ``idempotency_key``, ``on_conflict``, ``wait_s``, ``metadata`` and ``audience`` count. Raises as
         ``send``.
         """
-        return self._runtime.run(adding.add(self._scope, text, speaker, options))
+        return self._runtime.run(seated.add(self._scope, text, speaker, options))
 
     def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
         """Make another attempt at a turn that failed or was interrupted (the last one without an id).
@@ -148,7 +168,7 @@ class ChatSession:
         kept either: for another hint, ``regenerate`` beside it. An interrupted turn keeps its text until the attempt
         gives another. Raises ``InvalidInputError`` and ``ConflictError``, and what ``send`` raises.
         """
-        operation = speaking.retry(self._scope, turn_id, options, stream=True)
+        operation = seated.retry(self._scope, turn_id, options, stream=True)
         return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> ReplyStream:
@@ -160,7 +180,7 @@ class ChatSession:
         session stands on that. ``options`` are as for ``retry``. Raises ``InvalidInputError`` for a turn without text
         or that no model spoke, and what ``send`` raises.
         """
-        operation = speaking.resume(self._scope, turn_id, options, stream=True)
+        operation = seated.resume(self._scope, turn_id, options, stream=True)
         return ReplyStream(self._runtime, operation, options_of(options).on_disconnect)
 
     def follow(self, turn_id: str, *, offset: int = 0) -> ReplyStream:
@@ -178,7 +198,7 @@ class ChatSession:
 
     def preview(self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS) -> Preview:
         """Give what ``send`` would send and why; calls nothing, writes nothing."""
-        return preview_of(self._runtime.run(explaining.preview(self._scope, text, speaker, options)))
+        return preview_of(self._runtime.run(seated.preview(self._scope, text, speaker, options)))
 
     def report(self, turn_id: str | None = None) -> ContextReport:
         """Say why the latest request of a turn (the head's without an id) was what it was; reads what was stored.

@@ -59,7 +59,13 @@ class Alone(NamedTuple):
 
 
 def alone(scope: SessionScope, work: Callable[[Alone], T]) -> Steps[T]:
-    """Do the work alone on the session. A turn in flight that is in its way and that nobody drives is ended first."""
+    """Do the work alone on the session. A turn in flight that is in its way and that nobody drives is ended first.
+
+    Raises ``InvalidInputError`` for who looks at the session as a seat: what a move takes along may be others'.
+    """
+    if scope.seat is not None:
+        problem = f"is what {scope.seat!r:.50} sees, through which nothing is moved or changed"
+        raise InvalidInputError("seen_by", problem, allowed="the session's own handle")
     at = scope.ports.now()
 
     def whole(db: Connection) -> T:

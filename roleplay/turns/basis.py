@@ -11,13 +11,14 @@ from typing import NamedTuple
 from roleplay.context.builder import Inherited
 from roleplay.domain.context import Line
 from roleplay.domain.conversation import Participant, TurnKind
-from roleplay.errors import InvalidInputError
-from roleplay.store.records import new_rows, sessions, stored_turns
+from roleplay.errors import ConflictError, InvalidInputError
+from roleplay.store import Connection
+from roleplay.store.records import new_rows, sessions, stored_turns, transcript
 from roleplay.store.records.path_states import SeatState, read_state, state_of
 from roleplay.store.records.stored_turns import StoredTurn
 from roleplay.turns.arguments import turn_key
 from roleplay.turns.effects import Steps, read
-from roleplay.turns.scope import SessionScope
+from roleplay.turns.scope import SessionScope, viewer_in
 
 
 class RoundPlace(NamedTuple):
@@ -176,13 +177,30 @@ def read_position(scope: SessionScope) -> Steps[sessions.Position]:
 
 
 def read_turn(scope: SessionScope, turn_id: str | None, position: sessions.Position) -> Steps[StoredTurn]:
-    """Read a turn by its id; without one, the head's turn.
+    """Read a turn by its id; without one, the head's turn, or the last before it that the scope's seat may see.
 
     Raises ``NotFoundError``, and ``InvalidInputError`` when nothing was said yet.
     """
     key = None if turn_id is None else turn_key(turn_id)
-    return (
-        yield from read(
-            "turn", lambda db: stored_turns.read_turn(db, scope.tenant, scope.session_id, key, position.head_turn)
-        )
-    )
+
+    def work(db: Connection) -> StoredTurn:
+        viewer, last = viewer_in(scope, db), position.head_turn
+        if viewer is not None and key is None:
+            last = transcript.last_seen(db, *scope.place, last, viewer)
+        return stored_turns.read_turn(db, *scope.place, key, last, viewer)
+
+    return (yield from read("turn", work))
+
+
+def check_way_back(scope: SessionScope, position: sessions.Position, parent_turn: int | None) -> Steps[None]:
+    """Raise ``ConflictError`` where a reply after ``parent_turn`` would take off the path what the scope's seat may not
+    see."""
+
+    def work(db: Connection) -> bool:
+        viewer, head = viewer_in(scope, db), position.head_turn
+        return viewer is None or transcript.is_all_seen(db, *scope.place, viewer, head_turn=head, after=parent_turn)
+
+    if scope.seat is None or parent_turn == position.head_turn:
+        return
+    if not (yield from read("way back", work)):
+        raise ConflictError("the session has gone on since, with what this seat may not see")

@@ -19,7 +19,7 @@ from roleplay.turns.calibrating import calibration_for
 from roleplay.turns.effects import Steps, read
 from roleplay.turns.plan import Plan
 from roleplay.turns.rebuilding import rebuild
-from roleplay.turns.scope import SessionScope
+from roleplay.turns.scope import SessionScope, viewer_in
 from roleplay.wire.recipes import CURRENT
 
 
@@ -48,10 +48,14 @@ def preview(scope: SessionScope, text: str, speaker: SeatRef | None, options: Tu
 def report(scope: SessionScope, turn_id: str | None) -> Steps[ContextReport]:
     """Give the report of a turn's latest request (the head's turn without an id).
 
-    Raises ``NotFoundError`` for a turn that called no model, or one that was stored before reports were kept.
+    Raises ``NotFoundError`` for a turn that called no model, or one that was stored before reports were kept; through a
+    seat's eyes, for every turn but its own.
     """
     position = yield from read_position(scope)
     turn = yield from read_turn(scope, turn_id, position)
+    viewer = None if scope.seat is None else (yield from read("viewer", lambda db: viewer_in(scope, db)))
+    if viewer is not None and viewer.seat != turn.speaker:
+        raise NotFoundError("report of turn", turn.id)
     tenant, session_id = scope.tenant, scope.session_id
     call = yield from read("latest call", lambda db: calls.latest(db, tenant, session_id, turn.seq))
     if call is None or call.report is None:

@@ -9,7 +9,7 @@ from roleplay.store.records import snapshots, transcript
 from roleplay.turns.arguments import number, turn_key
 from roleplay.turns.effects import Claimed, Emit, Interrupt, Operation, Pause, read
 from roleplay.turns.in_flight import end_if_left
-from roleplay.turns.scope import SessionScope
+from roleplay.turns.scope import SessionScope, viewer_in
 
 FIRST_LOOK_S = 0.05
 LONGEST_LOOK_S = 1.0
@@ -25,7 +25,7 @@ def follow(scope: SessionScope, turn_id: str, offset: int) -> Operation:
     """
     number("offset", offset, 0, OFFSET_LIMIT)
     key = turn_key(turn_id)
-    turn: Turn = yield from read("turn", lambda db: transcript.by_id(db, scope.tenant, scope.session_id, key))
+    turn: Turn = yield from read("turn", lambda db: transcript.by_id(db, *scope.place, key, viewer_in(scope, db)))
     yield Emit(Claimed(turn.id))
     try:
         return (yield from _follow(scope, turn.id, offset))
@@ -39,8 +39,9 @@ def _follow(scope: SessionScope, turn_id: str, offset: int) -> Operation:
     while True:
 
         def read_situation(db: Connection) -> tuple[snapshots.Snapshot, Turn | None]:
-            seen = snapshots.snapshot(db, *place, turn_id, after=taken, at=ports.now())  # noqa: B023 - read at once
-            return seen, None if seen.live else transcript.by_id(db, *place, turn_id)
+            viewer, at = viewer_in(scope, db), ports.now()
+            seen = snapshots.snapshot(db, *place, turn_id, after=taken, at=at, viewer=viewer)  # noqa: B023 - read at once
+            return seen, None if seen.live else transcript.by_id(db, *place, turn_id, viewer)
 
         seen, ended = yield from read("snapshot", read_situation)
         if of_reply is not None and seen.reply_seq != of_reply:

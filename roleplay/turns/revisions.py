@@ -3,6 +3,7 @@ speaks, with which settings and by which sheets."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from roleplay.context.placed import Casting, Player
 from roleplay.context.sheet import Sheet, render
 from roleplay.domain.conversation import Participant, PlayedBy
 from roleplay.domain.persona import Persona
+from roleplay.domain.settings import SeatRef
 from roleplay.errors import InvalidInputError
 from roleplay.store.records import sessions
 from roleplay.store.records.audience import FOR_EVER, Viewer
@@ -77,6 +79,19 @@ class RenderedRevision:
     def viewer(self, seat: int) -> Viewer:
         """Say what keeps a seat, left or not, from seeing what was said."""
         return viewer(self.stored, seat, self.rules)
+
+    def seat_of(self, who: SeatRef) -> Participant:
+        """Give the seat, left or not, that somebody looks through; of one name, the seat in which somebody sits.
+
+        Raises ``InvalidInputError``.
+        """
+        left = tuple(one.participant for one in self.stored.seats if not one.present)
+        try:
+            return named_seat("seat", who, self.present)
+        except InvalidInputError as error:
+            with contextlib.suppress(InvalidInputError):
+                return named_seat("seat", who, left)
+            raise error from None
 
     def participant(self, field_name: str, who: object, *, played_by: PlayedBy | None = None) -> Participant:
         """Give the seat, in which somebody sits, that a caller means by its number, its display name or an alias.

@@ -13,9 +13,11 @@ from roleplay.domain.cast import Strategy
 from roleplay.domain.context import Line
 from roleplay.domain.endpoint import PROFILES, Endpoint, Form
 from roleplay.domain.guards import Guard
-from roleplay.domain.settings import SessionSettings
+from roleplay.domain.settings import SeatRef, SessionSettings
 from roleplay.errors import InvalidInputError
+from roleplay.store import Connection
 from roleplay.store.records import sessions
+from roleplay.store.records.audience import Viewer
 from roleplay.store.records.calibrations import Subject
 from roleplay.turns import revisions
 from roleplay.turns.arguments import label
@@ -157,10 +159,21 @@ class TenantScope:
 
 @dataclass(frozen=True, slots=True)
 class SessionScope:
-    """What all operations of one session share."""
+    """What all operations of one session share. ``seat``: through whose eyes it is looked at; ``None``: nobody's."""
 
     tenant_scope: TenantScope
     session_id: str
+    seat: SeatRef | None = None
+
+    def through(self, seat: SeatRef) -> SessionScope:
+        """Give the scope of who looks at the session as a seat. Raises ``InvalidInputError`` where it is one of another
+        seat's already."""
+        if isinstance(seat, bool) or not isinstance(seat, int | str):
+            raise InvalidInputError("seat", f"is a {type(seat).__name__}", allowed="a seat's number or a name")
+        if self.seat not in {None, seat}:
+            problem = f"is {seat!r:.50}, and this handle shows what {self.seat!r:.50} sees"
+            raise InvalidInputError("seat", problem, allowed=repr(self.seat)[:50])
+        return replace(self, seat=seat)
 
     @property
     def tenant(self) -> str:
@@ -187,9 +200,27 @@ def render_revision(scope: SessionScope, revision: int) -> Steps[RenderedRevisio
         stored: sessions.Revision = yield from read(
             "revision", lambda db: sessions.revision(db, *scope.place, revision)
         )
-        known = revisions.render_revision(stored, scope.tenant_scope.outer, scope.counter)
-        scope.tenant_scope.rendered[(*scope.place, revision, scope.counter.name)] = known
+        known = _remembered(scope, stored)
     return known
+
+
+def _remembered(scope: SessionScope, stored: sessions.Revision) -> RenderedRevision:
+    known = revisions.render_revision(stored, scope.tenant_scope.outer, scope.counter)
+    scope.tenant_scope.rendered[(*scope.place, stored.revision, scope.counter.name)] = known
+    return known
+
+
+def viewer_in(scope: SessionScope, db: Connection) -> Viewer | None:
+    """Say who looks, in the transaction that reads what is looked at; ``None``: nobody in particular, who sees all.
+
+    A seat that was left is looked through as well. Raises ``NotFoundError`` for the session, and ``InvalidInputError``
+    for a seat that never was.
+    """
+    if scope.seat is None:
+        return None
+    revision = sessions.position(db, *scope.place).revision
+    rendered = in_memory(scope, revision) or _remembered(scope, sessions.revision(db, *scope.place, revision))
+    return rendered.viewer(rendered.seat_of(scope.seat).seat).as_of(revision)
 
 
 def speaking_seat(rendered: RenderedRevision, seat: int) -> RenderedSeat:

@@ -27,6 +27,7 @@ from roleplay.turns.basis import (
     NewLine,
     RoundPlace,
     at_seat,
+    check_way_back,
     of_new_line,
     of_no_line,
     of_stored_turn,
@@ -45,7 +46,7 @@ from roleplay.turns.plan import Plan, ReplyOptions, plan
 from roleplay.turns.queue import Queue, read_situation
 from roleplay.turns.reply import Reply
 from roleplay.turns.revisions import RenderedRevision
-from roleplay.turns.scope import SessionScope, render_revision, speaking_seat
+from roleplay.turns.scope import SessionScope, render_revision, speaking_seat, viewer_in
 
 BasisOf = Callable[[sessions.Position, RenderedRevision], Steps[Basis]]
 
@@ -281,6 +282,7 @@ def speak_once(
         else:  # it failed, or ended before it said anything
             found_again = yield from read_turn(scope, mine.id, position)
             basis = yield from _of_turn(scope, position, rendered, found_again, again=True)
+        yield from check_way_back(scope, position, basis.parent_turn)
         made = yield from plan(scope, basis, speaking_seat(rendered, basis.seat), wanted, stream=stream, ahead=before)
         metadata = json.dumps(dict(options.metadata), ensure_ascii=False) if options.metadata else None
         claim = claim_of(scope, made, CallerFields(key, digest, metadata, moves_head=live is None))
@@ -393,7 +395,7 @@ def _to_go_on(scope: SessionScope, turn_id: str | None, position: sessions.Posit
 def _last_attempt(scope: SessionScope, position: sessions.Position) -> Steps[str | None]:
     """Give the id of the last attempt after the head, if it has not become a reply."""
     last = yield from read(
-        "unresolved", lambda db: transcript.unresolved(db, scope.tenant, scope.session_id, position.head_turn)
+        "unresolved", lambda db: transcript.unresolved(db, *scope.place, position.head_turn, viewer_in(scope, db))
     )
     return None if last is None else last.id
 

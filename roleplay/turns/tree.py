@@ -16,7 +16,7 @@ from roleplay.store.records.new_rows import CallerFields, NewMessage
 from roleplay.turns.alone import Alone, alone
 from roleplay.turns.arguments import line_text, number, scene_text, turn_key
 from roleplay.turns.effects import Read, Steps
-from roleplay.turns.scope import SessionScope
+from roleplay.turns.scope import SessionScope, viewer_in
 
 
 def choose(scope: SessionScope, turn_id: str) -> Steps[Turn]:
@@ -154,10 +154,10 @@ def update(scope: SessionScope, label: str | None, settings: SessionSettings | N
 
 def branches(scope: SessionScope) -> Read[Sequence[Turn]]:
     """Give the last turn of every branch, newest first; the session stands on one of them or before it."""
-    return Read("branches", lambda db: transcript.tips(db, scope.tenant, scope.session_id))
+    return Read("branches", lambda db: transcript.tips(db, *scope.place, viewer_in(scope, db)))
 
 
 def variants(scope: SessionScope, turn_id: str) -> Read[Sequence[Turn]]:
     """Give all complete variants of a turn's reply, oldest first, and the turn itself among them."""
     key = turn_key(turn_id)
-    return Read("variants", lambda db: transcript.variants(db, scope.tenant, scope.session_id, key))
+    return Read("variants", lambda db: transcript.variants(db, *scope.place, key, viewer_in(scope, db)))

@@ -181,3 +181,40 @@ def test_the_service_says_no(served: Served) -> None:
         assert web.get(f"/sessions/{session}/turns/nobody/text", headers=user).status_code == 404
     left, _ = served.end()
     assert (left.tasks, left.threads, left.files) == ([], [], [])
+
+
+def test_two_browsers_on_one_session(served: Served) -> None:
+    """Each sees what is said to its own seat from joining on; what one whispers is not there for the other."""
+    host, guest, stranger = ({"X-User": name} for name in ("host", "guest", "stranger"))
+    with httpx.Client(base_url=served.service.base_url, timeout=60) as web:
+        url = f"/sessions/{web.post('/sessions', headers=host).json()['id']}"
+
+        def say(user: dict[str, str], text: str, to: list[str] | None = None) -> tuple[str, str]:
+            answer = web.post(f"{url}/lines", json={"text": text, "key": text, "to": to}, headers=user)
+            assert answer.status_code == 200, answer.text
+            return answer.headers["X-Turn"], answer.text
+
+        def heard(user: dict[str, str]) -> list[str]:
+            items = web.get(f"{url}/turns", headers=user).json()["items"]
+            assert all(turn["calls"] == [] for turn in items)
+            return [turn["human"]["text"] for turn in items]
+
+        say(host, "Is there room?")
+        for user, status in ((guest, 404), (stranger, 404), (host, 201)):
+            joined = web.post(f"{url}/guests", json={"user": "guest", "name": "Mei"}, headers=user)
+            assert joined.status_code == status
+        say(guest, "And for me?")
+        whisper, text = say(guest, "Is he to be trusted?", ["Ferryman"])
+        own, _ = say(host, "What does she say?", ["Ferryman"])
+        assert heard(host) == ["Is there room?", "And for me?", "What does she say?"]
+        assert heard(guest) == ["And for me?", "Is he to be trusted?"]
+        assert web.get(f"{url}/turns/{whisper}/text", headers=guest).text == text
+        missing = web.get(f"{url}/turns/{'0' * 36}/text", headers=host)
+        for turn, user in ((whisper, host), (own, guest)):
+            answer = web.get(f"{url}/turns/{turn}/text", headers=user)
+            assert answer.status_code == missing.status_code == 404
+            assert answer.text == missing.text.replace("0" * 36, turn)
+        assert web.post(f"{url}/guests", json={"user": "x", "name": "X"}, headers=guest).status_code == 404
+        assert web.get(f"{url}/turns", headers=stranger).status_code == 404
+    left, _ = served.end()
+    assert (left.tasks, left.threads, left.files) == ([], [], [])

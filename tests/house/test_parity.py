@@ -32,9 +32,11 @@ TWINS: dict[str, tuple[type, type]] = {
     "Answer": (Answer, AsyncAnswer),
 }
 PROTOCOLS = {"__enter__": "__aenter__", "__exit__": "__aexit__", "__iter__": "__aiter__"}
-AT_ONCE = {"__init__", "for_tenant"}  # methods that have nothing to wait for
+AT_ONCE = {"__init__", "for_tenant", "seen_by"}  # methods that have nothing to wait for
 ONLY_ASYNC = {
-    f"{name}.begin" for name in ("Stream", "ReplyStream", "RoundStream")
+    "Stream.begin",
+    "ReplyStream.begin",
+    "RoundStream.begin",
 }  # what the other one's constructor does, which cannot wait
 
 

@@ -173,6 +173,14 @@ class Crowd:
             self.sessions[size].turns(limit=5)
         return seen
 
+    def seats_page(self, size: int) -> list[Seen]:
+        """What reading the newest page of turns as a seat does, and one before it."""
+        view = self.sessions[size].seen_by(1)
+        with watched() as seen:
+            page = view.turns(limit=3)
+            view.turns(before=page.older, limit=2)
+        return seen
+
     def ancestors(self, size: int) -> list[Seen]:
         """What it takes to find whether an early message is on the path, and what lies at a depth of it."""
         place = "default", self.sessions[size].id
@@ -293,6 +301,19 @@ def test_a_page_costs_the_same(crowd: Crowd) -> None:
     older_page = [one for one in seen if "roleplay_" in one.sql]
     assert len(older_page) == 2
     assert sum(fetched(crowd.database, one) for one in older_page) <= 2 * 6
+
+
+def test_a_seats_page_costs_the_same(crowd: Crowd) -> None:
+    """A seat's pages are as many statements at every length, the same ones, and as much work, with stale and with fresh
+    statistics; nothing is scanned."""
+    for _ in range(2):
+        pages = {size: [one for one in crowd.seats_page(size) if "roleplay_" in one.sql] for size in SIZES}
+        assert len({tuple(one.sql for one in seen) for seen in pages.values()}) == 1
+        assert sum(fetched(crowd.database, one) for one in pages[100_000]) <= 30
+        assert scans(crowd, crowd.seats_page(100_000)) == []
+        short, long = (crowd.effort(crowd.seats_page, size) for size in SIZES[1:])
+        assert 0 < long < 1.2 * short < 10_000
+        crowd.analyze()
 
 
 @pytest.mark.parametrize("door", WRITES)

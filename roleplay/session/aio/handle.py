@@ -14,7 +14,7 @@ from roleplay.operations import casts
 from roleplay.session.aio.driver import AsyncRuntime
 from roleplay.session.aio.stream import AsyncReplyStream, AsyncRoundStream
 from roleplay.session.handle import ITER_PAGE, Preview, preview_of
-from roleplay.turns import adding, explaining, following, reading, rounds, speaking, tree
+from roleplay.turns import explaining, following, reading, seated, tree
 from roleplay.turns.arguments import Speaker, options_of
 from roleplay.turns.scope import SessionScope
 
@@ -33,7 +33,12 @@ class AsyncChatSession:
         return self._scope.session_id
 
     def __repr__(self) -> str:
-        return f"AsyncChatSession({self.id!r})"
+        seat = "" if self._scope.seat is None else f".seen_by({self._scope.seat!r})"
+        return f"AsyncChatSession({self.id!r}){seat}"
+
+    def seen_by(self, seat: SeatRef) -> AsyncChatSession:
+        """As ``ChatSession.seen_by``."""
+        return AsyncChatSession(self._runtime, self._scope.through(seat))
 
     async def info(self) -> SessionInfo:
         """As ``ChatSession.info``."""
@@ -45,15 +50,13 @@ class AsyncChatSession:
 
     async def send(self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """As ``ChatSession.send``."""
-        return await self._runtime.run(
-            speaking.send(self._scope, text, options, stream=False, speaker=speaker), speaks=True
-        )
+        return await self._runtime.run(seated.send(self._scope, text, speaker, options, stream=False), speaks=True)
 
     async def stream(
         self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS
     ) -> AsyncReplyStream:
         """As ``ChatSession.stream``."""
-        operation = speaking.send(self._scope, text, options, stream=True, speaker=speaker)
+        operation = seated.send(self._scope, text, speaker, options, stream=True)
         return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def round(
@@ -65,35 +68,35 @@ class AsyncChatSession:
         options: TurnOptions = DEFAULT_OPTIONS,
     ) -> AsyncRoundStream:
         """As ``ChatSession.round``."""
-        operation = rounds.speak_round(self._scope, text, speaker, max_turns, options)
+        operation = seated.speak_round(self._scope, text, speaker, max_turns, options)
         return await AsyncRoundStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def regenerate(
         self, turn_id: str | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
     ) -> AsyncReplyStream:
         """As ``ChatSession.regenerate``."""
-        operation = speaking.regenerate(self._scope, turn_id, hint, options, stream=True)
+        operation = seated.regenerate(self._scope, turn_id, hint, options, stream=True)
         return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def speak(
         self, participant: SeatRef | None = None, *, hint: str = "", options: TurnOptions = DEFAULT_OPTIONS
     ) -> AsyncReplyStream:
         """As ``ChatSession.speak``."""
-        operation = speaking.speak(self._scope, participant, hint, options, stream=True)
+        operation = seated.speak(self._scope, participant, hint, options, stream=True)
         return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def add(self, text: str, *, speaker: Speaker = "user", options: TurnOptions = DEFAULT_OPTIONS) -> Turn:
         """As ``ChatSession.add``."""
-        return await self._runtime.run(adding.add(self._scope, text, speaker, options))
+        return await self._runtime.run(seated.add(self._scope, text, speaker, options))
 
     async def retry(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.retry``."""
-        operation = speaking.retry(self._scope, turn_id, options, stream=True)
+        operation = seated.retry(self._scope, turn_id, options, stream=True)
         return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def resume(self, turn_id: str | None = None, *, options: TurnOptions = DEFAULT_OPTIONS) -> AsyncReplyStream:
         """As ``ChatSession.resume``."""
-        operation = speaking.resume(self._scope, turn_id, options, stream=True)
+        operation = seated.resume(self._scope, turn_id, options, stream=True)
         return await AsyncReplyStream(self._runtime, operation, options_of(options).on_disconnect).begin()
 
     async def follow(self, turn_id: str, *, offset: int = 0) -> AsyncReplyStream:
@@ -109,7 +112,7 @@ class AsyncChatSession:
         self, text: str, *, speaker: SeatRef | None = None, options: TurnOptions = DEFAULT_OPTIONS
     ) -> Preview:
         """As ``ChatSession.preview``."""
-        return preview_of(await self._runtime.run(explaining.preview(self._scope, text, speaker, options)))
+        return preview_of(await self._runtime.run(seated.preview(self._scope, text, speaker, options)))
 
     async def report(self, turn_id: str | None = None) -> ContextReport:
         """As ``ChatSession.report``."""

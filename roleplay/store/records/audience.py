@@ -29,6 +29,13 @@ class Viewer(NamedTuple):
     seat: int
     absences: tuple[Absence, ...] = ()
 
+    def as_of(self, revision: int) -> Viewer:
+        """Give the viewer as of a revision: what is said under later ones, in which the seat may have been left, is not
+        for it."""
+        if self.absences and self.absences[-1][1] == FOR_EVER:
+            return self
+        return self._replace(absences=(*self.absences, (revision + 1, FOR_EVER)))
+
     def values(self) -> dict[str, Any]:
         """Give what the statements take that ``seen_by`` stands in."""
         values: dict[str, Any] = {"viewer": f"%,{self.seat},%"}

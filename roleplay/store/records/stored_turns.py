@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Integer, Row, Select, bindparam, func, literal_column, select
@@ -11,6 +12,7 @@ from roleplay.domain.conversation import TurnStatus
 from roleplay.errors import InvalidInputError, NotFoundError
 from roleplay.store.access.decoding import as_text, reads
 from roleplay.store.access.tables import MessageRow, ParticipantRow, PathStateRow, TurnRow, table
+from roleplay.store.records.audience import Viewer, seen_by
 from roleplay.store.records.new_rows import PathEnd
 from roleplay.store.records.path_states import SHARED, handed_on
 from roleplay.store.records.sessions import FIRST_MODEL
@@ -95,6 +97,11 @@ _BY_ID = _stored_turns(_t.id == bindparam("turn"))
 _BY_SEQ = _stored_turns(_t.seq == bindparam("seq"))
 
 
+@lru_cache(maxsize=64)
+def _seen(absences: int, *, by_id: bool) -> Select[Any]:
+    return (_BY_ID if by_id else _BY_SEQ).where(seen_by(table(TurnRow), absences))
+
+
 @dataclass(frozen=True, slots=True)
 class StoredTurn:
     """A stored turn as another variant or attempt needs it: its place, its human line, its reply, the seat that gives
@@ -151,9 +158,14 @@ class StoredTurn:
 
 
 def read_turn(
-    connection: Connection, tenant: str, session_id: str, turn_id: str | None, default: int | None
+    connection: Connection,
+    tenant: str,
+    session_id: str,
+    turn_id: str | None,
+    default: int | None,
+    viewer: Viewer | None = None,
 ) -> StoredTurn:
-    """Read a turn by its id, or by the number ``default`` when no id is given.
+    """Read a turn by its id, or by the number ``default`` when no id is given. To a ``viewer`` another's is not there.
 
     Raises ``NotFoundError``, and ``InvalidInputError`` when there is neither.
     """
@@ -161,9 +173,10 @@ def read_turn(
     if turn_id is None and default is None:
         raise InvalidInputError("turn_id", "is needed, since nothing was said yet")
     by_id = turn_id is not None
-    row = connection.execute(
-        _BY_ID if by_id else _BY_SEQ, where | ({"turn": turn_id} if by_id else {"seq": default})
-    ).first()
+    statement = _BY_ID if by_id else _BY_SEQ
+    if viewer is not None:
+        statement, where = _seen(len(viewer.absences), by_id=by_id), where | viewer.values()
+    row = connection.execute(statement, where | ({"turn": turn_id} if by_id else {"seq": default})).first()
     if row is None:
         raise NotFoundError("turn", str(turn_id or default))
     return _as_stored_turn(row)
