@@ -190,6 +190,10 @@ class ReplyDecoder:
             raise self._error
         return self._events.drain()
 
+    def left(self) -> list[Said]:
+        """Give what ``finish`` could not, because it raised."""
+        return self._events.drain()
+
     def _fail(self, error: ChatError) -> None:
         if self._error is None:
             self.done = True
