@@ -21,10 +21,13 @@ _MARKS: Final = 6
 _SPARE: Final = 24
 _CLOSES: Final = {"*": "*", "_": "_", "[": "]", "(": ")", "<": ">", "【": "】", "［": "］", "（": "）"}
 _EMPHASIS: Final = frozenset("*_")
+_MARK: Final = "".join(_CLOSES)
+_OPENING: Final = frozenset(_CLOSES)
 _CLOSING: Final = frozenset(_CLOSES.values())
-_BLANKS: Final = frozenset(" \t\r\xa0\u3000")
+_BLANK: Final = " \t\r\xa0\u3000"
+_BLANKS: Final = frozenset(_BLANK)
 _COLONS: Final = frozenset(":\uff1a\ufe55")
-_LINE: Final = re.compile("\n[ \t\r\xa0\u3000\n]*[*_\\[(<\u3010\uff3b\uff08]*")
+_START: Final = re.compile("[ \t\r\xa0\u3000\n]*[*_\\[(<\u3010\uff3b\uff08]*")
 _END: Final = ""
 
 _Node = dict[str, Any]  # of a tree: what follows by its next character, and under ``_END`` whose name ends here
@@ -37,14 +40,14 @@ class Names:
     is. Letters of either case are the same. What is the speaker's own name is nobody else's.
     """
 
-    __slots__ = ("_own", "_others", "_root", "firsts", "longest")
+    __slots__ = ("_others", "_own", "_root", "firsts", "longest")
 
     def __init__(self, own: Iterable[str] = (), others: Iterable[tuple[str, str]] = ()) -> None:
         self._own = [_bare(name) for name in own]
         self._others = [(_bare(name), who) for name, who in others]
         bare = [*self._own, *(name for name, _ in self._others)]
-        self.firsts = frozenset(_CLOSES).union(*map(_firsts, bare))
-        self.longest = max((len(normalize("NFD", name)) for name in bare), default=0) + _SPARE
+        self.firsts = _OPENING.union(*map(_firsts, bare))
+        self.longest = max((len(name) if name.isascii() else len(normalize("NFD", name)) for name in bare), default=0)
         self._root: _Node | None = None
 
     @property
@@ -61,7 +64,7 @@ class Names:
     @staticmethod
     def _add(root: _Node, name: str, who: str | None) -> None:
         """Add a name, which an opening mark of its own is no part of where it is looked for."""
-        bare = name.lstrip("".join(_CLOSES))
+        bare = name.lstrip(_MARK)
         node = root
         for char in _folded(bare):
             node = node.setdefault(char, {})
@@ -100,7 +103,7 @@ class InRole:
         self._white = self._lead = ""  # held: white space before a line; marks before the speaker's own name
         self._indent = 0
         self._begins = True  # whether nothing was given yet, so that the speaker's own name may stand here
-        self._line = not so_far or so_far.rstrip("".join(_BLANKS)).endswith("\n") or not so_far.strip()
+        self._line = not so_far or so_far.rstrip(_BLANK).endswith("\n") or not so_far.strip()
         self._apart = not so_far or so_far[-1].isspace()
         self._trim = False
         self._went_on_as: str | None = None
@@ -118,6 +121,10 @@ class InRole:
         """What was cut so far."""
         return None if self._went_on_as is None else Cut(name=self._went_on_as, text="".join(self._rest))
 
+    def break_line(self) -> None:
+        """Take what comes first for the beginning of a line."""
+        self._line = self._line or self._begins
+
     def feed(self, text: str) -> str:
         """Give what is sure to stay. Held back is only the beginning of a line that may become a name, with the white
         space before it."""
@@ -128,7 +135,7 @@ class InRole:
 
     def finish(self) -> str:
         """Give what was held, after the last piece."""
-        return self._take("", ended=True)
+        return "" if self._inside else self._take("", ended=True)
 
     def _take(self, text: str, *, ended: bool) -> str:
         given: list[str] = []
@@ -158,9 +165,7 @@ class InRole:
         """Give lines up to one that may begin with a name, or up to the end."""
         stop = text.find("\n", at)
         while stop >= 0:
-            found = _LINE.match(text, stop)
-            assert found is not None
-            first = found.end()
+            first = _name_from(text, stop)
             if first == len(text) or text[first] in self._names.firsts:
                 given.append(text[at:stop])
                 self._inside, self._line, self._indent = False, True, 0
@@ -171,6 +176,11 @@ class InRole:
 
     def _begin(self, text: str, at: int, given: list[str]) -> tuple[str, int]:
         """Look at the beginning of a line until it is known what it is; gives the text and where to go on in it."""
+        if self._begins and self._label is None and not (self._white or self._lead or self._trim):
+            first = _name_from(text, at)
+            if first < len(text) and text[first] not in self._names.firsts:  # as most replies begin
+                self._go_inside("", given)
+                return text, at
         while at < len(text):
             char = text[at]
             if self._label is None:
@@ -223,7 +233,8 @@ class InRole:
         return ""
 
     def _go_inside(self, text: str, given: list[str]) -> None:
-        given.append(self._white + self._lead + text)
+        if text := self._white + self._lead + text:
+            given.append(text)
         self._inside, self._begins, self._trim = True, False, False
         self._white = self._lead = ""
 
@@ -232,7 +243,7 @@ class _Label:
     """The beginning of a line, character by character, as long as it may be a name before a colon: after opening marks,
     and with closing ones before or behind the colon."""
 
-    __slots__ = ("_chars", "_names", "_node", "_begun", "_ended", "_found", "_end", "_marks", "_spaced")
+    __slots__ = ("_begun", "_chars", "_end", "_ended", "_found", "_marks", "_names", "_node", "_spaced")
 
     def __init__(self, names: Names) -> None:
         self._chars: list[str] = []
@@ -271,7 +282,7 @@ class _Label:
         count = len(self._chars)
         if self._found is not None and count == self._end and self._is_face(char):
             self._found = None
-        if count >= self._names.longest or not self._goes_on(char, count):
+        if count >= self._names.longest + _SPARE or not self._goes_on(char, count):
             return False
         self._chars.append(char)
         return True
@@ -320,6 +331,13 @@ class _Label:
         return (char == ")" and self._chars[-1] == ":") or (self._spaced and not is_apart)
 
 
+def _name_from(text: str, at: int) -> int:
+    """Give where a name may begin, at the beginning of a line or before it: behind white space and opening marks."""
+    found = _START.match(text, at)
+    assert found is not None  # it matches nothing, too
+    return found.end()
+
+
 def _bare(name: str) -> str:
     """Give a name without blanks and marks around it."""
     name = name.strip()
@@ -330,9 +348,13 @@ def _bare(name: str) -> str:
 
 def _firsts(name: str) -> set[str]:
     """Give the characters that a name may begin with in a text."""
-    name = name.lstrip("".join(_CLOSES))
+    if name.isascii() and name[:1].isalpha():
+        return {name[0].lower(), name[0].upper()}
+    name = name.lstrip(_MARK)
     firsts = {normalize(form, name)[0] for form in ("NFC", "NFD") if name}
-    return {turned for char in firsts for turned in (char, char.lower(), char.upper(), char.title()) if len(turned) == 1}
+    return {
+        turned for char in firsts for turned in (char, char.lower(), char.upper(), char.title()) if len(turned) == 1
+    }
 
 
 def _folded(name: str) -> str:

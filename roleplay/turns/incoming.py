@@ -85,6 +85,8 @@ class IncomingReply:
     def in_role(self, said: Sequence[Said], *, last: bool) -> list[Said]:
         """Give what of some pieces is the speaker's, and reasoning as it is."""
         kept = []
+        if self.plan.basis.so_far and self.decoder is not None and self.decoder.breaks_line:
+            self.role.break_line()
         for piece in said:
             if piece.kind is not DeltaKind.SPEECH:
                 kept.append(piece)

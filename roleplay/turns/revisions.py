@@ -28,8 +28,8 @@ class RenderedSeat:
     """A revision of a session as one seat of the model's speaks in it: the settings in force without a turn's own, its
     sheets, and what it may see.
 
-    ``takes_turns``: the model plays others, too. ``names`` are what its replies are kept in role by. ``terms``: those of its requests, streamed or not, once they are
-    known. ``sheets``: by the human seat that spoke last.
+    ``takes_turns``: the model plays others, too. ``names`` are what its replies are kept in role by. ``terms``: those
+    of its requests, streamed or not, once they are known. ``sheets``: by the human seat that spoke last.
     """
 
     speaker: Participant

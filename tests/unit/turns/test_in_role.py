@@ -189,7 +189,21 @@ def test_only_what_may_become_a_name_is_held() -> None:
     assert role.cut is None
 
 
-WORDS = ["Anna", "Ben", "Ben Stone", "Benny", "Nova", "Novak", "小明", "José", "🦊", "HAL", "Dr. (Mad) Max", "*Bo*", "B:en"]
+WORDS = [
+    "Anna",
+    "Ben",
+    "Ben Stone",
+    "Benny",
+    "Nova",
+    "Novak",
+    "小明",
+    "José",
+    "🦊",
+    "HAL",
+    "Dr. (Mad) Max",
+    "*Bo*",
+    "B:en",
+]
 PARTS = st.sampled_from([*WORDS, "\n", "\n\n", " ", ":", "：", "*", "**", "_", "[", "]", "(", ")", "\r\n", "\t", "he"])
 TEXTS = st.lists(PARTS | st.text(max_size=3), max_size=25).map("".join)
 A_NAME = st.sampled_from(WORDS) | st.text(min_size=1, max_size=6)
@@ -232,7 +246,8 @@ def test_pieces_change_nothing(text: str, so_far: str, own: list[str], others: l
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
 @pytest.mark.parametrize(
-    "unit", ["Anna: ", "\n", "\nBen Ston", "**", "\n" + "A" * 199 + "\n", "word ", "\nx", "**Anna:** ", "\n   *", "\u3000"]
+    "unit",
+    ["Anna: ", "\n", "\nBen Ston", "**", "\n" + "A" * 199 + "\n", "word ", "\nx", "**Anna:** ", "\n   *", "\u3000"],
 )
 def test_the_time_is_that_of_reading(unit: str, size: int) -> None:
     """Twice the text takes about twice the time, whatever it is made of and however small its pieces are."""
@@ -242,7 +257,7 @@ def test_the_time_is_that_of_reading(unit: str, size: int) -> None:
         text = unit * (count // len(unit))
         pieces = [text[at : at + size] for at in range(0, len(text), size)]
         best = 1e9
-        for _ in range(3):
+        for _ in range(2):
             role = InRole(names)
             began = time.process_time()
             for piece in pieces:
@@ -251,4 +266,4 @@ def test_the_time_is_that_of_reading(unit: str, size: int) -> None:
             best = min(best, time.process_time() - began)
         return best
 
-    assert seconds(200_000) < 10 * seconds(50_000) + 0.05
+    assert seconds(100_000) < 10 * seconds(25_000) + 0.05
