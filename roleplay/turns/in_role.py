@@ -76,78 +76,76 @@ class InRole:
     """The speech of one reply on its way, wherever its pieces break.
 
     ``so_far`` is the text that it goes on from: it begins no line where that one ends within one. ``feed`` and
-    ``finish`` give what stays, all of which is ``text``; ``cut`` is what does not, once there is some.
+    ``finish`` give what stays, all of which is ``text``; ``cut`` is what does not, once there is some. ``inside``:
+    nothing is looked for before the next line; until then, a piece may as well be added to ``kept``.
     """
 
-    __slots__ = (
-        "_apart",
-        "_begins",
-        "_indent",
-        "_inside",
-        "_kept",
-        "_label",
-        "_lead",
-        "_line",
-        "_names",
-        "_rest",
-        "_trim",
-        "_went_on_as",
-        "_white",
-    )
+    _fresh = True  # whether nothing came yet
+    _label: _Label | None = None
+    _white = _lead = ""  # held: white space before a line; marks before the speaker's own name
+    _indent = 0
+    _begins = True  # whether nothing was given yet, so that the speaker's own name may stand here
+    _line = _apart = True  # whether a line begins here, and whether white space or nothing stands before
+    _trim = False
+    _went_on_as: str | None = None
 
     def __init__(self, names: Names, so_far: str = "") -> None:
-        self._kept: list[str] = []
         self._names = names
-        self._inside = False  # whether a line goes on in which nothing is looked for any more
-        self._label: _Label | None = None
-        self._white = self._lead = ""  # held: white space before a line; marks before the speaker's own name
-        self._indent = 0
-        self._begins = True  # whether nothing was given yet, so that the speaker's own name may stand here
-        self._line = not so_far or so_far.rstrip(_BLANK).endswith("\n") or not so_far.strip()
-        self._apart = not so_far or so_far[-1].isspace()
-        self._trim = False
-        self._went_on_as: str | None = None
-        self._rest: list[str] = []
+        self.kept: list[str] = []
+        self.inside = False
+        if so_far:
+            self._line = so_far.rstrip(_BLANK)[-1:] in {"", "\n"}
+            self._apart = so_far[-1].isspace()
 
     @property
     def text(self) -> str:
         """All that was given so far."""
-        if len(self._kept) > 1:
-            self._kept = ["".join(self._kept)]
-        return self._kept[0] if self._kept else ""
+        if len(self.kept) > 1:
+            self.kept = ["".join(self.kept)]
+        return self.kept[0] if self.kept else ""
 
     @property
     def cut(self) -> Cut | None:
         """What was cut so far."""
         return None if self._went_on_as is None else Cut(name=self._went_on_as, text="".join(self._rest))
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether what comes next is the first of a text that goes on within a line."""
+        return not self._line and self._begins
+
     def break_line(self) -> None:
-        """Take what comes first for the beginning of a line."""
-        self._line = self._line or self._begins
+        """Take what comes next for the beginning of a line."""
+        self._line = True
 
     def feed(self, text: str) -> str:
         """Give what is sure to stay. Held back is only the beginning of a line that may become a name, with the white
         space before it."""
-        if self._inside and "\n" not in text:
-            self._kept.append(text)
+        if self._fresh and text:
+            self._fresh = False
+            first = _name_from(text, 0)
+            if first < len(text) and text[first] not in self._names.firsts:  # as most replies begin
+                self.inside, self._begins = True, False
+        if self.inside and "\n" not in text:
+            self.kept.append(text)
             return text
         return self._take(text, ended=False)
 
     def finish(self) -> str:
         """Give what was held, after the last piece."""
-        return "" if self._inside else self._take("", ended=True)
+        return "" if self.inside else self._take("", ended=True)
 
     def _take(self, text: str, *, ended: bool) -> str:
         given: list[str] = []
         self._run(text, given)
         while ended and self._label is not None:
             self._run(self._decide(given), given)
-        if ended and not self._inside and self._went_on_as is None:
+        if ended and not self.inside and self._went_on_as is None:
             given.append(self._white)
             self._white = ""
         said = given[0] if len(given) == 1 else "".join(given)
         if said:
-            self._kept.append(said)
+            self.kept.append(said)
         return said
 
     def _run(self, text: str, given: list[str]) -> None:
@@ -156,7 +154,7 @@ class InRole:
             if self._went_on_as is not None:
                 self._rest.append(text[at:])
                 return
-            if self._inside:
+            if self.inside:
                 at = self._pass(text, at, given)
             else:
                 text, at = self._begin(text, at, given)
@@ -168,7 +166,7 @@ class InRole:
             first = _name_from(text, stop)
             if first == len(text) or text[first] in self._names.firsts:
                 given.append(text[at:stop])
-                self._inside, self._line, self._indent = False, True, 0
+                self.inside, self._line, self._indent = False, True, 0
                 return stop
             stop = text.find("\n", first)
         given.append(text[at:])
@@ -176,11 +174,6 @@ class InRole:
 
     def _begin(self, text: str, at: int, given: list[str]) -> tuple[str, int]:
         """Look at the beginning of a line until it is known what it is; gives the text and where to go on in it."""
-        if self._begins and self._label is None and not (self._white or self._lead or self._trim):
-            first = _name_from(text, at)
-            if first < len(text) and text[first] not in self._names.firsts:  # as most replies begin
-                self._go_inside("", given)
-                return text, at
         while at < len(text):
             char = text[at]
             if self._label is None:
@@ -200,7 +193,7 @@ class InRole:
                 at -= len(again)
             else:  # it came with an earlier piece
                 text, at = again[: len(again) - at] + text, 0
-            if self._inside or self._went_on_as is not None:
+            if self.inside or self._went_on_as is not None:
                 break
         return text, at
 
@@ -227,7 +220,7 @@ class InRole:
             return again
         if label.name is not None and self._line:
             self._went_on_as, self._white, self._lead = label.name, "", ""
-            self._rest.append(label.text)
+            self._rest = [label.text]
         else:
             self._go_inside(label.text, given)
         return ""
@@ -235,7 +228,7 @@ class InRole:
     def _go_inside(self, text: str, given: list[str]) -> None:
         if text := self._white + self._lead + text:
             given.append(text)
-        self._inside, self._begins, self._trim = True, False, False
+        self.inside, self._begins, self._trim = True, False, False
         self._white = self._lead = ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from roleplay.domain.conversation import Cut, DeltaKind, TurnStatus
 from roleplay.domain.guards import Checked
@@ -19,6 +20,8 @@ from roleplay.turns.scope import SessionScope
 from roleplay.wire.heads import Head
 from roleplay.wire.reply import ReplyDecoder, Said
 from roleplay.wire.secrets import NONE, Secrets, secrets_of
+
+SPEECH: Final = DeltaKind.SPEECH
 
 
 @dataclass(slots=True)
@@ -80,20 +83,28 @@ class IncomingReply:
             self.speech_chars = len(self.role.feed(speech[: len(speech) - speech_chars(said)]))
             return said
         self.guarded, self.speech_chars = GuardedSpeech(verdicts=self.guarded.verdicts), 0
-        return [Said(DeltaKind.SPEECH, self.decoder.speech)] if self.decoder.speech else []
+        return [Said(SPEECH, self.decoder.speech)] if self.decoder.speech else []
 
-    def in_role(self, said: Sequence[Said], *, last: bool) -> list[Said]:
+    def in_role(self, said: Sequence[Said], *, last: bool) -> Sequence[Said]:
         """Give what of some pieces is the speaker's, and reasoning as it is."""
+        role = self.role
+        if role.inside and not last and len(said) == 1:  # as it is for most pieces of a stream
+            [(kind, text)] = said
+            if kind is SPEECH and "\n" not in text:
+                role.kept.append(text)
+                return said
         kept = []
-        if self.plan.basis.so_far and self.decoder is not None and self.decoder.breaks_line:
-            self.role.break_line()
+        if role.goes_on and self.decoder is not None and self.decoder.breaks_line:
+            role.break_line()
         for piece in said:
-            if piece.kind is not DeltaKind.SPEECH:
+            kind, text = piece
+            stays = role.feed(text) if kind is SPEECH else text
+            if stays is text:
                 kept.append(piece)
-            elif text := self.role.feed(piece.text):
-                kept.append(piece if text is piece.text else Said(DeltaKind.SPEECH, text))
-        if last and (text := self.role.finish()):
-            kept.append(Said(DeltaKind.SPEECH, text))
+            elif stays:
+                kept.append(Said(kind, stays))
+        if last and (text := role.finish()):
+            kept.append(Said(SPEECH, text))
         return kept
 
     def check_it_speaks(self) -> None:
@@ -130,7 +141,7 @@ class IncomingReply:
 
         Reasoning is not shown, since no guard sees it. Raises ``RefusedError``.
         """
-        text = "".join(text for kind, text in said if kind is DeltaKind.SPEECH)
+        text = "".join(text for kind, text in said if kind is SPEECH)
         if not self.plan.stream:
             guarded.held += text
             sentences, guarded.held = ([guarded.held], "") if last and guarded.held else ([], guarded.held)
@@ -143,7 +154,7 @@ class IncomingReply:
             if guarded_text.refused is not None:
                 raise guarded_text.refused
             guarded.passed += guarded_text.text
-            passed.append(Said(DeltaKind.SPEECH, guarded_text.text))
+            passed.append(Said(SPEECH, guarded_text.text))
         if last and not guarded.passed.strip():
             raise RefusedError("guards", "reply", "nothing is left of it")
         return [one for one in passed if one.text]
@@ -185,7 +196,7 @@ class IncomingReply:
 
 def speech_chars(said: Sequence[Said]) -> int:
     """Count the characters of the speech in some pieces."""
-    return sum(len(text) for kind, text in said if kind is DeltaKind.SPEECH)
+    return sum(len(text) for kind, text in said if kind is SPEECH)
 
 
 def status_of(error: BaseException | None, *, has_text: bool) -> TurnStatus:

@@ -151,7 +151,8 @@ class Reply:
         incoming.note_times(said)
         if took_back := incoming.took_back:
             said = incoming.anew(said)
-        said = incoming.in_role(said, last=last)
+        if said or last:
+            said = incoming.in_role(said, last=last)
         if took_back and self.kept:
             yield from self._keep_less()
         if last:
