@@ -180,8 +180,17 @@ def ending(one: Turn) -> str:
         return f"interrupted · {kept} · {offer(one)} · {cost(one)}"
     stored = "saved" if one.status is TurnStatus.COMPLETED else one.status.value
     variant = f" · variant {one.variant} of {one.variants}" if one.variants > 1 else ""
-    cut = _CUT.get(one.finish) if one.finish and one.status is TurnStatus.COMPLETED else None
-    return f"{stored}{variant}{f' · {cut} · /continue' if cut else ''} · {cost(one)}"
+    return f"{stored}{variant}{_how_cut(one)} · {cost(one)}"
+
+
+def _how_cut(one: Turn) -> str:
+    """Say why a complete reply is shorter than the model's answer, or than it would have been."""
+    if one.status is not TurnStatus.COMPLETED:
+        return ""
+    if one.call and one.call.cut:
+        return f" · cut where it went on as {one.call.cut.name}"
+    cut = _CUT.get(one.finish) if one.finish else None
+    return f" · {cut} · /continue" if cut else ""
 
 
 def offer(one: Turn) -> str:

@@ -23,6 +23,7 @@ from roleplay.store.records.calibrations import Subject
 from roleplay.turns.basis import Basis
 from roleplay.turns.calibrating import LiveCalibration, calibration_for, subject
 from roleplay.turns.effects import Steps
+from roleplay.turns.in_role import NOBODY, Names
 from roleplay.turns.layers import InForce, SettingsText
 from roleplay.turns.limits import fitting, window_room
 from roleplay.turns.past import Ahead, past_of
@@ -42,7 +43,8 @@ class Plan:
 
     ``others``: who is asked, in this order, when ``endpoint`` is unavailable. ``redraw`` builds the same context
     within another budget, at other prices. ``draws``: what all of these contexts drew by chance; ``subject``: whose
-    tokens are counted; ``takes_turns``: others of the model's seats do, too.
+    tokens are counted; ``takes_turns``: others of the model's seats do, too; ``names``: what the reply is kept in
+    role by.
     """
 
     basis: Basis
@@ -61,6 +63,7 @@ class Plan:
     draws: Draws
     subject: Subject
     takes_turns: bool = False
+    names: Names = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ def plan(
         draws,
         terms.subject,
         rendered.takes_turns,
+        rendered.names,
     )
 
 

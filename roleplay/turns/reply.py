@@ -149,10 +149,14 @@ class Reply:
     def _hand_on(self, said: Sequence[Said], *, last: bool = False) -> Steps[None]:
         incoming = self.incoming
         incoming.note_times(said)
-        if incoming.took_back:
+        if took_back := incoming.took_back:
             said = incoming.anew(said)
-            if self.kept:
-                yield from self._keep_less()
+        if said or last:
+            said = incoming.in_role(said, last=last)
+        if took_back and self.kept:
+            yield from self._keep_less()
+        if last:
+            incoming.check_it_speaks()
         if incoming.guarded is not None:
             said = yield from incoming.through_guards(incoming.guarded, said, last=last)
         if not said:
@@ -302,6 +306,8 @@ class Reply:
                 observe(self.scope, self.plan, reported)
             if self.plan.draft.moved and self.plan.draft.foreign:
                 self.scope.tenant_scope.recounts[self.scope.session_id] = self.plan.draft.foreign
+        if error is not None:
+            self.incoming.settle()
         turn = yield from self._end(error)
         if not turn.status.in_flight:
             yield Notify(turn.status.value, lambda: self._ended_event(turn))

@@ -18,6 +18,7 @@ from roleplay.domain.settings import SeatRef
 from roleplay.errors import InvalidInputError
 from roleplay.store.records import sessions
 from roleplay.store.records.audience import FOR_EVER, Viewer
+from roleplay.turns.in_role import Names
 from roleplay.turns.layers import CastRules, InForce, Layer, cast_rules, in_force
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class RenderedSeat:
     """A revision of a session as one seat of the model's speaks in it: the settings in force without a turn's own, its
     sheets, and what it may see.
 
-    ``takes_turns``: the model plays others, too. ``terms``: those of its requests, streamed or not, once they are
-    known. ``sheets``: by the human seat that spoke last.
+    ``takes_turns``: the model plays others, too. ``names`` are what its replies are kept in role by. ``terms``: those
+    of its requests, streamed or not, once they are known. ``sheets``: by the human seat that spoke last.
     """
 
     speaker: Participant
@@ -41,6 +42,7 @@ class RenderedSeat:
     casting: Casting
     counter: Counter
     takes_turns: bool
+    names: Names = field(compare=False, repr=False)
     terms: dict[bool, RequestTerms] = field(default_factory=dict, compare=False, repr=False)
     sheets: dict[int, Sheet] = field(default_factory=dict, compare=False, repr=False)
 
@@ -167,6 +169,16 @@ def _rendered(
         casting(stored, speaker),
         counter,
         len(stored.played_by(PlayedBy.MODEL)) > 1,
+        names_around(stored, who),
+    )
+
+
+def names_around(stored: sessions.Revision, speaker: Participant) -> Names:
+    """Give the names of a speaker and of the others who are there, each with its aliases."""
+    others = [one.participant for one in stored.seats if one.present and one.participant.seat != speaker.seat]
+    return Names(
+        (speaker.display_name, *speaker.aliases),
+        [(name, one.display_name) for one in others for name in (one.display_name, *one.aliases)],
     )
 
 

@@ -62,6 +62,11 @@ class ReplyEvents:
         """How often speech that was drained turned out to be reasoning."""
         return self._words.restarts
 
+    @property
+    def breaks_line(self) -> bool:
+        """Whether the speech ends the line that it goes on, by a line break that is left out of it."""
+        return self._splitter.breaks_line
+
     def text(self, kind: DeltaKind) -> str:
         """Give all text of ``kind`` so far."""
         return self._secrets.in_speech(self._words.text(kind))  # what stood around a tag may have made one

@@ -129,6 +129,11 @@ class ReplyDecoder:
         return self._broken_bytes or self._events.repaired
 
     @property
+    def breaks_line(self) -> bool:
+        """Whether the speech ends the line of ``so_far``, by a line break that is left out of it."""
+        return self._events.breaks_line
+
+    @property
     def speech(self) -> str:
         """All words of the speaker so far, also those that ``finish`` could not give because it raised."""
         return self._events.text(DeltaKind.SPEECH)
@@ -188,6 +193,10 @@ class ReplyDecoder:
             self.done = True
         if self._error is not None:
             raise self._error
+        return self._events.drain()
+
+    def left(self) -> list[Said]:
+        """Give what ``finish`` could not, because it raised."""
         return self._events.drain()
 
     def _fail(self, error: ChatError) -> None:

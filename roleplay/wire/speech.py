@@ -122,7 +122,8 @@ class ThinkSplitter:
       follows are speech.
     - ``<think>`` before any speech that is never closed makes reasoning of all that follows.
 
-    What it finds is said to ``words``. ``so_far`` is speech that this text goes on from.
+    What it finds is said to ``words``. ``so_far`` is speech that this text goes on from. ``breaks_line``: white space
+    that was left out before the first word ends the line that it goes on.
     """
 
     def __init__(self, words: Words, so_far: str = "") -> None:
@@ -137,6 +138,7 @@ class ThinkSplitter:
         self._before = self._apart, self._spoken
         self._open_at = 0
         self._raw: list[str] | None = None
+        self.breaks_line = False
 
     def feed(self, text: str) -> None:
         """Take ``text``; up to seven characters that may begin a tag are held for the next piece."""
@@ -193,7 +195,10 @@ class ThinkSplitter:
         if self._raw is not None:
             self._raw.append(text)
         if self._trim:
-            text = text.lstrip()
+            bare = text.lstrip()
+            if not (self._thinking or self._ended or self._spoken) and "\n" in text[: len(text) - len(bare)]:
+                self.breaks_line = True
+            text = bare
         if not text:
             return
         self._trim = False

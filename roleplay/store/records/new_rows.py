@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from roleplay.context.counting import Counter
-from roleplay.domain.conversation import Message, ModelCall, Turn, TurnKind, TurnStatus
+from roleplay.domain.conversation import Cut, Message, ModelCall, Turn, TurnKind, TurnStatus
 from roleplay.domain.settings import Setting
 from roleplay.domain.usage import BaseResp, Sensitivity, Usage
 from roleplay.store.access.decoding import reads
@@ -289,6 +289,7 @@ class NewCall(NamedTuple):
             first_token_s=how.first_token_s,
             total_s=how.total_s,
             created_at=at,
+            cut=how.cut,
         )
 
 
@@ -354,7 +355,8 @@ class CallHold(NamedTuple):
 
 
 class CallEnding(NamedTuple):
-    """How a model call ended: what the service said of it, the error as JSON, seconds from sending."""
+    """How a model call ended: what the service said of it, the error as JSON, seconds from sending, what was cut from
+    its reply."""
 
     model_answered: str | None = None
     response_id: str | None = None
@@ -367,6 +369,7 @@ class CallEnding(NamedTuple):
     error: str | None = None
     first_token_s: float | None = None
     total_s: float = 0.0
+    cut: Cut | None = None
 
     def values(self) -> dict[str, Any]:
         """Give the columns of a call that its ending fills."""
@@ -383,4 +386,5 @@ class CallEnding(NamedTuple):
             "error": self.error,
             "first_token_s": self.first_token_s,
             "total_s": self.total_s,
+            "cut": None if self.cut is None else json.dumps(dict(self.cut), ensure_ascii=False),
         }

@@ -12,7 +12,7 @@ from sqlalchemy import Boolean, Column, Connection, Float, Integer, Table, bindp
 
 from roleplay.context.draws import read_draws
 from roleplay.domain.context import digest
-from roleplay.domain.conversation import PlayedBy, TurnKind, TurnStatus
+from roleplay.domain.conversation import Cut, PlayedBy, TurnKind, TurnStatus
 from roleplay.domain.endpoint import Dialect
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import StoreError
@@ -84,6 +84,7 @@ _MORE: dict[str, Callable[[str], Any]] = {
     "extensions": _json(dict),
     "parameters": _json(dict),
     "error": _json(dict),
+    "cut": lambda stored: Cut(**_json(dict)(stored)),
     "greetings": _texts,
     "tags": _texts,
     "aliases": _texts,

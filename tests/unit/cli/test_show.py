@@ -45,3 +45,12 @@ def test_a_reply_that_was_cut_says_so(
     assert cut.finish is reason
     assert show.ending(cut) == f"saved · {told}{show.cost(cut)}"
     assert show.turn_json(cut, "Huang")["finish"] == (reason and reason.value)
+
+
+def test_a_reply_that_was_cut_where_it_went_on_as_another_says_so(
+    sqlite_url: str, scripted: Callable[..., ScriptedModel]
+) -> None:
+    """To go on would be to go on as the other: no command is offered."""
+    with Roleplay.open(sqlite_url, model="MiniMax-M2.7", chat=scripted("Sit.\nUser: I sit.")) as rp:
+        turn = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))]).send("May I?")
+    assert show.ending(turn) == f"saved · cut where it went on as User · {show.cost(turn)}"
