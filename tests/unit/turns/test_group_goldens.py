@@ -59,7 +59,7 @@ def activated(case: Mapping[str, Any]) -> list[int]:
     pick = case["random"][0] if pooled else (case["random"][len(seats) :] or [0])[0]
 
     def draw(subject: str) -> float:
-        what, number = subject.split()[0], int(subject.split()[-1])
+        what, number = subject.split(maxsplit=1)[0], int(subject.rsplit(maxsplit=1)[-1])
         if what == "talk":
             return float((rolls[number - 1 :] or [1])[0])
         if what == "turn":  # the one at the place floor(r * n) comes first
@@ -193,7 +193,7 @@ def nudge(blocks: Blocks, _case: Mapping[str, Any]) -> None:
 
 
 def order_of_the_front(blocks: Blocks, case: Mapping[str, Any]) -> None:
-    """The sheet, the line that names the others, the caller's texts, the user's persona, which has a role of its own."""
+    """The sheet, the line that names the others, the caller's texts, the user's persona in a role of its own."""
     said = case["input"]
     sheet = [said.get("description", "").replace("{{char}}", SPEAKER), said.get("personality"), said.get("scenario")]
     order = [*sheet, "Also here", said.get("wiBefore"), said.get("wiAfter"), said.get("persona")]
