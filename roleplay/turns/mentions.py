@@ -88,14 +88,13 @@ def mentioned(text: str, seats: Iterable[Participant], present: Iterable[Partici
     lies within a longer one that was found is not mentioned by it. A whole name calls all who have it, in the order of
     ``seats``; a word of a display name calls nobody where two have it, or where it is a common one.
     """
-    wanted = {one.seat: place for place, one in enumerate(seats)}
-    everybody = {one.seat: one for one in (*seats, *present)}
+    wanted = {one.seat: one for one in seats}
+    everybody = wanted | {one.seat: one for one in present}  # in the order of seats
     called = _names(everybody.values())
     units = _units(text) if called else []
     found: dict[int, None] = {}
     for pattern in dict.fromkeys(_outermost(_found(called, units))):
-        known = [seat for seat in called[pattern].seats if seat in wanted]
-        found.update(dict.fromkeys(sorted(known, key=wanted.__getitem__)))
+        found.update(dict.fromkeys(seat for seat in called[pattern].seats if seat in wanted))
     return list(found)
 
 

@@ -97,6 +97,8 @@ SCRIPTS = [
     ("アリスとボブ", ["アリス", "ボブ"], [1, 2]),
     ("アリストテレス", ["アリス"], []),
     ("ｱﾘｽ", ["アリス"], [1]),
+    ("vsアリス", ["アリス"], [1]),
+    ("Γΐα".upper(), ["Γΐα"], [1]),
     ("Aliceさん", ["Alice"], [1]),
     ("철수야 안녕", ["철수"], [1]),
     ("นายสมชายมาแล้ว", ["สมชาย"], [1]),
@@ -155,7 +157,7 @@ def test_the_name_of_somebody_else(text: str, others: list[Name], found: list[in
 def test_all_of_one_name_are_called_in_the_order_of_seats() -> None:
     """Of those who have one name, the order is that of the seats as they are given."""
     one, two = seats("Anna", "Anna")
-    assert mentioned("Anna", [two, one]) == [2, 1]
+    assert mentioned("Anna", [two, one]) == mentioned("Anna", [two, one], [one, two]) == [2, 1]
 
 
 NAMES = st.lists(
