@@ -20,7 +20,7 @@ _JOINER = "\u200d"
 _CONTRACTED = {"s", "d", "m", "ll", "re", "ve"}  # Bob's, he'd, I'm; not D'Artagnan, where it stands before
 _NOT = "t"  # don't is no Don
 _NOT_BEHIND = (["'", "t"], ["'", "T"])
-# Scripts that put no blanks between words. Katakana has kinds of its own: in Japanese it parts words.
+# Scripts that put no blanks between words. Katakana is a kind of its own: in Japanese it is what parts words.
 _UNSPACED = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x0F00, 0x0FFF),  # Tibetan
@@ -42,7 +42,6 @@ _REGIONS = ((0x1F1E6, 0x1F1FF),)  # two of them are a flag
 _SKIN = ((0x1F3FB, 0x1F3FF),)  # goes with the emoji before
 _ACCENTS = ((0x0300, 0x036F), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE20, 0xFE2F))
 _VARIATIONS = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
-
 
 # What a character is. Letters, not an enumeration, which costs more than all else here.
 _WORD, _KANA, _EAST, _SYMBOL, _MARK, _UNSEEN = "wkesmu"
