@@ -53,22 +53,33 @@ class Seat(Input):
 class SpeakingMoment(NamedTuple):
     """What a strategy knows when it says who speaks next.
 
-    ``seats``: who may speak, in the order of seats: played by the model, present, not muted, in the audience. ``text``
-    is the newest line that all of them may see, and ``asked`` says that a human has just said it, so that it is to be
-    answered. ``last`` is the seat of the model's that spoke last, ``spoken`` those that spoke since a human did, as far
-    as all may see. ``reply_to_self`` is the setting. ``draw`` gives a number from [0, 1) for a subject, the same
-    whenever it is asked: nothing else may be left to chance.
+    ``seats``: who may speak, in the order of seats: played by the model, present, not muted, in the audience.
+    ``present``: all who are there, humans and muted ones too, so that a name is not mistaken for another's. ``text`` is
+    the newest line that all of ``seats`` may see, and ``asked`` says that a human has just said it, so that it is to be
+    answered; ``whispered``, that it is for these seats alone. ``last`` is the seat of the model's that spoke last,
+    ``spoken`` those that spoke since a human did, as far as all may see. ``reply_to_self`` is the setting. ``draw``
+    gives a number from [0, 1) for a subject, the same whenever it is asked: nothing else may be left to chance. A
+    subject should name the seat that it is drawn for, so that another seat, or another draw, changes nothing.
     """
 
     seats: Sequence[Participant]
+    present: Sequence[Participant]
     text: str
     asked: bool
+    whispered: bool
     last: int | None
     spoken: Sequence[int]
     reply_to_self: bool
     draw: Callable[[str], float]
 
+    @property
+    def free(self) -> list[Participant]:
+        """The seats without the one that spoke last, where nobody asks and a seat may not reply to itself."""
+        itself = None if self.asked or self.reply_to_self else self.last
+        return [one for one in self.seats if one.seat != itself]
+
 
 Strategy = Callable[[SpeakingMoment], Sequence[int]]
-"""Says who speaks next: gives numbers of ``seats`` in the order in which they speak, none where nobody does. Pure: it
-reads no clock, draws nothing but by ``draw`` and changes nothing. Its choice is stored and not made again."""
+"""Says who speaks next: gives a list of numbers of ``seats`` in the order in which they speak, an empty one where
+nobody does. Pure: it reads no clock, draws nothing but by ``draw`` and changes nothing. Its choice is stored and not
+made again."""

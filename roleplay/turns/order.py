@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from roleplay.context.draws import SPEAKERS, Draws, read_draws
-from roleplay.domain.cast import SpeakingMoment
+from roleplay.domain.cast import SpeakingMoment, Strategy
 from roleplay.domain.conversation import Participant
 from roleplay.errors import InvalidInputError
 from roleplay.store import Connection
@@ -49,8 +49,10 @@ def next_speakers(
     draws = Draws(str(scope.session_id if seed is None else seed))
     moment = SpeakingMoment(
         seats=tuple(seats),
+        present=rendered.present,
         text=text,
         asked=line is not None,
+        whispered=heard is not None,
         last=shared.last or None,
         spoken=() if line is not None else shared.spoken,
         reply_to_self=rendered.rules.reply_to_self,
@@ -60,19 +62,29 @@ def next_speakers(
     strategy = scope.tenant_scope.strategies.get(name)
     if strategy is None:
         raise InvalidInputError("speaking", f"is {name!r}", allowed=", ".join(scope.tenant_scope.strategies))
-    chosen = _of_seats(name, strategy(moment), seats) if seats else []
+    chosen = _asked(name, strategy, moment) if seats else []
     if not chosen:
         problem = f"calls nobody who would speak, by the strategy {name!r}"
         raise InvalidInputError("text" if line else "participant", problem, allowed="speak(participant), or add()")
     return chosen
 
 
-def _of_seats(name: str, numbers: object, seats: Sequence[Participant]) -> list[Participant]:
-    """Give the seats that a strategy chose, each once."""
-    by_number = {one.seat: one for one in seats}
-    if not isinstance(numbers, Sequence) or any(number not in by_number for number in numbers):
-        allowed = ", ".join(map(str, by_number))
-        raise InvalidInputError("speaking", f"the strategy {name!r} chose {numbers!r:.100}", allowed=allowed)
+def _asked(name: str, strategy: Strategy, moment: SpeakingMoment) -> list[Participant]:
+    """Ask a strategy, and give the seats that it chose, each once. Raises ``InvalidInputError`` where it gives anything
+    but numbers of the seats that may speak; its own error is the cause."""
+    by_number = {one.seat: one for one in moment.seats}
+    allowed = f"a list of seats: {', '.join(map(str, by_number))}"
+    try:
+        numbers = strategy(moment)
+    except Exception as error:
+        problem = f"the strategy {name!r} raised {type(error).__name__}"
+        raise InvalidInputError("speaking", problem, allowed=allowed) from error
+    if isinstance(numbers, str | bytes | bytearray) or not isinstance(numbers, Sequence):
+        problem = f"the strategy {name!r} gave a {type(numbers).__name__}"
+        raise InvalidInputError("speaking", problem, allowed=allowed)
+    for number in numbers:
+        if type(number) is not int or number not in by_number:
+            raise InvalidInputError("speaking", f"the strategy {name!r} chose {number!r:.50}", allowed=allowed)
     return [by_number[number] for number in dict.fromkeys(numbers)]
 
 
