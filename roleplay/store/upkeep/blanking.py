@@ -70,7 +70,7 @@ _STATES = select(_w.seq, _w.seat, _w.state).where(_of(_w))
 _VERDICTS = select(_v.turn_seq).where(_of(_v), _v.side == literal_column("'human'"))
 
 _MANY: Any = bindparam("many", expanding=True)
-_GIVE_UP = (
+GIVE_UP = (
     update(table(ModelCallRow))
     .where(_of(_c), _c.id.in_(_MANY))
     .values(
@@ -248,7 +248,7 @@ def _left_over(
 ) -> tuple[tuple[str, ...], tuple[tuple[int, int, str], ...]]:
     """Give the texts that no call names that keeps its own, and the path states that name one, as they are without."""
     fronts = {call.front_digest for call in kept}
-    texts = dict(connection.execute(_PIECES, where | {"fronts": sorted(fronts)}).tuples().all())
+    texts = {row[0]: row[1] for row in connection.execute(_PIECES, where | {"fronts": sorted(fronts)})}
     named = {call.settings_digest for call in (*kept, *with_settings)} | fronts | {digest(_NOTHING)}
     for call in kept:
         try:
@@ -287,7 +287,7 @@ def blank(
     if found.calls:
         add_pieces(connection, tenant, session_id, {digest(_NOTHING): _NOTHING})
     for statement, what in (
-        (_GIVE_UP, found.calls),
+        (GIVE_UP, found.calls),
         (_WITHOUT_SETTINGS, found.own_calls),
         (_DROP_PIECES, found.pieces),
         (_UNSAY, found.lines),
