@@ -70,17 +70,14 @@ class House:
         """The seat of Anna's."""
         return Seat(self.anna, owner="anna", aliases=(f"{self.mark} A.",))
 
-    def say(self, session: Any, words: str = "says plover.", **options: Any) -> Any:
+    def say(self, session: Any, words: str = "says plover.") -> Any:
         """Anna says something with everything that a line may bring with it; the model's reply does not repeat it, its
         reasoning does."""
         self.model.say(f"<think>{self.mark}?</think>I see.")
         facts = [Fact(f"{self.mark} is late.", name="late"), Fact(f"{self.mark} again.", name="again", depth=None)]
-        given = {
-            "metadata": {"from": self.mark},
-            "idempotency_key": f"{self.mark}-{len(self.model.requests)}",
-            "facts": facts,
-        }
-        return session.send(f"{self.mark} {words}", speaker=f"{self.mark} Anna", options=TurnOptions(**options))
+        key = f"{self.mark}-{len(self.model.requests)}"
+        options = TurnOptions(metadata={"from": self.mark}, idempotency_key=key, facts=facts)
+        return session.send(f"{self.mark} {words}", speaker=f"{self.mark} Anna", options=options)
 
     def everything(self, tenant: str = "default") -> dict[str, list[str]]:
         """Every row of a tenant."""
