@@ -3,6 +3,7 @@ computed from it, what others said stays, and the session goes on."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from roleplay import (
     PlayedBy,
     Roleplay,
     Seat,
+    SessionSettings,
     StoreError,
     TurnOptions,
     Verdict,
@@ -228,6 +230,62 @@ def test_the_last_human_leaves_a_seat_without_a_name(house: House) -> None:
     assert session.turn(whisper.id).audience == (1, 3)
     session.cast.leave(4)
     assert session.send("And now?").human.seat == 5
+
+
+def talk(house: House, session: Any) -> list[Any]:
+    """Anna and Ben speak in turn, every third line is Ben's."""
+    turns = []
+    for number in range(14):
+        house.model.say(f"Reply {number}.")
+        said, who = (f"{MARK} {number}.", f"{MARK} Anna") if number % 3 else (f"Line {number}.", "Ben")
+        turns.append(session.send(said, speaker=who))
+    return turns
+
+
+def test_requests_step_over_lines_that_are_gone(house: House) -> None:
+    """Wherever they stand, also at the head, among lines that are hidden and lines that are kept; each request that is
+    made then holds the others, and is rebuilt."""
+    session = house.session(house.annas)
+    turns = talk(house, session)
+    for number in (10, 12):
+        session.tree.hide(turns[number].id)
+    house.model.say("Another 13.")
+    with session.regenerate() as other:
+        list(other)
+    session.add(f"{MARK} at last.", speaker=f"{MARK} Anna")
+    house.rp.erase(owner="anna")
+    replies = {f"Reply {number}." for number in range(14)} - {"Reply 10.", "Reply 12.", "Reply 13."} | {"Another 13."}
+    lines = {f"Line {number}." for number in range(0, 12, 3)}
+    for hidden in ((), (4, 11), (0,)):
+        for number in hidden:
+            session.tree.hide(turns[number].id)
+            replies, lines = replies - {f"Reply {number}."}, lines - {f"Line {number}."}
+        house.model.say("Hm.")
+        session.send("Well?")
+        body = house.model.bodies[-1].decode()
+        assert MARK not in body
+        assert set(re.findall(r"(?:Reply|Another) \d+\.", body)) == replies
+        assert set(re.findall(r"Line \d+\.", body)) == lines
+    assert len(house.calls(session)) == 3
+
+
+def test_a_window_that_starts_with_what_is_gone(house: House) -> None:
+    """It moves on as ever: what the path hands on names messages, which are there, and no text that is gone."""
+    for skipped in range(3):
+        session = house.session(house.annas, settings=SessionSettings(budget_tokens=250))
+        talk(house, session)
+        for number in range(skipped):
+            house.model.say("Hm.")
+            session.send(f"So {number}.", speaker="Ben")
+        start = session.report().window_start
+        assert start > 1
+        house.rp.erase(owner="anna")
+        for number in range(12):
+            house.model.say("Hm.")
+            session.send(f"And {number}?")
+            assert MARK.encode() not in house.model.bodies[-1]
+        assert session.report().window_start > start
+        assert len(house.calls(session)) == 12
 
 
 def test_narration_stays(house: House) -> None:
