@@ -29,6 +29,7 @@ from roleplay import (
     SessionSettings,
     StoreError,
     TurnOptions,
+    TurnStatus,
     Verdict,
 )
 from roleplay.store.access.database import Database
@@ -204,6 +205,23 @@ def test_requests_that_held_it_say_so(house: House) -> None:
     assert house.holding() == {"roleplay_persona_versions"}
 
 
+def test_an_attempt_from_before_the_seat_was_left(house: House) -> None:
+    """Its request held the sheet, though the turn names the revision of its last attempt, which can be rebuilt."""
+    session = house.session(house.annas)
+    house.model.say(ChatRequestError("no", code=2013), "I see.")
+    with pytest.raises(ChatRequestError):
+        session.send("Hm?", speaker="Ben")
+    session.cast.leave(f"{MARK} Anna")
+    with session.retry() as again:
+        list(again)
+    first, second = (call.id for call in session.turn(again.turn.id).calls)
+    house.rp.erase(owner="anna")
+    assert house.calls(session) == [second]
+    with pytest.raises(NotFoundError, match="erased"):
+        house.rp.replay.request(session.id, first)
+    assert house.holding() == {"roleplay_persona_versions"}
+
+
 def test_a_line_that_is_gone_is_answered_no_more(house: House) -> None:
     """No other variant, and no other attempt, can be had of a reply to it; what can be, is refused in words."""
     session = house.session(house.annas)
@@ -359,8 +377,9 @@ def test_this_engine_forgets_the_session(house: House) -> None:
     session, other = house.session(house.annas), house.session()
     house.say(session)
     other.send("Hm?")
-    house.rp.erase(owner="anna")
     scope = house.rp._scope
+    scope.recounts[session.id] = ()
+    house.rp.erase(owner="anna")
     assert not [key for key in (*scope.rendered, *scope.last_spoke, *scope.recounts) if session.id in key]
     assert [key for key in scope.rendered if other.id in key]
 
@@ -391,6 +410,7 @@ def test_whoever_comes_late_brings_nothing_back(house: House) -> None:
         next(iter(reply))
         house.change(lost)
         assert house.rp.erase(owner="anna").erased.blanked_lines == 1
+        assert session.turn(reply.turn_id).status is TurnStatus.INTERRUPTED
         list(reply)
     assert house.holding() == {"roleplay_persona_versions"}
     assert session.send("Hello?").reply
