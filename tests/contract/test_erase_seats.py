@@ -405,13 +405,14 @@ def test_whoever_comes_late_brings_nothing_back(house: House) -> None:
     house.model.say(f"<think>{MARK} thinks.</think>" + "I see. " * 9)
     lost = """UPDATE roleplay_turns SET lease_owner = 'another/1/1', lease_until = '2020-01-01 00:00:00'
     WHERE lease_until IS NOT NULL AND tenant = 'default'"""
+    live = "SELECT count(*) FROM roleplay_turns WHERE tenant = 'default' AND ended_at IS NULL"
     with pytest.raises(ConflictError), session.stream(f"{MARK}?", speaker=f"{MARK} Anna") as reply:
         next(iter(reply))
         house.change(lost)
-        assert house.rp.erase(owner="anna").erased.blanked_lines == 1
-        live = "SELECT count(*) FROM roleplay_turns WHERE tenant = 'default' AND ended_at IS NULL"
-        assert house.database.read(lambda db: db.execute(text(live)).scalar_one()) == 0
+        receipt = house.rp.erase(owner="anna")
+        left = house.database.read(lambda db: db.execute(text(live)).scalar_one())
         list(reply)
+    assert (receipt.erased.blanked_lines, left) == (1, 0)
     assert house.holding() == {"roleplay_persona_versions"}
     assert session.send("Hello?").reply
 
