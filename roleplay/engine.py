@@ -210,6 +210,11 @@ class Roleplay:
         """Delete for good: all sessions of an ``owner``, one ``session`` by its whole id, a ``persona`` by key or whole
         id in all its versions, or the sessions whose last turn began before ``idle_since``. Name exactly one of them.
 
+        In sessions of others in which the ``owner`` sits or sat, nobody sits there any more, and the rows of what the
+        owner said stay without words, as do those of model calls whose requests held them: such a request can be
+        rebuilt no more. What others said stays, replies included, which may quote it. Where the owner was the last
+        human, a human without a name sits there, in a new seat.
+
         Only this tenant's rows are deleted. Every session, and the persona, goes in a transaction of its own, so that
         whatever ends the call leaves the rest whole; the same call again goes on. At last the files of SQLite are
         wiped, which rewrites them: erase many at once. The ``Receipt`` counts what was deleted and says what is not

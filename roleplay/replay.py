@@ -20,13 +20,15 @@ class Replay:
     def request(self, session_id: str, call_id: str) -> bytes:
         """Give the body of a model call's request, byte for byte as it was sent.
 
-        Only emission and dialect run: nothing is counted, drawn or read from a clock. Raises ``NotFoundError``, and
-        ``StoreError`` when the rows do not give the request that was sent.
+        Only emission and dialect run: nothing is counted, drawn or read from a clock. Raises ``NotFoundError``,
+        also where something that the request held was erased, and ``StoreError`` when the rows do not give the request
+        that was sent.
         """
         return self._runtime.run(request_body(self._tenant, session_id, call_id))
 
     def verify(self) -> Iterator[tuple[str, str]]:
         """Rebuild every call of the tenant and yield (session id, call id) of each that came out as it was sent.
+        Requests that held something which was erased are left out.
 
         Raises ``StoreError`` at the first that does not.
         """

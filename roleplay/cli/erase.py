@@ -80,8 +80,11 @@ def _can_ask(options: EraseOptions) -> bool:
 
 
 def _in_words(counts: Counts) -> str:
-    told = ((getattr(counts, f"{word}s"), word) for word in ("persona", "session", "turn", "message"))
-    return ", ".join(f"{rows} {word}{'' if rows == 1 else 's'}" for rows, word in told if rows) or "nothing"
+    told = [(getattr(counts, f"{word}s"), word, "") for word in ("persona", "session", "turn", "message")]
+    in_others = " in sessions of others"
+    told += [(counts.blanked_seats, "seat", in_others), (counts.blanked_lines, "line", in_others)]
+    words = (f"{rows} {word}{'' if rows == 1 else 's'}{where}" for rows, word, where in told if rows)
+    return ", ".join(words) or "nothing"
 
 
 def _words(name: str) -> str:

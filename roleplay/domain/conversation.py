@@ -103,7 +103,7 @@ class Message(Value):
 
     ``tokens`` counts the bare text by ``counter``. ``repaired`` marks a model's text that held a NUL or a broken
     character, which was replaced; ``hidden`` one that contexts leave out. ``audience`` are the seats that may see it,
-    the speaker's among them; ``None``: all of them.
+    the speaker's among them; ``None``: all of them. ``text`` and ``name`` are empty where they were erased.
     """
 
     seq: int
@@ -133,7 +133,8 @@ class Cut(Value):
 class ModelCall(Value):
     """One attempt at the API, failed ones too.
 
-    ``parameters`` is everything of the request but its messages. ``request_digest`` is the SHA-256 of the body sent.
+    ``parameters`` is everything of the request but its messages. ``request_digest`` is the SHA-256 of the body sent,
+    or ``erased`` where something that it held was erased.
     ``model_answered``, ``response_id``, ``response_created`` and ``finish_reason`` are the service's words.
     ``first_token_s`` and ``total_s`` are seconds from sending. ``error`` is the typed error as data. ``settings`` names
     every value that was in force and its layer; facts stand there as ``fact NAME`` with the digest of their text.

@@ -95,8 +95,7 @@ def join(scope: SessionScope, who: Played | Seat, played_by: PlayedBy) -> Steps[
     def change(old: store.Revision) -> _Change:
         if sum(one.present for one in old.seats) >= 2 * SEAT_LIMIT:
             raise InvalidInputError("seat", f"is one too many: {2 * SEAT_LIMIT} sit here", allowed="leave() first")
-        nobody = scope.tenant_scope.words(_language(old)).user
-        new = _participant(1, 1, seat, player, persona, nobody)
+        new = _participant(1, 1, seat, player, persona, nobody(scope.tenant_scope, old))
         for one in old.seats:
             known = one.participant
             same = (known.played_by, known.persona_id, known.display_name, known.owner)
@@ -107,6 +106,11 @@ def join(scope: SessionScope, who: Played | Seat, played_by: PlayedBy) -> Steps[
         return _Change(new.model_copy(update={"seat": numbers, "order": order}), new=True)
 
     return (yield from _change(scope, change))
+
+
+def nobody(scope: TenantScope, old: store.Revision) -> str:
+    """Give what a human without a name is called in a revision of a session."""
+    return scope.words(_language(old)).user
 
 
 def _language(old: store.Revision) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
 
 from roleplay.domain.erasure import Counts, Files, Receipt
 from roleplay.domain.values import KEY_LIMIT
-from roleplay.errors import ConflictError, InvalidInputError
+from roleplay.errors import ConflictError, InvalidInputError, RoleplayError
+from roleplay.operations import casts
 from roleplay.store import Connection
 from roleplay.store.records import recovery, sessions
 from roleplay.store.upkeep import erasure
@@ -59,8 +60,13 @@ def erase(
     elif selection.by == "session":
         yield from read("session", lambda db: sessions.get(db, selection.tenant, str(session)))
     but = yield from _left_alone(scope, selection, at)
+    seats = selection._replace(by="seat") if selection.by == "owner" else None
+    if seats is not None:
+        yield from _left_alone(scope, seats, at)
     if dry_run:
         found: Erased = yield from read("count", lambda db: erasure.count(db, selection, but=but))
+        if seats is not None:
+            found = found.plus((yield from read("count seats", partial(erasure.count_seats, selection=seats))))
         counts = found.counts
         if persona_id is not None:
             counts = counts.plus(
@@ -72,6 +78,8 @@ def erase(
             )
         return _receipt(at, Erased(counts, found.hosts), dry_run=True, files=None, sentences=())
     gone = yield from _erase_sessions(scope, selection, but)
+    if seats is not None:
+        gone = yield from _erase_sessions(scope, seats, (), gone)
     if persona_id is not None:
         gone = yield from _erase_persona(scope, selection, persona_id, gone, cascade=cascade)
     files: Files | None = yield Wipe()
@@ -124,18 +132,23 @@ def _left_alone(scope: TenantScope, selection: Selection, at: datetime) -> Steps
 def _erase_sessions(
     scope: TenantScope, selection: Selection, but: Iterable[str], before: Erased | None = None
 ) -> Steps[Erased]:
-    """Erase every session that is meant and in which nothing runs, those that begin meanwhile too."""
+    """Erase every session that is meant and in which nothing runs, those that begin meanwhile too; of a session of
+    others, what it holds of the owner."""
     gone, after, alone = before or Erased(), "", list(but)
     at = scope.ports.now()
     lost = partial(is_lost, scope.ports)
+    erase_one: Callable[..., Erased | recovery.Holder | None] = partial(
+        erasure.erase_session, selection=selection, at=at, is_lost=lost
+    )
+    if selection.by == "seat":
+        erase_one = partial(
+            erasure.erase_seats, selection=selection, nobody=partial(_nobody, scope), at=at, is_lost=lost
+        )
     while ids := (
         yield from read("sessions", partial(erasure.some, selection=selection, after=after, but=alone, most=AT_ONCE))
     ):
         for session_id in ids:
-            ended = yield from write(
-                "erase",
-                partial(erasure.erase_session, selection=selection, session_id=session_id, at=at, is_lost=lost),
-            )
+            ended = yield from write("erase", partial(erase_one, session_id=session_id))
             if isinstance(ended, recovery.Holder):
                 if selection.by != "idle_since":
                     raise _running(ended, f"{gone.counts.sessions} sessions were erased before")
@@ -144,6 +157,14 @@ def _erase_sessions(
                 _forget(scope, session_id)
         after = ids[-1]
     return gone
+
+
+def _nobody(scope: TenantScope, db: Connection, session_id: str, revision: int) -> str:
+    """Give what a human without a name is called, also where the session is damaged: no erasure fails of that."""
+    try:
+        return casts.nobody(scope, sessions.revision(db, scope.tenant, session_id, revision))
+    except RoleplayError:
+        return scope.words("en").user
 
 
 def _erase_persona(
@@ -175,6 +196,7 @@ def _running(one: recovery.Holder, rest: str) -> ConflictError:
 def _forget(scope: TenantScope, session_id: str) -> None:
     """Keep nothing of a session in this engine's memory."""
     scope.last_spoke.pop(session_id, None)
+    scope.recounts.pop(session_id, None)
     for key in list(scope.rendered):  # a copy: other threads speak meanwhile
         if session_id in key:
             scope.rendered.pop(key, None)

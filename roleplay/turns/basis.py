@@ -13,7 +13,7 @@ from roleplay.domain.context import Line
 from roleplay.domain.conversation import Participant, TurnKind
 from roleplay.errors import ConflictError, InvalidInputError
 from roleplay.store import Connection
-from roleplay.store.records import new_rows, sessions, stored_turns, transcript
+from roleplay.store.records import history, new_rows, sessions, stored_turns, transcript
 from roleplay.store.records.path_states import SeatState, read_state, state_of
 from roleplay.store.records.stored_turns import StoredTurn
 from roleplay.turns.arguments import turn_key
@@ -140,9 +140,12 @@ def _at_head(
 def of_stored_turn(position: sessions.Position, turn: StoredTurn, *, again: bool, so_far: str = "") -> Basis:
     """Stand on the human line of a turn that is stored, for another variant of its reply or another attempt at it.
 
-    Raises ``InvalidInputError`` for a turn that no model spoke and that has no human line, such as a greeting.
+    Raises ``InvalidInputError`` for a turn that no model spoke and that has no human line, such as a greeting, and for
+    one whose line was erased.
     """
     line, before = None, turn.tip_seq
+    if turn.human_text == history.ERASED:
+        raise InvalidInputError("turn_id", "answers a line that was erased", allowed="a turn whose line is there")
     if turn.human_seq is not None and turn.human_text is not None:
         seat, name = turn.human_seat or 0, turn.human_name or ""
         counted = turn.human_tokens or 0, turn.human_counter or ""

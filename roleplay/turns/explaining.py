@@ -89,7 +89,7 @@ def _shared(
         return None
     try:
         before = rebuild(db, scope.tenant, scope.session_id, call_id)
-    except StoreError:  # a damaged past hinders no turn; whoever asks for that request itself is told
+    except (StoreError, NotFoundError):  # a damaged or erased past hinders no turn; who asks for it itself is told
         return None
     written, dialect = sent
     if before.dialect is not dialect:

@@ -29,7 +29,8 @@ def rebuild(connection: Connection, tenant: str, session_id: str, call_id: str) 
     """Rebuild the request of a model call. Only emission and dialect run: nothing is counted, drawn or read from a
     clock. They run as they did in the recipe version that the call was stored with.
 
-    Raises ``NotFoundError``, and ``StoreError`` when the rows do not give the request that was sent.
+    Raises ``NotFoundError``, also where something of it was erased, and ``StoreError`` when the rows do not give the
+    request that was sent.
     """
     origin = calls.origin(connection, tenant, session_id, call_id)
     version = VERSIONS.get(origin.recipe_version)

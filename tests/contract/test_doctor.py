@@ -236,20 +236,40 @@ NOT_MENDABLE = {
         [],
         {("unreadable row", 4)},
     ),
+    "aliases that are none": (
+        ["UPDATE roleplay_participant_revisions SET aliases = '[1]' WHERE seat = 2"],
+        [],
+        {("unreadable row", 1)},
+    ),
+    "a likelihood beyond all": (
+        ["UPDATE roleplay_participant_revisions SET talkativeness = 1.5 WHERE seat = 2"],
+        [],
+        {("unreadable row", 1)},
+    ),
+    "an audience of nobody": (
+        ["UPDATE roleplay_turns SET audience = ',,' WHERE seq = 4"],
+        [],
+        {("unreadable row", 4)},
+    ),
+    "an audience out of order": (
+        ["UPDATE roleplay_messages SET audience = ',2,1,' WHERE seq = 8"],
+        [],
+        {("unreadable row", 8)},
+    ),
+    "a cut that is none": (
+        ['UPDATE roleplay_model_calls SET cut = \'{"kind": "speaker"}\' WHERE turn_seq = 5'],
+        [],
+        {("unreadable row", 5)},
+    ),
+    "nobody in the last human's seat": (
+        ["UPDATE roleplay_participant_revisions SET present = (1 = 0) WHERE seat = 2"],
+        [],
+        {("missing seat", None)},
+    ),
     "an audience that is none": (
         ["UPDATE roleplay_messages SET audience = '2,5' WHERE seq = 7"],
         ["UPDATE roleplay_messages SET audience = NULL WHERE seq = 7"],
         {("unreadable row", 7)},
-    ),
-    "an audience of a turn that is none": (
-        ["UPDATE roleplay_turns SET audience = ',2,,' WHERE seq = 4"],
-        [],
-        {("unreadable row", 4)},
-    ),
-    "other names that are no list": (
-        ["UPDATE roleplay_participant_revisions SET aliases = '{}' WHERE seat = 2"],
-        [],
-        {("unreadable row", 1)},
     ),
     "a turn without its parent": (
         ["DELETE FROM roleplay_turns WHERE seq = 2", "UPDATE roleplay_turns SET parent_turn = 2 WHERE seq = 6"],

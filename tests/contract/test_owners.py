@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, text
 
-from roleplay import Endpoint, InvalidInputError, NotFoundError, Persona
+from roleplay import Endpoint, InvalidInputError, NotFoundError, Persona, PlayedBy, Seat
 from roleplay.operations import sessions as operations
+from roleplay.store.access.database import Database
+from roleplay.store.access.tables import Base
 from roleplay.testing import ScriptedModel
-from tests.house.test_statements import watched
+from tests.house.test_statements import postgres_plans, sqlite_plan, touched, watched
 from tests.support.shells import Roleplay
 
 pytestmark = pytest.mark.usefixtures("shell")
@@ -96,6 +100,98 @@ def test_a_walk_gives_each_session_once(both: tuple[Any, Any], monkeypatch: pyte
         rp.sessions.get(made[-1]).send("Are you awake?")
         walked.append(info.id)
     assert walked == made
+
+
+def test_a_session_is_found_by_a_seats_owner_too(both: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By everybody who sits there or has sat there, once; never by an owner who is somebody else, nor by one of the
+    same name of another tenant."""
+    rp, other = both
+    monkeypatch.setattr(operations, "ITER_PAGE", 3)
+    ada, bo = Seat(name="Ada", owner="ada"), Seat(name="Bo", owner="bo")
+    seats = ([ada], [bo], [ada, bo], [Seat(name="A", owner="ada"), Seat(name="B", owner="ada")], [Seat(name="C")])
+    made = [
+        rp.sessions.create(cast=["huang"], users=users, owner=owner)
+        for owner in ("cy", "ada", None)
+        for users in seats
+        for _ in range(2)
+    ]
+    for number in range(4):
+        other.sessions.create(cast=["huang"], users=[ada, bo], owner=("ada", None)[number % 2])
+    made[2].cast.join(Seat(name="D"), played_by=PlayedBy.HUMAN)
+    made[2].cast.leave("Bo")
+    whose = {one.id: ({info.owner} | {seat.owner for seat in info.humans}) for one in made if (info := one.info())}
+    whose[made[2].id].add("bo")  # who has left
+    for owner in ("ada", "bo", "cy", "ad", "", "nobody"):
+        wanted = [one.id for one in made if owner in whose[one.id]]
+        assert [one.id for one in rp.sessions.iter(owner=owner)] == wanted
+        paged, before = [], None
+        while page := rp.sessions.list(owner=owner, limit=3, before=before):
+            paged += [one.id for one in page.items]
+            if (before := page.older) is None:
+                break
+        assert paged == wanted[::-1]
+        for one in made:
+            if one.id in wanted:
+                assert rp.sessions.get(one.id, owner=owner).id == one.id
+            elif owner:
+                refused(rp, one.id, owner)
+        assert refused(rp, "0", owner or "nobody")["ambiguous"] is (len(wanted) > 1)
+        if wanted:
+            refused(other, wanted[0], owner)
+
+
+MANY = 5_000
+FEW = 3
+CROWD = {
+    "sqlite": "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :many)",
+    "postgresql": "WITH n(n) AS (SELECT generate_series(1, :many))",
+}
+
+
+def test_an_owner_is_looked_up_by_an_index(both: tuple[Any, Any], database_url: str) -> None:
+    """Among thousands of sessions of others, finding and listing an owner's reads about as many rows as it gives,
+    whoever else has sessions, or sits in them."""
+    rp, _ = both
+    ada = Seat(name="Ada", owner="ada")
+    for _ in range(FEW):
+        rp.sessions.create(cast=["huang"], owner="ada")
+        last = rp.sessions.create(cast=["huang"], users=[ada, Seat(name="Bo")], owner="bo")
+    database = Database.open(database_url)
+
+    def crowd(db: Connection) -> None:
+        begin = CROWD[db.dialect.name]
+        new = "cast(100000 + n AS varchar(36))"
+        for name, key, changes in (
+            ("sessions", "id", {"id": new, "owner": "'other' || (n % 9)"}),
+            ("participants", "session_id", {"session_id": new, "owner": "'x' || n"}),
+        ):
+            names = [column.name for column in Base.metadata.tables[f"roleplay_{name}"].c]
+            values = ", ".join(changes.get(column, f"x.{column}") for column in names)
+            rows = f"SELECT {values} FROM roleplay_{name} x, n WHERE x.tenant = 'default' AND x.{key} = :id"
+            into = f"INSERT INTO roleplay_{name} ({', '.join(names)})"
+            whole = f"{into} {begin} {rows}" if db.dialect.name == "sqlite" else f"{begin} {into} {rows}"
+            db.execute(text(whole), {"many": MANY, "id": last.id})
+
+    database.write(crowd)
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE"))
+    with watched() as seen:
+        assert len(rp.sessions.list(owner="ada", limit=4).items) == 4
+        assert len(list(rp.sessions.iter(owner="ada"))) == 2 * FEW
+        assert rp.sessions.get(last.id, owner="ada").id == last.id
+        assert rp.sessions.get(last.id[:35], owner="ada").id == last.id
+        refused(rp, "100001", "ada")
+    asked = [one for one in seen if "roleplay_sessions" in one.sql and "ada" in str(one.values)]
+    assert len(asked) == 6  # a walk asks for more than there is
+    for one in asked:
+        if database.dialect == "sqlite":
+            scans = [step for step in sqlite_plan(database, one) if step.startswith("SCAN") and "SUBQUERY" not in step]
+            assert not [step for step in scans if re.match(r"SCAN (own|seated|roleplay_\w+)", step)], one.sql
+        else:
+            nodes = postgres_plans(database_url, [one], analyze=True)
+            assert not [node for node in nodes if node["Node Type"] == "Seq Scan" and "roleplay_" in str(node)], one.sql
+            assert sum(map(touched, nodes)) <= 200, one.sql
+    database.close()
 
 
 @pytest.mark.parametrize("owner", [12, b"ada", "a\x00", "\ud800"])

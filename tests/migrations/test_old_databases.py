@@ -44,7 +44,7 @@ def test_an_old_database_lives_on(path: Path, tmp_path: Path) -> None:
         for info in rp.sessions.list():
             session = rp.sessions.get(info.id)
             before = [turn.id for turn in session.turns()]
-            assert session.send("Still there?").reply.text
+            assert session.send("Still there?", speaker=info.human.seat).reply.text
             assert [turn.id for turn in session.turns()][: len(before)] == before
         assert len(list(rp.replay.verify())) == verified + len(rp.sessions.list())
     assert versions_of(copy) == versions_of(path) | {RECIPE_VERSION}

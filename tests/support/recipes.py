@@ -48,12 +48,13 @@ def context(
     front: Sequence[Part] = (),
     among: Sequence[tuple[int, Part]] = (),
     tail: Sequence[Part] = (),
+    named: bool = False,
 ) -> Context:
-    """A context of what was said (seat, name, text), with its pieces."""
+    """A context of what was said (seat, name, text), with its pieces; ``named``: each line of others with its name."""
     lines = [Line(seq, (seq + 1) // 2, seat, name, text, 1) for seq, (seat, name, text) in enumerate(said, start=1)]
     recipe = Recipe(
         front=tuple(part.piece for part in front),
-        history=Span(min(len(lines), 1), len(lines), ME),
+        history=Span(min(len(lines), 1), len(lines), ME, named=named),
         insertions=tuple(Insertion(depth, part.piece) for depth, part in among),
         tail=tuple(part.piece for part in tail),
     )
@@ -76,6 +77,8 @@ SPEAK = Part(Section.SPEAK, Role.USER, "Traveler", "Go on.")
 SO_FAR = Part(Section.SO_FAR, Role.ASSISTANT, "Nova", "<think>So</think>The river")
 OPENING = Part(Section.OPENING, Role.USER, "Traveler", "[It is your turn.]")
 HINT = Part(Section.HINT, Role.SYSTEM, "Nova", "Whisper.")
+OTHERS = Part(Section.CAST, Role.SYSTEM, "Nova", "Also here: Kit, Traveler. Speak for Nova alone.")
+BOTH = Part(Section.USER_PERSONA, Role.USER_SYSTEM, "Traveler, Kit", "Traveler: Wet and late.\n\nKit: Young.")
 FRONT = [SYSTEM, PERSONA, SCENE]
 SAID = [(ME, "Nova", "Welcome."), (YOU, "Traveler", "Where to?"), (ME, "Nova", "Ceres."), (YOU, "Traveler", "Go.")]
 THOUGHTS = [
@@ -153,6 +156,22 @@ CONTEXTS: dict[str, Context] = {
     ),
     "odd characters": context([(YOU, "Traveler", "\x01\x7f\u2028\"\\/<&'\ud7ff\U0010ffff\t\r\n é e\u0301 👩\u200d🚀")]),
     "an opening before the model's line": context(SAID, front=[*FRONT, OPENING], among=[(1, NOTE)]),
+    "every line of others named": context(
+        [*SAID, (THIRD, "Kit", "Wait!"), (YOU, "Traveler", "Why?"), (ME, "Nova", "Aye."), (THIRD, "Kit", "Hm.")],
+        front=[SYSTEM, OTHERS, BOTH, SCENE],
+        among=[(1, NOTE)],
+        tail=[POST],
+        named=True,
+    ),
+    "lines of others named, each alone": context(SAID, front=FRONT, tail=[SPEAK], named=True),
+    "lines of two of one name": context(
+        [(YOU, "Traveler", "Traveler: Me?"), (THIRD, "Traveler", "You."), (ME, "Nova", "Both.")],
+        front=[SYSTEM, OTHERS],
+        among=[(0, HOUR)],
+        named=True,
+    ),
+    "odd names before lines": context([(seat, name, "Hm.") for name in ODD_NAMES for seat in (YOU, ME)], named=True),
+    "nothing said, lines named": context(front=FRONT, tail=[SPEAK], named=True),
 }
 
 
@@ -169,7 +188,8 @@ def digests(number: int) -> dict[str, dict[str, str]]:
 def digest_of(number: int, dialect: Dialect, name: str) -> str:
     """Give the digest of one context's request."""
     version = VERSIONS[number]
-    body = version.encode(dialect, version.emit(*CONTEXTS[name]), PARAMETERS)
+    context = CONTEXTS[name]
+    body = version.encode(dialect, version.emit(*context), PARAMETERS, named=context.recipe.history.named)
     return hashlib.sha256(body).hexdigest()
 
 

@@ -26,6 +26,8 @@ _p = table(PieceRow).c
 _t = table(TurnRow).c
 #: The calls that a reply was asked for by; a turn may have others beside them.
 FOR_REPLY = _c.purpose == literal_column(f"'{Purpose.REPLY}'")
+#: In place of the digest of a request that held something which was erased, so that it is not rebuilt any more.
+ERASED = "erased"
 #: How many turns back a request before another is looked for.
 LOOK_BACK_TURNS = 20
 
@@ -69,7 +71,11 @@ _LATEST = (
 _PLACE = select(_t.seq, _t.parent_turn, _t.speaker).where(
     _t.tenant == bindparam("tenant"), _t.session_id == bindparam("session"), _t.seq == bindparam("turn")
 )
-_IDS = select(_c.session_id, _c.id).where(_c.tenant == bindparam("tenant")).order_by(_c.session_id, _c.id)
+_IDS = (
+    select(_c.session_id, _c.id)
+    .where(_c.tenant == bindparam("tenant"), _c.request_digest != literal_column(f"'{ERASED}'"))
+    .order_by(_c.session_id, _c.id)
+)
 _AMOUNTS = (
     "prompt_tokens",
     "completion_tokens",
@@ -115,11 +121,14 @@ def of_turns(connection: Connection, tenant: str, session_id: str, turns: Sequen
 
 
 def origin(connection: Connection, tenant: str, session_id: str, call_id: str) -> Origin:
-    """Give what a request was made of. Raises ``NotFoundError``, and ``StoreError`` when a text of it is missing."""
+    """Give what a request was made of. Raises ``NotFoundError``, also where something of it was erased, and
+    ``StoreError`` when a text of it is missing."""
     where = {"tenant": tenant, "session": session_id}
     row = connection.execute(_ORIGIN, where | {"call": call_id}).first()
     if row is None:
         raise NotFoundError("model call", call_id)
+    if row.request_digest == ERASED:
+        raise NotFoundError("request of model call", call_id, hint="something that it held was erased")
     if row.front is None:
         raise absent("the beginning of the request", f"model call {call_id}")
     recipe = recipes.read(row.front, row.recipe, row.recipe_version)
@@ -173,7 +182,8 @@ def before(connection: Connection, tenant: str, session_id: str, turn_seq: int |
 
 
 def all_ids(connection: Connection, tenant: str) -> list[tuple[str, str]]:
-    """Give (session id, call id) of every call of a tenant, whatever it was for; for verifying everything."""
+    """Give (session id, call id) of every call of a tenant, whatever it was for; for verifying everything. Those whose
+    requests held something that was erased are not among them."""
     return [(row.session_id, row.id) for row in connection.execute(_IDS, {"tenant": tenant})]
 
 

@@ -23,10 +23,12 @@ _NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")
 PASSES = 1000
 PASSES_PER_LINE = 4
 UNBOUNDED = 2**31 - 1
+#: The text of a line that was erased; nobody says nothing.
+ERASED = ""
 _OF_MESSAGE = ("seq", "parent_seq", "seat", "name", "tokens", "counter", "role", "tenant")
 _COUNTED = ("state", "place", "total", "skipped", "unseen")
 _GIVEN = ("seq", "parent_seq", "said_in", "seat", "name", "text", "tokens", "counter", *_COUNTED)
-_STATE, _PLACE, _NOT_SEEN = (_GIVEN.index(name) for name in ("state", "place", "unseen"))
+_STATE, _PLACE, _TEXT, _NOT_SEEN = (_GIVEN.index(name) for name in ("state", "place", "text", "unseen"))
 _seq, _state = itemgetter(0), itemgetter(_STATE)
 #: Whether a message is visible. Of a line that is hidden otherwise than the reply after it, which is of another turn,
 #: that turn tells: it may answer the line, which then is hidden as the reply is.
@@ -225,6 +227,7 @@ def path_back(
         del rows[0]
     if places > len(rows) or any(map(_state, rows)):
         rows = _visible(connection, tenant, session_id, rows)
+    rows = [row for row in rows if row[_TEXT] != ERASED]
     lines = _lines(rows)
     hidden = places - len(lines)
     if not hidden:

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from sqlalchemy import (
+    CompoundSelect,
     Connection,
     Integer,
     Row,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     select,
     text,
     tuple_,
+    union,
     update,
 )
 
@@ -164,17 +166,27 @@ _INFO = (
     .where(_s.tenant == bindparam("tenant"))
 )
 _ONE = _INFO.where(_s.id == bindparam("session"))
-_LIST = _INFO.order_by(_s.last_turn_at.desc(), _s.id.desc())
 _BY_AGE = _INFO.where(_s.id > bindparam("after")).order_by(_s.id).limit(bindparam("most"))
 _ID = select(_s.id).where(_HERE)
-#: Whether an owner sits in a session, also one who has left.
-_HAS_SEAT = _s.id.in_(select(_p.session_id).where(_p.tenant == bindparam("tenant"), _p.owner == bindparam("owner")))
-_IDS_FROM = (
-    select(_s.id)
-    .where(_s.tenant == bindparam("tenant"), _s.id >= bindparam("low"), _s.id < bindparam("high"))
-    .order_by(_s.id)
-    .limit(2)
+# An owner's sessions are those of their own, and those in which they sit or have sat. The two are looked for apart,
+# each by its index and no further than is asked: with an OR between them, PostgreSQL reads the sessions of all owners.
+_own = table(SessionRow).alias("own")
+_seated = table(SessionRow).alias("seated")
+_of_owner = (_own.c.tenant == bindparam("tenant"), _own.c.owner == bindparam("owner"))
+_sits = (_p.tenant == bindparam("tenant"), _p.owner == bindparam("owner"))
+_OWN = select(_own.c.id).where(*_of_owner)
+_SEATED = select(_p.session_id).where(*_sits).distinct()
+_HAS_SEAT = (
+    select(_p.session_id).where(*_sits, _p.session_id == _s.id).correlate(table(SessionRow)).exists()
+)  # of one session
+_from = (_s.id >= bindparam("low"), _s.id < bindparam("high"))
+_IDS_FROM = select(_s.id).where(_s.tenant == bindparam("tenant"), *_from).order_by(_s.id).limit(2)
+_OWN_IDS_FROM = _OWN.where(_own.c.id >= bindparam("low"), _own.c.id < bindparam("high")).order_by(_own.c.id).limit(2)
+_SEATED_IDS_FROM = (
+    _SEATED.where(_p.session_id >= bindparam("low"), _p.session_id < bindparam("high")).order_by(_p.session_id).limit(2)
 )
+_OWN_BY_AGE = _OWN.where(_own.c.id > bindparam("after")).order_by(_own.c.id).limit(bindparam("most"))
+_SEATED_BY_AGE = _SEATED.where(_p.session_id > bindparam("after")).order_by(_p.session_id).limit(bindparam("most"))
 ADVANCE = Prepared(
     update(table(SessionRow))
     .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"), _s.version == bindparam("was"))
@@ -487,22 +499,29 @@ def ids_with_prefix(connection: Connection, tenant: str, prefix: str, *, owner: 
     if len(prefix) > ID_LENGTH:
         return []
     if len(prefix) == ID_LENGTH:
-        statement, mine = _of(_ID, owner)
-        return [row.id for row in connection.execute(statement, {"tenant": tenant, "session": prefix} | mine)]
+        one = _ID if owner is None else _ID.where((_s.owner == bindparam("owner")) | _HAS_SEAT)
+        whole = {"tenant": tenant, "session": prefix} | _owner(owner)
+        return [row.id for row in connection.execute(one, whole)]
     where = {"tenant": tenant, "low": prefix, "high": prefix + "g"}  # after every digit of an id, in any collation
-    statement, mine = _of(_IDS_FROM, owner)
-    return [row.id for row in connection.execute(statement, where | mine)]
+    statement = _IDS_FROM if owner is None else _IDS_FROM.where(_s.id.in_(_either(_OWN_IDS_FROM, _SEATED_IDS_FROM)))
+    return [row.id for row in connection.execute(statement, where | _owner(owner))]
 
 
 def list_page(
     connection: Connection, tenant: str, *, owner: str | None, limit: int, before: str | None
 ) -> Page[SessionInfo]:
     """Give a page of sessions, lately used first; ``before`` is the ``older`` cursor of another page."""
-    statement, mine = _of(_LIST, owner)
-    statement = statement.limit(limit + 1)
-    if before is not None:
-        statement = statement.where(tuple_(_s.last_turn_at, _s.id) < tuple_(*after(before)))
-    rows = connection.execute(statement, {"tenant": tenant} | mine).all()
+
+    def latest(statement: Select[Any], sessions: Any) -> Select[Any]:
+        if before is not None:
+            statement = statement.where(tuple_(sessions.last_turn_at, sessions.id) < tuple_(*after(before)))
+        return statement.order_by(sessions.last_turn_at.desc(), sessions.id.desc()).limit(limit + 1)
+
+    statement = latest(_INFO, _s)
+    if owner is not None:
+        seated = select(_seated.c.id).where(_seated.c.tenant == bindparam("tenant"), _seated.c.id.in_(_SEATED))
+        statement = statement.where(_s.id.in_(_either(latest(_OWN, _own.c), latest(seated, _seated.c))))
+    rows = connection.execute(statement, {"tenant": tenant} | _owner(owner)).all()
     shown = rows[:limit]
     items = _infos(connection, tenant, shown)
     return page_of(items, more=len(rows) > limit, last=lambda: (shown[-1].last_turn_at, shown[-1].id))
@@ -512,18 +531,18 @@ def made_after(
     connection: Connection, tenant: str, session_id: str, *, owner: str | None, limit: int
 ) -> list[SessionInfo]:
     """Give sessions in the order of their ids, which is that of their making."""
-    statement, mine = _of(_BY_AGE, owner)
-    where = {"tenant": tenant, "after": session_id, "most": limit} | mine
+    statement = _BY_AGE if owner is None else _BY_AGE.where(_s.id.in_(_either(_OWN_BY_AGE, _SEATED_BY_AGE)))
+    where = {"tenant": tenant, "after": session_id, "most": limit} | _owner(owner)
     return _infos(connection, tenant, connection.execute(statement, where).all())
 
 
-def _of(statement: Select[*tuple[Any, ...]], owner: str | None) -> tuple[Select[*tuple[Any, ...]], dict[str, str]]:
-    """Give a statement for one owner's sessions, or for all, with the value that it takes for that."""
-    return (
-        (statement, {})
-        if owner is None
-        else (statement.where((_s.owner == bindparam("owner")) | _HAS_SEAT), {"owner": owner})
-    )
+def _either(*found: Select[Any]) -> CompoundSelect[Any]:
+    """Give the ids that one of some statements gives, each of which is ordered and bounded."""
+    return union(*(select(*one.subquery().c) for one in found))
+
+
+def _owner(owner: str | None) -> dict[str, str]:
+    return {} if owner is None else {"owner": owner}
 
 
 @reads("the seats of a session")

@@ -18,6 +18,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     or_,
     select,
     text,
@@ -40,6 +41,7 @@ from roleplay.store.access.tables import (
 )
 from roleplay.store.records import verdicts
 from roleplay.store.records.ancestry import JUMP, jump_of
+from roleplay.store.records.calls import ERASED
 from roleplay.store.records.moves import move_head
 from roleplay.store.records.new_rows import (
     AddedTurn,
@@ -158,6 +160,7 @@ _END_CALL = Prepared(
         _c.tenant == bindparam("of_tenant"),
         _c.session_id == bindparam("of_session"),
         _c.id == bindparam("of_call"),
+        _c.request_digest != literal_column(f"'{ERASED}'"),  # who comes late brings nothing of it back
     )
     .values({name: bindparam(f"new_{name}") for name in CallEnding().values()})
 )

@@ -245,13 +245,15 @@ CHECKS = (
     *(
         Check(
             Fault.NO_SEAT,
-            f"a session without a seat of the {played_by}",
+            f"a session without a seat of the {played_by} in which somebody sits",
             text("""
             SELECT s.id, NULL, 1 = 0 FROM roleplay_sessions s WHERE s.tenant = :tenant AND NOT EXISTS
             (SELECT 1 FROM roleplay_participants p JOIN roleplay_participant_revisions q
             ON q.session_id = p.session_id AND q.seat = p.seat AND q.tenant = p.tenant
             WHERE p.session_id = s.id AND p.tenant = s.tenant AND p.played_by = :played_by
-            AND q.revision <= s.revision)
+            AND (q.present IS NULL OR q.present) AND q.revision = (SELECT max(l.revision)
+            FROM roleplay_participant_revisions l WHERE l.session_id = q.session_id AND l.seat = q.seat
+            AND l.tenant = q.tenant AND l.revision <= s.revision))
             """).bindparams(played_by=played_by),
         )
         for played_by in ("model", "human")

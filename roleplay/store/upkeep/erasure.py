@@ -1,6 +1,7 @@
 """Erasing: which sessions are meant, what hangs on them, and its deletion.
 
-A transaction erases one session, or one persona, with every row of it; whatever ends an erasure leaves the rest whole.
+A transaction erases one session, or one persona, with every row of it, or blanks what a session of somebody else's
+holds of an owner (``blanking``); whatever ends an erasure leaves the rest whole.
 Reads and sorts what it needs to; never inside a turn.
 """
 
@@ -35,9 +36,12 @@ from roleplay.store.access.tables import (
     table,
 )
 from roleplay.store.records import recovery, sessions
+from roleplay.store.records.new_rows import Hold
 from roleplay.store.records.turns import LIVE
+from roleplay.store.upkeep import blanking
 
-By = Literal["owner", "session", "persona", "idle_since"]
+By = Literal["owner", "session", "persona", "idle_since", "seat"]
+"""What sessions are meant by; ``seat``: those of others in which an owner sits or sat."""
 IsLost = Callable[[recovery.Holder], bool]
 
 #: What a session's rows are counted as, in the order in which they can be deleted.
@@ -62,17 +66,20 @@ OF_PERSONA: tuple[tuple[type[Base], str], ...] = (
 )
 _s = table(SessionRow).c
 _q = table(ParticipantRevisionRow).c
+_a = table(ParticipantRow).c
 _t = table(TurnRow).c
 _c = table(ModelCallRow).c
 _p = table(PersonaRow).c
 _v = table(PersonaVersionRow).c
 
 _pinned = select(_q.session_id).where(_q.tenant == bindparam("tenant"), _q.persona_id == bindparam("what"))
+_has_seat = select(_a.session_id).where(_a.tenant == bindparam("tenant"), _a.owner == bindparam("what"))
 _MEANT: dict[By, ColumnElement[bool]] = {
     "owner": _s.owner == bindparam("what"),
     "session": _s.id == bindparam("what"),
     "persona": _s.id.in_(_pinned),
     "idle_since": _s.last_turn_at < bindparam("what", type_=UtcDateTime),
+    "seat": _s.id.in_(_has_seat) & (_s.owner.is_(None) | (_s.owner != bindparam("what"))),
 }
 _IDS: dict[By, Select[Any]] = {
     by: select(_s.id).where(_s.tenant == bindparam("tenant"), selection) for by, selection in _MEANT.items()
@@ -199,6 +206,15 @@ def count(connection: Connection, selection: Selection, *, but: Sequence[str]) -
     return Erased(Counts(**counted), frozenset(hosts))
 
 
+def count_seats(connection: Connection, selection: Selection) -> Erased:
+    """Count what would be blanked of an owner in the sessions of others."""
+    found = Erased()
+    for session_id in connection.execute(_IDS["seat"], selection.values()).scalars().all():
+        one = blanking.find(connection, selection.tenant, session_id, str(selection.what))
+        found = found.plus(Erased(one.counts, one.hosts))
+    return found
+
+
 def count_persona(connection: Connection, tenant: str, whose: str) -> Counts:
     """Count what erasing a persona would delete, beside its sessions."""
     where = {"tenant": tenant, "what": whose}
@@ -213,16 +229,49 @@ def erase_session(
     tenant = selection.tenant
     if selection.by == "persona":
         _one_after_the_other(connection)
-    try:
-        sessions.lock(connection, tenant, session_id)
-    except NotFoundError:
-        return None
-    if connection.execute(_ONE[selection.by], selection.values() | {"session": session_id}).first() is None:
+    if not _locked(connection, selection, session_id):
         return None
     if held := running(connection, Selection(tenant, "session", session_id), at=at, is_lost=is_lost):
         return held[0]
     hosts = frozenset(connection.execute(_HOSTS, {"tenant": tenant, "whose": session_id}).scalars())
     return Erased(_delete(connection, tenant, session_id, OF_SESSION), hosts)
+
+
+def erase_seats(
+    connection: Connection,
+    selection: Selection,
+    session_id: str,
+    *,
+    nobody: blanking.NameOfNobody,
+    at: datetime,
+    is_lost: IsLost,
+) -> Erased | recovery.Holder | None:
+    """Blank what a session of somebody else's holds of an owner. Gives what ``erase_session`` gives.
+
+    A turn in flight that nobody holds is ended, so that whoever drives it after all writes no more than its reply.
+    """
+    tenant = selection.tenant
+    if not _locked(connection, selection, session_id):
+        return None
+    _clear_what_goes(connection)
+    for row in connection.execute(_IN_FLIGHT["session"], {"tenant": tenant, "what": session_id}).all():
+        one = recovery.holder(connection, tenant, session_id, row.id, at)
+        if one is not None and not is_lost(one):
+            return one
+        if one is not None:
+            recovery.recover(connection, Hold(tenant, session_id, one.turn_seq, one.attempt, one.owner), at=at)
+    found = blanking.find(connection, tenant, session_id, str(selection.what))
+    blanking.blank(connection, tenant, session_id, found, nobody=nobody, at=at)
+    return Erased(found.counts, found.hosts)
+
+
+def _locked(connection: Connection, selection: Selection, session_id: str) -> bool:
+    """Lock a session; says whether it is there and still meant."""
+    try:
+        sessions.lock(connection, selection.tenant, session_id)
+    except NotFoundError:
+        return False
+    return connection.execute(_ONE[selection.by], selection.values() | {"session": session_id}).first() is not None
 
 
 def erase_persona(connection: Connection, tenant: str, whose: str) -> Counts | int:
@@ -240,9 +289,13 @@ def _one_after_the_other(connection: Connection) -> None:
         connection.execute(_ONE_SERVER_AFTER_THE_OTHER)
 
 
-def _delete(connection: Connection, tenant: str, whose: str, rows: Sequence[tuple[type[Base], str]]) -> Counts:
+def _clear_what_goes(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
+
+
+def _delete(connection: Connection, tenant: str, whose: str, rows: Sequence[tuple[type[Base], str]]) -> Counts:
+    _clear_what_goes(connection)
     counted: dict[str, int] = {}
     for row, name in rows:
         done = connection.execute(_DELETE[row], {"tenant": tenant, "whose": whose})

@@ -22,13 +22,15 @@ from roleplay.store.access.tables import (
     Base,
     MessageRow,
     ModelCallRow,
+    ParticipantRevisionRow,
     PathStateRow,
     PieceRow,
     TurnRow,
     UtcDateTime,
     table,
 )
-from roleplay.store.records import audience, recipes
+from roleplay.store.records import audience as audiences
+from roleplay.store.records import recipes
 from roleplay.store.records.calibrations import read_fit
 from roleplay.store.records.path_states import read_map, read_state
 from roleplay.store.records.reports import read_report
@@ -47,6 +49,7 @@ _THERE = select(_p.digest).where(
     _p.session_id == bindparam("session"),
     _p.digest.in_(bindparam("digests", expanding=True)),
 )
+_q = table(ParticipantRevisionRow).c
 _s = table(PathStateRow).c
 _t = table(TurnRow).c
 _STATES = select(_s.session_id, _s.seat, _s.seq, _s.state).where(_s.tenant == bindparam("tenant"))
@@ -84,15 +87,15 @@ _MORE: dict[str, Callable[[str], Any]] = {
     "extensions": _json(dict),
     "parameters": _json(dict),
     "error": _json(dict),
-    "cut": lambda stored: Cut(**_json(dict)(stored)),
     "greetings": _texts,
     "tags": _texts,
-    "aliases": _texts,
-    "audience": audience.read,
     "settings": lambda stored: SessionSettings(**_json(dict)(stored)),
     "state": read_state,
     "states": read_map,
     "draws": read_draws,
+    "aliases": _texts,
+    "audience": audiences.read,
+    "cut": lambda stored: Cut(**_json(dict)(stored)),
     "fit": read_fit,
     "report": read_report,
     "kind": _one_of(TurnKind),
@@ -154,6 +157,8 @@ def _check(column: Column[Any], values: dict[str, Any]) -> None:
     elif isinstance(kind, Boolean | Integer | Float):
         if not isinstance(value, int | float if isinstance(kind, Float) else int):
             raise TypeError(type(value).__name__)
+        if column is _q.talkativeness and not 0 <= value <= 1:
+            raise ValueError("a likelihood")
     elif column is _c.recipe:
         recipes.read("[]", as_text(value), values["recipe_version"])
     else:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from roleplay import Endpoint, Roleplay, Seat
+from roleplay.testing import ScriptedModel
 from tests.unit.cli.conftest import Command
 
 
@@ -50,6 +52,22 @@ def test_a_script_says_yes(told: Command) -> None:
     receipt = json.loads(told("erase", "--persona", "zhuge-liang", "--cascade", "--yes", "--json").out)
     assert (receipt["erased"]["sessions"], receipt["erased"]["personas"], receipt["files"]) == (1, 1, "wiped")
     assert sessions(told) == []
+
+
+def test_seats_in_sessions_of_others(told: Command, tmp_path: Path) -> None:
+    """They are told apart from what goes, before and after."""
+    [path] = tmp_path.glob("*.db")
+    with Roleplay.open(f"sqlite:///{path}", model=Endpoint("MiniMax-M2.7"), chat=ScriptedModel()) as rp:
+        seats = [Seat(name="Ann", owner="ann"), Seat(name="Bo", owner="bo")]
+        session = rp.sessions.create(cast=["zhuge-liang"], users=seats, owner="bo")
+        session.send("Well?", speaker="Ann")
+        session.send("And?", speaker="Ann")
+    asked = told("erase", "--owner", "ann", typed=b"n\n", terminal=True)
+    assert "erase for good: 1 seat in sessions of others, 2 lines in sessions of others?" in asked.err
+    done = told("erase", "--owner", "ann", "--yes")
+    assert "blanked seats\t1\nblanked lines\t2\nblanked calls\t2\n" in done.out
+    assert told("doctor").code == 0
+    assert len(sessions(told)) == 2
 
 
 def test_mistakes_erase_nothing(told: Command) -> None:

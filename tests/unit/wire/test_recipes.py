@@ -37,8 +37,8 @@ def test_what_is_built_is_what_is_rebuilt() -> None:
 def test_a_change_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Version, dialect and context are named when bytes change, and a dialect that a version does not know."""
 
-    def louder(write: object, dialect: Dialect, messages: list[ContextMessage]) -> list[dict[str, str]]:
-        written = write(dialect, messages)  # type: ignore[operator]
+    def louder(write: object, dialect: Dialect, messages: list[ContextMessage], *, named: bool) -> list[dict[str, str]]:
+        written = write(dialect, messages, named=named)  # type: ignore[operator]
         return [one | {"content": one["content"].replace("Go.", "Go!")} for one in written]
 
     changed = RecipeVersion(CURRENT.emit, partial(louder, CURRENT.write), CURRENT.dialects - {Dialect.OPENAI})
