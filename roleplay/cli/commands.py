@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
 from roleplay.cli import seats, show
 from roleplay.cli.context import draw
-from roleplay.cli.conversation import Conversation
+from roleplay.cli.conversation import Conversation, calls_nobody
 from roleplay.domain.conversation import PlayedBy, Turn, TurnKind
 from roleplay.domain.settings import DEFAULT_OPTIONS
 from roleplay.errors import InvalidInputError
@@ -119,7 +120,8 @@ class Commands:
             show.say(f"{one.calls} calls · {show.tokens(one.usage)}{show.unreported(one)}")
 
     def _context(self, rest: str) -> None:
-        draw(self._talk.session.preview(rest or "…", speaker=self._talk.human.seat).report)
+        with _needing_somebody("/context"):
+            draw(self._talk.session.preview(rest or "…", speaker=self._talk.human.seat).report)
 
     def _variants(self, _rest: str) -> None:
         here = self._talk.stand()
@@ -245,13 +247,15 @@ class Commands:
     def _next(self, name: str) -> Turn:
         talk, cast = self._talk, self._talk.look().cast
         who = seats.one_seat("/next", name, cast, PlayedBy.MODEL).seat if name else None
-        return talk.hear(lambda: talk.session.speak(who))
+        with _needing_somebody("/next"):
+            return talk.hear(lambda: talk.session.speak(who))
 
     def _round(self, rest: str) -> Turn:
         if rest and not (_is_number(rest) and 1 <= int(rest) <= ROUND_LIMIT):
             raise InvalidInputError("/round", f"is followed by {rest!r}", allowed=f"a number from 1 to {ROUND_LIMIT}")
         self._talk.look()
-        return self._talk.hear_round(None, max_turns=int(rest) if rest else None)
+        with _needing_somebody("/round"):
+            return self._talk.hear_round(None, max_turns=int(rest) if rest else None)
 
     def _narrate(self, text: str) -> Turn:
         return self._talk.add(text, "narrator", DEFAULT_OPTIONS, "the narrator said it")
@@ -281,6 +285,17 @@ class Commands:
 
     def _quit(self, _rest: str) -> NoReturn:
         raise Quit
+
+
+@contextmanager
+def _needing_somebody(command: str) -> Iterator[None]:
+    """Say in words of the chat that nobody speaks unasked."""
+    try:
+        yield
+    except InvalidInputError as error:
+        if not calls_nobody(error):
+            raise
+        raise InvalidInputError(command, "calls nobody who speaks unasked", allowed="/next NAME") from error
 
 
 def _is_number(text: str) -> bool:

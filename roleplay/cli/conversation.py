@@ -20,7 +20,6 @@ from roleplay.turns.arguments import Speaker
 from roleplay.turns.effects import Interrupt
 from roleplay.turns.layers import cast_rules
 
-
 Shown = Literal["pieces", "whole", "nothing"]
 
 
@@ -62,8 +61,8 @@ class Conversation:
         ``ChatSession.send`` raises.
         """
         info = self.look()
-        options = TurnOptions(audience=[one.seat for one in audience]) if audience else DEFAULT_OPTIONS
         heard = sorted({one.seat for one in (*audience, self.human)}) if audience else None
+        options = TurnOptions(audience=heard) if heard else DEFAULT_OPTIONS
         if audience and not any(one.played_by is PlayedBy.MODEL for one in audience):
             return self.add(text, self.human.seat, options, "no reply was asked for")
         try:
@@ -75,7 +74,7 @@ class Conversation:
                 return self.hear(begin, audience=heard)
             return self._told(lambda: self._sent(text, options))
         except InvalidInputError as error:
-            if not _calls_nobody(error):
+            if not calls_nobody(error):
                 raise
         return self.add(text, self.human.seat, options, "nobody speaks unasked; /next NAME lets somebody speak")
 
@@ -280,6 +279,6 @@ class _ReplyLine:
             show.say(text, style=style, end="")
 
 
-def _calls_nobody(error: InvalidInputError) -> bool:
-    """Whether a line was refused, with nothing written, because nobody would answer it."""
-    return error.field == "text" and error.problem.startswith("calls nobody")
+def calls_nobody(error: InvalidInputError) -> bool:
+    """Whether something was refused, with nothing written, because nobody would speak."""
+    return error.field in {"text", "participant"} and error.problem.startswith("calls nobody")

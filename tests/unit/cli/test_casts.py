@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from roleplay import (
+    ChatQuotaError,
     InvalidInputError,
     Participant,
     Persona,
@@ -34,6 +35,7 @@ from tests.unit.cli.test_interrupts import Pressing
 
 LIST = SessionSettings(speaking="list")
 NAMES = ("Anna", "Ben", "Cara")
+PIECES = OutputOptions()
 BOUND = "a line here is answered by up to 4; /next lets one more speak"
 
 Scripted = Callable[..., ScriptedModel]
@@ -68,7 +70,7 @@ def room(sqlite_url: str, scripted: Scripted) -> Iterator[Callable[..., Room]]:
     """Begins a chat of several with replies that are given."""
     opened: list[Roleplay] = []
 
-    def begin(*replies: Any, output: OutputOptions = OutputOptions(), reads: int | None = None, **how: Any) -> Room:
+    def begin(*replies: Any, output: OutputOptions = PIECES, reads: int | None = None, **how: Any) -> Room:
         interrupts = InterruptHandler()
         model: Any = scripted(*replies)
         model = InterruptibleTransport(model if reads is None else Pressing(model, reads), interrupts)  # type: ignore[arg-type]
@@ -150,6 +152,26 @@ def test_a_whisper_among_humans_asks_no_model(room: Callable[..., Room], told: T
     assert here.heard() == []
 
 
+def test_several_humans_and_one_of_the_models(room: Callable[..., Room], told: Told) -> None:
+    """A line is one reply, as ever; who says it is told to the model, and whispers are marked."""
+    here = room("One.", "Two.", "Three.", output=OutputOptions(stream=False))
+    for name in ("Anna", "Cara"):
+        here.session.cast.leave(name)
+    here.do("Hello.")
+    here.do("/as Eva")
+    here.do("/whisper Ben Hush.")
+    here.do("/whisper Max Hush.")
+    assert told() == (
+        "Ben: One.\nBen → Eva (whisper): Two.\n",
+        ["saved", "you speak as Eva", "saved", "saved · no reply was asked for"],
+    )
+    assert [turn.human.name for turn in here.session.turns() if turn.human] == ["Max", "Eva", "Eva"]
+    assert here.commands.do("/context Well?") is None
+    here.session.cast.leave("Eva")
+    with pytest.raises(InvalidInputError, match=r"speaker: '5' is nobody here \(allowed: 4 \(Max\)\)"):
+        here.do("Hello.")
+
+
 def test_who_speaks_here(room: Callable[..., Room], told: Told) -> None:
     """The first human, until /as names another; the model's seats are nobody's."""
     here = room("One.")
@@ -202,7 +224,7 @@ def test_the_cast_is_a_table(room: Callable[..., Room], told: Told) -> None:
 
 
 @pytest.mark.parametrize("muted", [False, True])
-def test_a_line_that_calls_nobody_is_added(room: Callable[..., Room], told: Told, muted: bool) -> None:  # noqa: FBT001
+def test_a_line_that_calls_nobody_is_added(room: Callable[..., Room], told: Told, muted: bool) -> None:
     """Where a strategy waits to be told, or all are muted: then /next makes somebody speak."""
     here = room("One.", settings=LIST if muted else SessionSettings(speaking="mine"))
     for name in NAMES if muted else ():
@@ -214,6 +236,20 @@ def test_a_line_that_calls_nobody_is_added(room: Callable[..., Room], told: Told
     assert told() == ("", [BOUND, remark, remark])
     here.do("/next Ben")
     assert told()[0] == "Ben: One.\n"
+
+
+def test_where_nobody_speaks_unasked_commands_say_so(room: Callable[..., Room]) -> None:
+    """In one line that names what can be typed; the commands of a chat, not the library's doors."""
+    here = room()
+    for name in NAMES:
+        here.session.cast.mute(name)
+    for line in ("/next", "/round", "/round 2", "/context Well?"):
+        with pytest.raises(InvalidInputError) as told:
+            here.do(line)
+        assert here.talk.complaint(told.value) == (
+            f"{line.split()[0]}: calls nobody who speaks unasked (allowed: /next NAME)"
+        )
+    assert list(here.session.turns()) == []
 
 
 def test_ctrl_c_ends_the_turn_that_speaks(room: Callable[..., Room], told: Told) -> None:
@@ -230,12 +266,15 @@ def test_ctrl_c_ends_the_turn_that_speaks(room: Callable[..., Room], told: Told)
 
 def test_a_round_that_fails_keeps_what_was_said(room: Callable[..., Room], told: Told) -> None:
     """Each turn that ended is told, the failed one by its error; for a script each is an object."""
-    here = room("One.", InvalidInputError("x", "y"), output=OutputOptions(as_json=True))
-    with pytest.raises(InvalidInputError, match="x: y"):
+    here = room("One.", ChatQuotaError("empty"), "Two.", output=OutputOptions(as_json=True))
+    with pytest.raises(ChatQuotaError):
         here.do("Hello.")
-    first = json.loads(told()[0].splitlines()[0])
-    assert (first["speaker"], first["seat"], first["said_by"], first["audience"]) == ("Anna", 1, "Max", None)
-    assert [turn.status for turn in here.session.turns()][0] is TurnStatus.COMPLETED
+    first, second = (json.loads(line) for line in told()[0].splitlines())
+    fields = ("speaker", "seat", "said_by", "audience", "status")
+    assert [first[name] for name in fields] == ["Anna", 1, "Max", None, "completed"]
+    assert [second[name] for name in fields] == ["Ben", 2, None, None, "failed"]
+    assert here.do("/retry").reply.name == "Ben"
+    assert [turn.status for turn in here.session.turns()] == [TurnStatus.COMPLETED] * 2
 
 
 def test_each_seat_has_its_colour(room: Callable[..., Room], monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
@@ -277,17 +316,21 @@ def test_a_colour_is_readable_on_light_and_dark(colour: int) -> None:
     assert show.SEAT_COLOURS.count(colour) == 1
 
 
-def test_names_of_others_cannot_steer_the_terminal(room: Callable[..., Room], told: Told) -> None:
-    """Names that are told in labels, remarks and tables."""
-    here = room("One.", users=[Seat(name="Max"), Seat(name="E\x1b[31mva", aliases=["\x9b2J"])])
-    here.do("/as 5")
-    here.do("/whisper Ben Hush.")
+def test_words_of_others_cannot_steer_the_terminal(room: Callable[..., Room], told: Told) -> None:
+    """Lines, replies and errors show what would do something; names cannot hold it."""
+    here = room("\x1b[2Jboo\x9b2J")
+    here.do("/whisper Ben \x1b[31mHush.\x07")
+    here.do("/narrate \x1b]0;title\x07Night.")
     here.do("/history")
-    here.do("/cast")
+    with pytest.raises(InvalidInputError) as error:
+        here.do("/next \x1b[2J")
     out, remarks = told()
-    assert "E␛[31mva → Ben (whisper): Hush.\n" in out
-    assert "you speak as E␛[31mva" in remarks
-    assert not {"\x1b", "\x9b"} & set(out + "".join(remarks))
+    assert "Ben → Max (whisper): ␛[2Jboo\ufffd2J\n" in out
+    assert "Max → Ben (whisper): ␛[31mHush.␇\nBen → Max (whisper): ␛[2Jboo\ufffd2J\n" in out
+    assert "Narrator: ␛]0;title␇Night.\n" in out
+    assert not {"\x1b", "\x9b", "\x07"} & set(out + "".join(remarks) + here.talk.complaint(error.value))
+    with pytest.raises(InvalidInputError):
+        Seat(name="E\x1b[31mva")
 
 
 def seat(number: int, name: str, *aliases: str, human: bool = False) -> Participant:
@@ -402,7 +445,7 @@ def test_what_belongs_to_a_new_session(spoken: Command, three: list[str]) -> Non
     begun(spoken, three, typed="/cast\n")
     refused = spoken("chat", "-c", "--with", "innkeeper", "-m", "hi")
     assert (refused.code, "--with: belongs to a new session" in refused.err) == (2, True)
-    unknown = spoken("chat", "innkeeper", "--with", "ann", "--as", "Eva", "-m", "hi")
+    unknown = spoken("chat", "innkeeper", "--with", "anna", "--as", "Eva", "-m", "hi")
     assert (unknown.code, "no persona 'Eva'" in unknown.err, "name:Eva" in unknown.err) == (4, True, True)
     assert spoken("chat", "innkeeper", "--with", "nobody", "-m", "hi").code == 4
     assert spoken("chat", "innkeeper", "--as", "name: ", "-m", "hi").code == 2
@@ -415,9 +458,7 @@ def test_the_same_persona_twice_is_told_apart(spoken: Command, simulator: Simula
     simulator.say("One.")
     ended = spoken("chat", "innkeeper", "--with", "innkeeper", typed=b"/next 2\n/next Marta Quill\n")
     assert ended.out.splitlines()[-1] == "Marta Quill (2): One."
-    assert ended.err.splitlines()[-1] == (
-        "roleplay: /next: 'Marta Quill' is the name of several seats (allowed: 1, 2)"
-    )
+    assert ended.err.splitlines()[-1] == ("roleplay: /next: 'Marta Quill' is the name of several seats (allowed: 1, 2)")
 
 
 def test_errors_of_a_round_are_one_line(spoken: Command, three: list[str], simulator: Simulator) -> None:
