@@ -20,6 +20,7 @@ from roleplay.turns.arguments import Speaker
 from roleplay.turns.effects import Interrupt
 from roleplay.turns.layers import cast_rules
 
+MANUAL = "manual"
 Shown = Literal["pieces", "whole", "nothing"]
 
 
@@ -124,6 +125,7 @@ class Conversation:
 
     def show_last(self, count: int, *, numbered: bool = False) -> None:
         """Show the last turns of the session, oldest first."""
+        self.look()
         for turn in self.session.turns(limit=count):
             show.turn(turn, self.cast, numbered=numbered)
 
@@ -180,8 +182,11 @@ class Conversation:
 
     def _tell_bound(self, info: SessionInfo) -> None:
         """Say once, before the first round, how many replies a line may cost."""
-        if not self._bound_told:
-            bound = self._output.max_turns or cast_rules((("session", info.settings),)).round_turns
+        rules = cast_rules((("session", info.settings),))
+        if not self._bound_told and rules.speaking == MANUAL:
+            show.note("a line here is added and not answered; /next NAME lets somebody speak")
+        elif not self._bound_told:
+            bound = self._output.max_turns or rules.round_turns
             show.note(f"a line here is answered by up to {bound}; /next lets one more speak")
         self._bound_told = True
 
@@ -250,7 +255,7 @@ class _ReplyLine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.end()
+        self.end(failed=kind is not None)
 
     def take(self, delta: Delta) -> None:
         """Take a piece of a reply."""
@@ -266,11 +271,11 @@ class _ReplyLine:
         self._said += delta.text
         self._piece(delta.text)
 
-    def end(self) -> None:
-        """End the line of a reply that has ended."""
+    def end(self, *, failed: bool = False) -> None:
+        """End the line of a reply that has ended; one that ``failed`` is no whole one."""
         if self._begun:
             self._piece("\n")
-            if self._said and self._shown == "whole":
+            if self._said and self._shown == "whole" and not failed:
                 show.speech(self._label, self._so_far + self._said, style=self._style)
         self._begun, self._said = False, ""
 

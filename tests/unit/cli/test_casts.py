@@ -29,7 +29,7 @@ from roleplay.cli.conversation import Conversation, OutputOptions
 from roleplay.cli.interrupts import InterruptHandler, InterruptibleTransport
 from roleplay.domain.cast import SpeakingMoment
 from roleplay.testing import ScriptedModel, Simulator
-from roleplay.testing.simulator.faults import InsufficientBalance
+from roleplay.testing.simulator.faults import CutStream, InsufficientBalance
 from tests.unit.cli.conftest import Command, Ended
 from tests.unit.cli.test_interrupts import Pressing
 
@@ -74,7 +74,7 @@ def room(sqlite_url: str, scripted: Scripted) -> Iterator[Callable[..., Room]]:
         interrupts = InterruptHandler()
         model: Any = scripted(*replies)
         model = InterruptibleTransport(model if reads is None else Pressing(model, reads), interrupts)  # type: ignore[arg-type]
-        opened.append(Roleplay.open(sqlite_url, model="MiniMax-M2.7", chat=model, strategies={"mine": nobody}))
+        opened.append(Roleplay.open(sqlite_url, model="MiniMax-M2.7", chat=model, strategies={"manual": nobody}))
         return Room(opened[-1], output, interrupts, **how)
 
     yield begin
@@ -223,17 +223,30 @@ def test_the_cast_is_a_table(room: Callable[..., Room], told: Told) -> None:
             here.do(line)
 
 
+def test_a_reply_that_breaks_off_is_not_shown_as_a_whole_one(
+    spoken: Command, three: list[str], simulator: Simulator
+) -> None:
+    """Without a stream, its turn is told by its error; /history has what came."""
+    begun(spoken, three, typed="/cast\n")
+    simulator.next(CutStream(after_chunks=2))
+    simulator.say("Once there was a bridge over the river.")
+    ended = spoken("chat", "-c", "--no-stream", typed=b"Anna!\n")
+    assert (ended.code, ended.out) == (6, "")
+    assert "#2\nUser: Anna!\nAnna: Once" in spoken("chat", "-c", typed=b"/history 1\n").out
+
+
 @pytest.mark.parametrize("muted", [False, True])
 def test_a_line_that_calls_nobody_is_added(room: Callable[..., Room], told: Told, muted: bool) -> None:
     """Where a strategy waits to be told, or all are muted: then /next makes somebody speak."""
-    here = room("One.", settings=LIST if muted else SessionSettings(speaking="mine"))
+    here = room("One.", settings=LIST if muted else SessionSettings(speaking="manual"))
     for name in NAMES if muted else ():
         here.session.cast.mute(name)
     turn = here.do("Hello.")
     assert (turn.human.name, turn.human.text, turn.reply, turn.human.audience) == ("Max", "Hello.", None, None)
     assert here.do("/whisper Ben Hush.").human.audience == (2, 4)
     remark = "saved · nobody speaks unasked; /next NAME lets somebody speak"
-    assert told() == ("", [BOUND, remark, remark])
+    first = BOUND if muted else "a line here is added and not answered; /next NAME lets somebody speak"
+    assert told() == ("", [first, remark, remark])
     here.do("/next Ben")
     assert told()[0] == "Ben: One.\n"
 
