@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from roleplay.cli.commands import Commands, Quit, is_command, unslashed
 from roleplay.cli.conversation import Conversation, OutputOptions
 from roleplay.cli.exits import ExitCode, complain, complain_json, safe
 from roleplay.cli.interrupts import InterruptHandler, InterruptibleTransport
+from roleplay.domain.cast import Seat
 from roleplay.domain.conversation import Turn, TurnStatus
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.engine import Roleplay
@@ -35,20 +36,23 @@ class ChatOptions:
     who: str | None = None
     go_on: bool = False
     messages: tuple[str, ...] = ()
-    played_as: str | None = None
+    others: tuple[str, ...] = ()
+    played_as: tuple[str, ...] = ()
     scene: str | None = None
     db: str | None = None
     model: str | None = None
     as_json: bool = False
     stream: bool = True
+    max_turns: int | None = None
 
 
 @dataclass(frozen=True)
 class Begin:
-    """What a chat begins with, found and not yet written: whom with, as whom."""
+    """What a chat begins with, found and not yet written: whom with, whom else with, as whom."""
 
     target: who.Going | who.Beginning
-    user: StoredPersona | Persona | None
+    others: Sequence[StoredPersona | Persona]
+    users: Sequence[StoredPersona | Persona | Seat]
 
 
 def chat(options: ChatOptions) -> ExitCode:
@@ -68,7 +72,7 @@ def chat(options: ChatOptions) -> ExitCode:
             if endpoint is None:
                 show.note(TOY_NOTICE.format(model=model.model), style=show.WARN)
             session, new = _session(rp, begin, options)
-            talk = Conversation(rp, session, interrupts, OutputOptions(stream=options.stream, as_json=options.as_json))
+            talk = Conversation(rp, session, interrupts, _output(options))
             farewell = _farewell(talk, where, toy=endpoint is None)  # also told where the database fails in between
             try:
                 _open_scene(talk, options, new=new)
@@ -78,25 +82,33 @@ def chat(options: ChatOptions) -> ExitCode:
                     show.note(farewell)
 
 
+def _output(options: ChatOptions) -> OutputOptions:
+    return OutputOptions(stream=options.stream, as_json=options.as_json, max_turns=options.max_turns)
+
+
 def _begin(rp: Roleplay, options: ChatOptions) -> Begin:
     found = who.find(rp, options.who) if options.who is not None else None
     target = who.last_session(rp, found) if options.go_on else found or who.choose(rp)
-    for option, value in (("--as", options.played_as), ("--scene", options.scene)):
-        if value is not None and isinstance(target, who.Going):
+    new = (("--with", options.others), ("--as", options.played_as), ("--scene", options.scene is not None))
+    for option, given in new:
+        if given and isinstance(target, who.Going):
             raise InvalidInputError(
                 option, "belongs to a new session, and this one has begun", allowed="with a PERSONA"
             )
-    user = who.find_persona(rp, options.played_as) if options.played_as is not None else None
-    return Begin(target, user)
+    others = [who.find_persona(rp, one) for one in options.others]
+    return Begin(target, others, [who.find_human(rp, one) for one in options.played_as])
 
 
 def _session(rp: Roleplay, begin: Begin, options: ChatOptions) -> tuple[ChatSession, bool]:
     if isinstance(begin.target, who.Going):
         rp.recover()  # a reply that a dead process left is then told as interrupted, and can be gone on with
         return rp.sessions.get(begin.target.session_id), False
-    played = _stored(rp, begin.target.persona)
-    user = _stored(rp, begin.user) if begin.user is not None else None
-    return rp.sessions.create(cast=[played], user=user, scene=options.scene or ""), True
+    cast = [_stored(rp, one) for one in (begin.target.persona, *begin.others)]
+    users = [one if isinstance(one, Seat) else Seat(_stored(rp, one)) for one in begin.users]
+    scene = options.scene or ""
+    if len(users) > 1:
+        return rp.sessions.create(cast=cast, users=users, scene=scene), True
+    return rp.sessions.create(cast=cast, user=users[0] if users else None, scene=scene), True
 
 
 def _stored(rp: Roleplay, persona: StoredPersona | Persona) -> StoredPersona:
@@ -162,10 +174,10 @@ def _do(talk: Conversation, commands: Commands, line: str) -> Turn | None:
 def _typed(talk: Conversation, commands: Commands, *, as_json: bool) -> None:
     """Take lines from a person until the end of input; an error is told and the chat goes on."""
     show.note("/help tells what else you can do; Ctrl-C ends a reply, Ctrl-D the chat")
-    prompt = _Prompt(talk.info.human.display_name)
+    prompt = _Prompt()
     while True:
         try:
-            text = prompt.ask()
+            text = prompt.ask(talk.cast.name(talk.human.seat))
             if text.strip():
                 _do(talk, commands, text)
         except KeyboardInterrupt:
@@ -185,18 +197,18 @@ def _typed(talk: Conversation, commands: Commands, *, as_json: bool) -> None:
 class _Prompt:
     """Asks a person for a line, with the name that they play."""
 
-    def __init__(self, name: str) -> None:
-        self._words = f"{safe(name)}: "
+    def __init__(self) -> None:
         with suppress(ImportError):
             import readline  # noqa: PLC0415 - editing of lines, where the machine has it
 
             readline.parse_and_bind("set enable-bracketed-paste off")
 
-    def ask(self) -> str:
-        """Give the next line. Raises ``EOFError`` at the end."""
+    def ask(self, name: str) -> str:
+        """Give the next line of whom ``name`` tells. Raises ``EOFError`` at the end."""
+        words = f"{safe(name)}: "
         if sys.stdout.isatty():
-            return input(self._words)
-        sys.stderr.write(self._words)
+            return input(words)
+        sys.stderr.write(words)
         sys.stderr.flush()
         if not (line := sys.stdin.readline()):
             raise EOFError

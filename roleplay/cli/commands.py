@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
-from roleplay.cli import show
+from roleplay.cli import seats, show
 from roleplay.cli.context import draw
-from roleplay.cli.conversation import Conversation
-from roleplay.domain.conversation import Turn, TurnKind
+from roleplay.cli.conversation import Conversation, calls_nobody
+from roleplay.domain.conversation import PlayedBy, Turn, TurnKind
+from roleplay.domain.settings import DEFAULT_OPTIONS
 from roleplay.errors import InvalidInputError
+from roleplay.turns.rounds import LIMIT as ROUND_LIMIT
 
 HISTORY_TURNS = 20
 
@@ -70,6 +73,15 @@ class Commands:
                 Command("/hide N", "keep turn N from the model", self._hide),
                 Command("/show N", "let the model see turn N again", self._show),
             ),
+            "Who speaks": (
+                Command("/as [NAME]", "speak as NAME from now on; without a name, who can", self._as),
+                Command("/whisper NAME TEXT", "say it to NAME alone, or to several: Ann, Ben", self._whisper),
+                Command("/next [NAME]", "let NAME speak, or whoever is next", self._next),
+                Command("/round [N]", "let those speak who are next, at most N", self._round),
+                Command("/narrate TEXT", "add a line of the narrator's; nobody is asked", self._narrate),
+                Command("/cast", "who is here, who plays them, who is muted", self._cast),
+                Command("/mute NAME", "let NAME speak only when told to; off: as before", self._mute),
+            ),
             "And": (
                 Command("/help", "this list", self._help),
                 Command("/quit", "end the chat; everything is stored already", self._quit),
@@ -92,7 +104,7 @@ class Commands:
         for title, group in self.groups.items():
             show.say(title, style=show.NAME)
             for one in group:
-                show.say(f"  {one.usage:<16}  {one.about}")
+                show.say(f"  {one.usage:<18}  {one.about}")
         show.say("N is a turn's number in /history, or its id. //... says a line that begins with a slash.")
 
     def _history(self, rest: str) -> None:
@@ -108,7 +120,8 @@ class Commands:
             show.say(f"{one.calls} calls · {show.tokens(one.usage)}{show.unreported(one)}")
 
     def _context(self, rest: str) -> None:
-        draw(self._talk.session.preview(rest or "…").report)
+        with _needing_somebody("/context"):
+            draw(self._talk.session.preview(rest or "…", speaker=self._talk.human.seat).report)
 
     def _variants(self, _rest: str) -> None:
         here = self._talk.stand()
@@ -132,7 +145,7 @@ class Commands:
         if last.kind is TurnKind.GREETING:
             self._next_greeting(last)
             return None
-        return talk.hear(lambda: talk.session.regenerate(last.id, hint=hint))
+        return talk.hear(lambda: talk.session.regenerate(last.id, hint=hint), audience=last.audience)
 
     def _next_greeting(self, last: Turn) -> None:
         """A greeting answers nobody, so that no model is asked: the persona has others, or has not."""
@@ -153,7 +166,7 @@ class Commands:
 
     def _retry(self, _rest: str) -> Turn:
         attempt = self._attempt("/retry", "/swipe gives another reply")
-        return self._talk.hear(lambda: self._talk.session.retry(attempt.id))
+        return self._talk.hear(lambda: self._talk.session.retry(attempt.id), audience=attempt.audience)
 
     def _continue(self, _rest: str) -> Turn:
         last = self._talk.unresolved()
@@ -162,7 +175,7 @@ class Commands:
         elif last.reply is None:
             self._refuse("/continue", last)
         so_far = last.reply.text if last.reply else ""
-        return self._talk.hear(lambda: self._talk.session.resume(last.id), so_far=so_far)
+        return self._talk.hear(lambda: self._talk.session.resume(last.id), so_far=so_far, audience=last.audience)
 
     def _accept(self, _rest: str) -> None:
         attempt = self._attempt("/accept", "it is kept already")
@@ -212,8 +225,77 @@ class Commands:
         named = which.removeprefix("#")
         return self._talk.session.turn(int(named) if _is_number(named) else which).id
 
+    def _as(self, name: str) -> None:
+        talk, humans = self._talk, self._talk.look().humans
+        if name:
+            talk.human = seats.one_seat("/as", name, talk.info.cast, PlayedBy.HUMAN)
+            show.note(f"you speak as {talk.cast.name(talk.human.seat)}")
+        else:
+            mine = talk.human.seat
+            show.table(
+                ("", "seat", "name"),
+                (("*" if one.seat == mine else "", str(one.seat), one.display_name) for one in humans),
+            )
+
+    def _whisper(self, rest: str) -> Turn:
+        audience, text = seats.several_seats("/whisper", rest, self._talk.look().cast)
+        if not text:
+            names = ", ".join(self._talk.cast.name(one.seat) for one in audience)
+            raise InvalidInputError("/whisper", f"says nothing to {names}", allowed="/whisper NAME[, NAME] TEXT")
+        return self._talk.say(text, audience)
+
+    def _next(self, name: str) -> Turn:
+        talk, cast = self._talk, self._talk.look().cast
+        who = seats.one_seat("/next", name, cast, PlayedBy.MODEL).seat if name else None
+        with _needing_somebody("/next"):
+            return talk.hear(lambda: talk.session.speak(who))
+
+    def _round(self, rest: str) -> Turn:
+        if rest and not (_is_number(rest) and 1 <= int(rest) <= ROUND_LIMIT):
+            raise InvalidInputError("/round", f"is followed by {rest!r}", allowed=f"a number from 1 to {ROUND_LIMIT}")
+        self._talk.look()
+        with _needing_somebody("/round"):
+            return self._talk.hear_round(None, max_turns=int(rest) if rest else None)
+
+    def _narrate(self, text: str) -> Turn:
+        return self._talk.add(text, "narrator", DEFAULT_OPTIONS, "the narrator said it")
+
+    def _cast(self, _rest: str) -> None:
+        rows = (
+            (
+                str(one.seat),
+                one.display_name,
+                "the model" if one.played_by is PlayedBy.MODEL else "a human",
+                "muted" if one.muted else "",
+                ", ".join(one.aliases),
+            )
+            for one in self._talk.look().cast
+        )
+        show.table(("seat", "name", "played by", "muted", "also called"), rows)
+
+    def _mute(self, rest: str) -> None:
+        talk = self._talk
+        seat, word = seats.first_seat("/mute", rest, talk.look().cast, PlayedBy.MODEL)
+        if word not in {"", "on", "off"}:
+            raise InvalidInputError("/mute", f"is followed by {word[:50]!r}, behind a name", allowed="on, off, nothing")
+        muted = not seat.muted if not word else word == "on"
+        talk.session.cast.mute(seat.seat, muted=muted)
+        name = talk.cast.name(seat.seat)
+        show.note(f"{name} speaks only when told to: /next {name}" if muted else f"{name} speaks as before")
+
     def _quit(self, _rest: str) -> NoReturn:
         raise Quit
+
+
+@contextmanager
+def _needing_somebody(command: str) -> Iterator[None]:
+    """Say in words of the chat that nobody speaks unasked."""
+    try:
+        yield
+    except InvalidInputError as error:
+        if not calls_nobody(error):
+            raise
+        raise InvalidInputError(command, "calls nobody who speaks unasked", allowed="/next NAME") from error
 
 
 def _is_number(text: str) -> bool:

@@ -92,7 +92,18 @@ def chat(
         list[str] | None,
         typer.Option("--message", "-m", metavar="TEXT", help="Say this and end; may be given again, said in order."),
     ] = None,
-    played_as: Annotated[str | None, typer.Option("--as", metavar="PERSONA", help="Whom you play.")] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="PERSONA", help="Who else is there, played by the model; may be given again."),
+    ] = None,
+    played_as: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as",
+            metavar="PERSONA",
+            help="Whom you play, or name:NAME for somebody without a persona; again for each human.",
+        ),
+    ] = None,
     scene: Annotated[
         str | None, typer.Option("--scene", metavar="TEXT", help="Where a new session takes place.")
     ] = None,
@@ -102,20 +113,28 @@ def chat(
     ] = None,
     as_json: AsJson = False,
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show a reply as it comes.")] = True,
+    max_turns: Annotated[
+        int | None,
+        typer.Option(
+            "--max-turns", metavar="N", min=1, max=100, help="Among several: at most so many answer a line; else 4."
+        ),
+    ] = None,
 ) -> None:
-    """Talk with a persona. Lines that are piped in are said one by one; /help inside tells more."""
+    """Talk with a persona, or with several. Lines that are piped in are said one by one; /help inside tells more."""
     from roleplay.cli import chat as room
 
     options = room.ChatOptions(
         who=who,
         go_on=go_on,
         messages=tuple(message or ()),
-        played_as=played_as,
+        others=tuple(others or ()),
+        played_as=tuple(played_as or ()),
         scene=scene,
         db=_db(context, db),
         model=model,
         as_json=as_json,
         stream=stream,
+        max_turns=max_turns,
     )
     _end(room.chat(options))
 

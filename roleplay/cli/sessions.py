@@ -24,7 +24,7 @@ def show_list(db: str | None, *, owner: str | None, limit: int, before: str | No
 
 def _row(rp: Roleplay, info: SessionInfo) -> tuple[str, ...]:
     when = info.last_turn_at.astimezone().strftime("%Y-%m-%d %H:%M")
-    names = info.speaker.display_name, info.human.display_name
+    names = show.names_of(info.models), show.names_of(info.humans)
     return show.short_id(rp, info.id), *names, info.scene[:60], when, info.owner or ""
 
 
@@ -40,9 +40,10 @@ def show_one(name: str, db: str | None, *, limit: int, before: str | None, as_js
             return
         show.say(f"{show.heading(info)} · {info.id}", style=show.DIM)
         show.more(page)
+        cast = show.CastNames(info)
         for turn in page:
             show.say("")
-            show.turn(turn, info.speaker.display_name)
+            show.turn(turn, cast)
             show.say(_about(turn), style=show.DIM)
 
 

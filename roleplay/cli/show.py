@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from roleplay.cli.exits import one_line, safe
-from roleplay.domain.conversation import FinishReason, SessionInfo, Turn, TurnStatus
+from roleplay.domain.conversation import FinishReason, Message, Participant, SessionInfo, Turn, TurnKind, TurnStatus
 from roleplay.domain.page import Page
 from roleplay.domain.usage import Usage
 from roleplay.domain.values import Value
@@ -20,7 +20,10 @@ from roleplay.engine import Roleplay
 from roleplay.errors import NotFoundError
 from roleplay.store.records.calls import UsageTotal
 
-NAME, DIM, WARN = "bold cyan", "dim", "yellow"
+NAME, NARRATOR, DIM, WARN = "bold cyan", "bold", "dim", "yellow"
+#: Of the 256 colours of terminals, those by which seats are told apart. Each has a contrast of at least 4 to 1 with
+#: white and with black: nobody tells a program which of them is behind its words.
+SEAT_COLOURS = (31, 163, 64, 130, 63, 29, 161, 129)
 EXCERPT_CHARS = 60
 _ID_LENGTHS = (8, 13, 18, 23, 28)
 _MARKS = {
@@ -36,6 +39,37 @@ _CUT = {
     FinishReason.ABORT: "the service broke off",
     FinishReason.INSUFFICIENT_SYSTEM_RESOURCE: "the service broke off for lack of resources",
 }
+
+
+class CastNames:
+    """How those of a session are named and coloured. A seat has its colour for ever; where there are but two, there is
+    one colour for both."""
+
+    def __init__(self, info: SessionInfo) -> None:
+        self.of_several = len(info.models) > 1 or len(info.humans) > 1
+        self._names = {one.seat: one.display_name for one in info.cast}
+        names = list(self._names.values())
+        self._shared = {name for name in names if names.count(name) > 1} if self.of_several else set()
+
+    def name(self, seat: int) -> str:
+        """Give the display name of a seat; the number of one that has left."""
+        return self.told_apart(self._names.get(seat, f"seat {seat}"), seat)
+
+    def told_apart(self, name: str, seat: int) -> str:
+        """Give a seat's name, with its number where another seat has the same name."""
+        return f"{name} ({seat})" if name in self._shared and seat in self._names else name
+
+    def style(self, seat: int) -> str:
+        """Give the style of a seat's name."""
+        return f"bold color({SEAT_COLOURS[(seat - 1) % len(SEAT_COLOURS)]})" if self.of_several else NAME
+
+    def label(self, name: str, seat: int, audience: Sequence[int] | None) -> str:
+        """Give what stands before what a seat said: its name and, where not all heard it, who did."""
+        label = self.told_apart(name, seat)
+        if audience is None:
+            return f"{label}: "
+        others = ", ".join(self.name(one) for one in audience if one != seat)
+        return f"{label} \u2192 {others} (whisper): " if others else f"{label} (whisper): "
 
 
 def console(stream: TextIO) -> Console:
@@ -99,10 +133,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console(sys.stdout).print(shown, soft_wrap=False)
 
 
-def speech(speaker: str, text: str) -> None:
-    """Write what somebody said, with the name before it."""
-    say(f"{speaker}: ", style=NAME, end="")
+def speech(label: str, text: str, *, style: str = NAME) -> None:
+    """Write what somebody said, with the ``label`` of who did before it."""
+    say(label, style=style, end="")
     say(text)
+
+
+def message(one: Message, cast: CastNames, *, narrated: bool = False) -> None:
+    """Write what somebody said, or the narrator, who has no seat."""
+    if narrated and cast.of_several:
+        speech(f"{one.name}: ", one.text, style=NARRATOR)
+    else:
+        speech(cast.label(one.name, one.seat, one.audience), one.text, style=cast.style(one.seat))
 
 
 def verbatim(text: str) -> None:
@@ -117,7 +159,7 @@ def more(page: Page[Any]) -> None:
         note(f"older ones: add --before {page.older}")
 
 
-def turn(one: Turn, speaker: str, *, numbered: bool = False) -> None:
+def turn(one: Turn, cast: CastNames, *, numbered: bool = False) -> None:
     """Write a stored turn: who said what, and how it ended when it did not end well; its number before it."""
     if numbered:
         variant = f"variant {one.variant} of {one.variants}" if one.variants > 1 else ""
@@ -125,13 +167,12 @@ def turn(one: Turn, speaker: str, *, numbered: bool = False) -> None:
             " · ".join(part for part in (f"#{one.seq}", variant, "hidden" if _is_hidden(one) else "") if part),
             style=DIM,
         )
-    if one.human is not None:
-        speech(one.human.name, one.human.text)
-    if one.reply is not None:
-        speech(one.reply.name, one.reply.text)
+    for said in (one.human, one.reply):
+        if said is not None:
+            message(said, cast, narrated=one.kind is TurnKind.NARRATION)
     if one.status is not TurnStatus.COMPLETED:
         why = f": {one.error['message']}" if one.status is TurnStatus.FAILED and one.error else ""
-        say(f"[{speaker}'s reply: {_MARKS[one.status]}{one_line(why)}]", style=WARN)
+        say(f"[{cast.name(one.speaker)}'s reply: {_MARKS[one.status]}{one_line(why)}]", style=WARN)
 
 
 def _is_hidden(one: Turn) -> bool:
@@ -211,9 +252,10 @@ def how_it_ended(one: Turn) -> str:
     )
 
 
-def turn_json(one: Turn, speaker: str) -> dict[str, Any]:
-    """Give a turn as a script gets it from ``chat --json``."""
-    return {
+def turn_json(one: Turn, speaker: str, *, of_several: bool = False) -> dict[str, Any]:
+    """Give a turn as a script gets it from ``chat --json``; in a cast ``of_several`` also whose turn it is, who said
+    the line, and who may see it."""
+    told: dict[str, Any] = {
         "turn_id": one.id,
         "session_id": one.session_id,
         "status": one.status.value,
@@ -225,12 +267,22 @@ def turn_json(one: Turn, speaker: str) -> dict[str, Any]:
         "seconds": one.call.total_s if one.call else None,
         "error": one.error,
     }
+    if of_several:
+        told["seat"] = one.speaker
+        told["said_by"] = one.human.name if one.human else None
+        told["audience"] = one.audience
+    return told
 
 
 def heading(info: SessionInfo) -> str:
     """Give a session in a few words: with whom, as whom, where."""
-    parts = [info.speaker.display_name, f"you are {info.human.display_name}", one_line(info.scene)[:60]]
+    parts = [names_of(info.models), f"you are {names_of(info.humans)}", one_line(info.scene)[:60]]
     return " · ".join(part for part in parts if part)
+
+
+def names_of(seats: Sequence[Participant]) -> str:
+    """Give the names of seats, one after the other."""
+    return ", ".join(one.display_name for one in seats)
 
 
 def short_id(rp: Roleplay, whole: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from roleplay.cli import hints, show
 from roleplay.cli.examples import example, examples, played_by_model
+from roleplay.domain.cast import Seat
 from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.engine import Roleplay
 from roleplay.errors import InvalidInputError, NotFoundError
@@ -15,6 +16,7 @@ from roleplay.exchange.persona_files import names_file, read_persona
 
 OFFERED = 20
 SEARCHED = 100
+NAMED = "name:"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,22 @@ def find_persona(rp: Roleplay, who: str) -> StoredPersona | Persona:
     return found
 
 
+def find_human(rp: Roleplay, who: str) -> StoredPersona | Persona | Seat:
+    """Find whom a human plays: as ``find_persona`` does or, behind ``name:``, a name of somebody without a persona.
+
+    Raises ``NotFoundError`` and ``InvalidInputError``.
+    """
+    try:
+        return find_persona(rp, who)
+    except NotFoundError as error:
+        if error.ambiguous or names_file(who):
+            raise
+        if who.startswith(NAMED):
+            return Seat(name=who.removeprefix(NAMED))
+        hint = f"see: {hints.command('persona list')}; somebody without a persona: {NAMED}{who}"
+        raise NotFoundError("persona", who, hint=hint) from error
+
+
 def last_session(rp: Roleplay, target: Going | Beginning | None) -> Going:
     """Find the session that was used last, of the target's persona if there is one. Raises ``NotFoundError``."""
     if isinstance(target, Going):
@@ -83,7 +101,7 @@ def last_session(rp: Roleplay, target: Going | Beginning | None) -> Going:
     page = rp.sessions.list(limit=SEARCHED)
     while True:
         for info in page:
-            if target is None or info.speaker.persona_id == persona_id:
+            if target is None or persona_id in {one.persona_id for one in info.models}:
                 return Going(info.id)
         if page.older is None or persona_id is None:
             name = target.persona.name if target else "any persona"

@@ -281,6 +281,70 @@ def test_going_on_at_a_terminal_shows_the_last_turns_without_colours_where_unwan
     assert "\x1b" not in screen.seen
 
 
+@pytest.fixture
+def several(tmp_path: Path) -> list[str]:
+    """The command of a chat with two personas, as two humans."""
+    for name in ("Anna", "Ben"):
+        (tmp_path / f"{name.lower()}.yaml").write_text(f"name: {name}\n", encoding="utf-8")
+    return ["chat", "anna.yaml", "--with", "ben.yaml", "--as", "name:Max", "--as", "name:Eva"]
+
+
+def test_several_talk_at_a_terminal(
+    terminal: Callable[..., Terminal], run: Run, simulator: Simulator, several: list[str]
+) -> None:
+    """Each name in its colour; a line is a round, the prompt says who speaks, a whisper is marked; the session is shown
+    with names and whispers, without a colour where none is wanted."""
+    simulator.say("I am here.", "So am I.", "Hush.")
+    screen = terminal(*several)
+    screen.until("Max: ")
+    screen.type("Anna? Ben?\n")
+    screen.until("a line here is answered by up to 4; /next lets one more speak")
+    anna = re.search(r"5;(\d+)m", screen.until(r"\x1b\[1;38;5;\d+mAnna: \x1b\[0mI am here\.\r\n.*saved · \d+"))
+    ben = re.search(r"5;(\d+)m", screen.until(r"\x1b\[1;38;5;\d+mBen: \x1b\[0mSo am I\.\r\n.*saved · \d+"))
+    assert anna is not None
+    assert ben is not None
+    assert anna[1] != ben[1]
+    screen.until("Max: ")
+    screen.type("/as Eva\n")
+    screen.until("you speak as Eva")
+    screen.until("Eva: ")
+    screen.type("/whisper Ben: Do not tell Anna.\n")
+    screen.until(r"Ben → Eva \(whisper\): \x1b\[0mHush\.\r\n")
+    screen.until("Eva: ")
+    screen.type("\x04")
+    assert screen.end() == 0
+
+    [row] = run("session", "list").stdout.splitlines()
+    shown = run("session", "show", row.split("\t")[0]).stdout
+    assert shown.startswith("Anna, Ben · you are Max, Eva · ")
+    assert "Eva → Ben (whisper): Do not tell Anna.\nBen → Eva (whisper): Hush.\n" in shown
+    plain = terminal("chat", "-c", NO_COLOR="1")
+    plain.until(r"Ben → Eva \(whisper\): Hush\.\r\n")
+    plain.until("Max: ")
+    plain.type("/quit\n")
+    assert plain.end() == 0
+    assert "\x1b" not in plain.seen
+
+
+def test_ctrl_c_ends_the_turn_that_speaks_in_a_round(
+    terminal: Callable[..., Terminal], simulator: Simulator, several: list[str], database_url: str
+) -> None:
+    """Nobody speaks after it, what was said stays, and the chat goes on."""
+    simulator.always(SlowDrip(0.2, least_chunks=40))
+    simulator.say("Short.", "word " * 60)
+    screen = terminal(*several)
+    screen.until("Max: ")
+    screen.type("Anna? Ben? Tell me all.\n")
+    screen.until(r"Short\.\r\n")
+    screen.until("word word")
+    screen.type("\x03")
+    screen.until("interrupted · what came is saved · /continue, /retry or /accept")
+    screen.until("Max: ")
+    assert [turn.status for turn in attempts(database_url)] == [TurnStatus.COMPLETED, TurnStatus.INTERRUPTED]
+    screen.type("\x04")
+    assert screen.end() == 0
+
+
 def test_ctrl_c_ends_a_piped_chat_with_its_exit_code(
     surroundings: dict[str, str], tmp_path: Path, simulator: Simulator, database_url: str
 ) -> None:
