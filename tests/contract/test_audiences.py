@@ -137,7 +137,7 @@ class Sitting(NamedTuple):
         model = self.scripted()
         endpoint = Endpoint("MiniMax-M2.7", dialect=dialect, retry={"first_pause_s": 0})
         rp = Roleplay.open(self.url, model=endpoint, chat=model, strategies=strategies, migrate="auto")
-        table = Table(rp.__enter__(), self.url, model, SessionSettings(**settings))
+        table = Table(rp.__enter__(), self.url, model, SessionSettings(**{"speaking": "list"} | settings))
         self.opened.append(table)
         return table
 

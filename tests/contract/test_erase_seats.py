@@ -63,9 +63,9 @@ class House:
 
     def session(self, *users: Seat, **options: Any) -> Any:
         """A session of Ben's with two of the model's seats and, beside Ben, other humans."""
-        return self.rp.sessions.create(
-            cast=[self.nova, self.kit], users=[Seat(name="Ben", owner="ben"), *users], owner="ben", **options
-        )
+        humans = [Seat(name="Ben", owner="ben"), *users]
+        options = {"settings": SessionSettings(speaking="list")} | options
+        return self.rp.sessions.create(cast=[self.nova, self.kit], users=humans, owner="ben", **options)
 
     @property
     def annas(self) -> Seat:
