@@ -311,6 +311,12 @@ def test_several_talk_at_a_terminal(
     screen.type("/whisper Ben: Do not tell Anna.\n")
     screen.until(r"Ben → Eva \(whisper\): \x1b\[0mHush\.\r\n")
     screen.until("Eva: ")
+    simulator.say("What did she say?")
+    screen.type("/next Anna\n")
+    screen.until(r"What did she say\?\r\n")
+    assert "Do not tell" in simulator.requests[-2].body.decode()
+    assert "Do not tell" not in simulator.requests[-1].body.decode()
+    screen.until("Eva: ")
     screen.type("\x04")
     assert screen.end() == 0
 

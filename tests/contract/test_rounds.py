@@ -243,3 +243,23 @@ def test_a_whispered_round_is_its_audiences(database_url: str, scripted: Scripte
         turns = turns_of(session.round("Hush.", speaker="Max", options=options))
         assert told(turns) == [(1, 1, "Ben"), (1, 2, "Cara")]
         assert {one.audience for one in turns} == {one.reply.audience for one in turns} == {(2, 3, 4)}
+
+
+def test_what_goes_on_is_said_when_it_goes_on(database_url: str, scripted: Scripted) -> None:
+    """A reply that goes on under a later revision is not for who had left by then, and is for who is there."""
+    model = scripted(
+        "The beginning of it, which is long enough to be kept when the stream breaks. " * 6, "The end of it."
+    )
+    with Roleplay.open(database_url, model=MODEL, chat=model) as rp:
+        session = table(rp)
+        with session.stream("Hello.", speaker="Max") as reply:
+            next(iter(reply))
+        cut = reply.turn
+        assert cut.status is TurnStatus.INTERRUPTED
+        session.cast.leave("Cara")
+        with session.resume(cut.id) as reply:
+            list(reply)
+        assert reply.turn.id == cut.id
+        assert reply.turn.revision == 2
+        assert session.seen_by("Ben").turn(cut.id).reply is not None
+        assert "The end of it" not in str(list(session.seen_by(3).turns()))

@@ -66,7 +66,7 @@ class Aftermath:
         self.door = door
         database = rp._runtime.database
         found = database.read(lambda db: transcript.by_key(db, "default", session.id, KEY))
-        self.left = None if found is None else found[0]
+        self.left = found[0][0] if found else None
 
     def say(self, text: str, options: TurnOptions) -> Turn:
         """Speak as the dead process did."""

@@ -176,6 +176,7 @@ _RETEXT = Prepared(
         tokens=bindparam("new_tokens"),
         counter=bindparam("new_counter"),
         repaired=bindparam("new_repaired"),
+        revision=bindparam("new_revision"),
     )
 )
 
@@ -438,6 +439,7 @@ def _reworded(connection: Connection, hold: Hold, reply: NewMessage) -> bool:
             "new_tokens": reply.tokens,
             "new_counter": reply.counter,
             "new_repaired": reply.repaired,
+            "new_revision": reply.revision,
         },
     )
     return done.rowcount == 1
