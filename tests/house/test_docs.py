@@ -32,12 +32,14 @@ def test_every_block_runs(
     monkeypatch.setenv("ROLEPLAY_API_KEY", simulator.api_key)
     monkeypatch.setenv("ROLEPLAY_DIALECT", "minimax")
     namespace: dict[str, object] = {"__name__": "__docs__"}
+    models: dict[int, ScriptedModel] = {}  # a later block may give another one the same name
     for start, content in blocks(page):
         padding = "\n" * start  # so that a trace names the line of the page
         exec(compile(padding + content, str(page), "exec"), namespace)
+        models |= {id(one): one for one in namespace.values() if isinstance(one, ScriptedModel)}
     ledger.urls += [f"sqlite:///{path}" for path in tmp_path.glob("*.db") if is_plain(path)]
     ledger.simulators += [one for one in namespace.values() if isinstance(one, Simulator)]
-    ledger.models += [one for one in namespace.values() if isinstance(one, ScriptedModel)]
+    ledger.models += models.values()
 
 
 def is_plain(path: Path) -> bool:
