@@ -12,7 +12,7 @@ from tests.conftest import Ledger
 from tests.support import crowd
 
 PROCESSES = 8
-LINES = 200
+LINES = {False: 200, True: 80}  # in one session they wait for each other
 LONGEST_WAIT_S = 10.0  # as docs/how-a-turn-is-stored.md says
 SMALL = SessionSettings(budget_tokens=300)  # what a context costs is not looked at here
 
@@ -45,20 +45,21 @@ def path(rp: Roleplay, session_id: str) -> list[Turn]:
 
 @pytest.mark.parametrize("shared", [False, True], ids=["sessions of their own", "one session"])
 def test_processes_at_once(rp: Roleplay, database_url: str, ledger: Ledger, shared: bool) -> None:
-    """1,600 sends of eight processes are 1,600 turns, numbered without a gap, and nobody waits for too long."""
+    """Every send of eight processes is one turn, numbered without a gap, and nobody waits for too long."""
     persona = rp.personas.put(Persona("Huang", "A ferryman."))
     sessions = [rp.sessions.create(cast=[persona], settings=SMALL).id for _ in range(PROCESSES)]
     if shared:
         sessions = sessions[:1] * PROCESSES
-    said = crowd.speak(database_url, sessions, LINES)
+    number_of_lines = LINES[shared]
+    said = crowd.speak(database_url, sessions, number_of_lines)
     ledger.models[0].bodies += [body for one in said for body in one.bodies]
     lines = {who: [] for who in range(PROCESSES)}
     turns = [turn for session_id in dict.fromkeys(sessions) for turn in path(rp, session_id)]
     for turn in turns:
         who, _, number = turn.human.text.partition(": ")
         lines[int(who)].append(int(number))
-    assert len(turns) == PROCESSES * LINES
-    assert all(numbers == list(range(LINES)) for numbers in lines.values())
+    assert len(turns) == PROCESSES * number_of_lines
+    assert all(numbers == list(range(number_of_lines)) for numbers in lines.values())
     assert list(rp.doctor()) == []
     assert max(max(one.took_s) for one in said) < LONGEST_WAIT_S
 
