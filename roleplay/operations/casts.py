@@ -14,7 +14,7 @@ from roleplay.domain.settings import SeatRef
 from roleplay.errors import InvalidInputError
 from roleplay.operations import personas
 from roleplay.store.records import personas as stored_personas
-from roleplay.store.records import sessions as store
+from roleplay.store.records import revisions
 from roleplay.turns import reading
 from roleplay.turns.alone import Alone, alone
 from roleplay.turns.arguments import NUMBER_LIMIT, SEAT_LIMIT, number, seat_of
@@ -92,7 +92,7 @@ def join(scope: SessionScope, who: Played | Seat, played_by: PlayedBy) -> Steps[
     seat, player = seat_of("seat", who), PlayedBy(played_by)
     persona = yield from persona_of(scope.tenant_scope, "seat", seat, player)
 
-    def change(old: store.Revision) -> _Change:
+    def change(old: revisions.Revision) -> _Change:
         if sum(one.present for one in old.seats) >= 2 * SEAT_LIMIT:
             raise InvalidInputError("seat", f"is one too many: {2 * SEAT_LIMIT} sit here", allowed="leave() first")
         new = _participant(1, 1, seat, player, persona, nobody(scope.tenant_scope, old))
@@ -108,12 +108,12 @@ def join(scope: SessionScope, who: Played | Seat, played_by: PlayedBy) -> Steps[
     return (yield from _change(scope, change))
 
 
-def nobody(scope: TenantScope, old: store.Revision) -> str:
+def nobody(scope: TenantScope, old: revisions.Revision) -> str:
     """Give what a human without a name is called in a revision of a session."""
     return scope.words(_language(old)).user
 
 
-def _language(old: store.Revision) -> str:
+def _language(old: revisions.Revision) -> str:
     first = old.played_by(PlayedBy.MODEL)[0].persona
     return old.settings.language or language_of(spoken_in(first.persona if first else None, old.scene))
 
@@ -121,7 +121,7 @@ def _language(old: store.Revision) -> str:
 def leave(scope: SessionScope, who: SeatRef) -> Steps[Participant]:
     """Let somebody leave: what is said from then on is not for that seat."""
 
-    def change(old: store.Revision) -> _Change:
+    def change(old: revisions.Revision) -> _Change:
         seat = _named(old, who)
         if len(old.played_by(seat.played_by)) == 1:
             player = "the model plays" if seat.played_by is PlayedBy.MODEL else "a human plays"
@@ -150,7 +150,7 @@ def use(scope: SessionScope, who: SeatRef, persona: Played, version: int | None)
         number("version", version, 1)
     found = yield from _persona(scope.tenant_scope, "persona", persona, version)
 
-    def change(old: store.Revision) -> _Change:
+    def change(old: revisions.Revision) -> _Change:
         seat = _named(old, who)
         before = next(one.persona for one in old.seats if one.participant.seat == seat.seat)
         own = before is None or seat.display_name != before.persona.called
@@ -161,22 +161,22 @@ def use(scope: SessionScope, who: SeatRef, persona: Played, version: int | None)
     return (yield from _change(scope, change))
 
 
-def _named(old: store.Revision, who: SeatRef) -> Participant:
+def _named(old: revisions.Revision, who: SeatRef) -> Participant:
     return named_seat("seat", who, tuple(one.participant for one in old.seats if one.present))
 
 
-def _change(scope: SessionScope, change: Callable[[store.Revision], _Change]) -> Steps[Participant]:
+def _change(scope: SessionScope, change: Callable[[revisions.Revision], _Change]) -> Steps[Participant]:
     """Write what a seat is from now on as a revision of the session; nothing, where it is that already."""
 
     def work(now: Alone) -> Participant:
-        old = store.revision(*now.place, now.position.revision)
+        old = revisions.revision(*now.place, now.position.revision)
         seat, present, new = change(old)
         before = old.seat(seat.seat)
         if before is not None and (before.participant, before.present) == (seat, present):
             return seat
         revision = now.position.revision + 1
-        store.add_revision(*now.place, revision, scene=old.scene, settings=old.settings, at=now.at)
-        store.change_seat(*now.place, seat, revision, present=present, new=new)
+        revisions.add_revision(*now.place, revision, scene=old.scene, settings=old.settings, at=now.at)
+        revisions.change_seat(*now.place, seat, revision, present=present, new=new)
         return seat
 
     return (yield from alone(scope, work))

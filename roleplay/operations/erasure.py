@@ -11,7 +11,7 @@ from roleplay.domain.values import KEY_LIMIT
 from roleplay.errors import ConflictError, InvalidInputError, RoleplayError
 from roleplay.operations import casts
 from roleplay.store import Connection
-from roleplay.store.records import recovery, sessions
+from roleplay.store.records import recovery, revisions, sessions
 from roleplay.store.upkeep import erasure
 from roleplay.store.upkeep.erasure import By, Erased, Selection
 from roleplay.turns.arguments import label, moment
@@ -162,7 +162,7 @@ def _erase_sessions(
 def _nobody(scope: TenantScope, db: Connection, session_id: str, revision: int) -> str:
     """Give what a human without a name is called, also where the session is damaged: no erasure fails of that."""
     try:
-        return casts.nobody(scope, sessions.revision(db, scope.tenant, session_id, revision))
+        return casts.nobody(scope, revisions.revision(db, scope.tenant, session_id, revision))
     except RoleplayError:
         return scope.words("en").user
 

@@ -11,7 +11,7 @@ from roleplay.domain.conversation import Participant, SessionInfo, TurnKind
 from roleplay.domain.persona import Persona
 from roleplay.store.records import sessions
 from roleplay.store.records.new_rows import AddedTurn, NewMessage, PathEnd
-from roleplay.store.records.sessions import FIRST_REVISION
+from roleplay.store.records.revisions import FIRST_REVISION
 
 
 class Opening(NamedTuple):

@@ -16,8 +16,8 @@ from roleplay.domain.conversation import Participant, PlayedBy
 from roleplay.domain.persona import Persona
 from roleplay.domain.settings import SeatRef
 from roleplay.errors import InvalidInputError
-from roleplay.store.records import sessions
 from roleplay.store.records.audience import FOR_EVER, Viewer
+from roleplay.store.records.revisions import Revision, Seat
 from roleplay.turns.in_role import Names
 from roleplay.turns.layers import CastRules, InForce, Layer, cast_rules, in_force
 
@@ -62,7 +62,7 @@ class RenderedRevision:
     """A revision of a session: its seats, the rules by which they take turns, and the seats of the model's as they
     speak, by number. Engines keep the latest ones in memory."""
 
-    stored: sessions.Revision
+    stored: Revision
     rules: CastRules
     models: tuple[Participant, ...]
     humans: tuple[Participant, ...]
@@ -130,7 +130,7 @@ def named_seat(
     return found[0]
 
 
-def viewer(stored: sessions.Revision, seat: int, rules: CastRules) -> Viewer:
+def viewer(stored: Revision, seat: int, rules: CastRules) -> Viewer:
     """Say what keeps a seat from seeing what was said: ``joiner_sees`` tells whether what was said while nobody sat
     there does; what is said once it was left always does."""
     found = stored.seat(seat)
@@ -140,7 +140,7 @@ def viewer(stored: sessions.Revision, seat: int, rules: CastRules) -> Viewer:
     return Viewer(seat, absences)
 
 
-def render_revision(stored: sessions.Revision, outer: tuple[Layer, ...], counter: Counter) -> RenderedRevision:
+def render_revision(stored: Revision, outer: tuple[Layer, ...], counter: Counter) -> RenderedRevision:
     """Render a revision. ``outer`` are the layers of settings beyond the session's and the persona's."""
     rules = cast_rules((("session", stored.settings), *outer))
     models, humans = stored.played_by(PlayedBy.MODEL), stored.played_by(PlayedBy.HUMAN)
@@ -154,7 +154,7 @@ def render_revision(stored: sessions.Revision, outer: tuple[Layer, ...], counter
 
 
 def _rendered(
-    stored: sessions.Revision, speaker: sessions.Seat, rules: CastRules, outer: tuple[Layer, ...], counter: Counter
+    stored: Revision, speaker: Seat, rules: CastRules, outer: tuple[Layer, ...], counter: Counter
 ) -> RenderedSeat:
     persona = speaker.persona.persona if speaker.persona else None
     layers = (("session", stored.settings), *((("persona", persona.settings),) if persona else ()), *outer)
@@ -173,7 +173,7 @@ def _rendered(
     )
 
 
-def names_around(stored: sessions.Revision, speaker: Participant) -> Names:
+def names_around(stored: Revision, speaker: Participant) -> Names:
     """Give the names of a speaker and of the others who are there, each with its aliases."""
     others = [one.participant for one in stored.seats if one.present and one.participant.seat != speaker.seat]
     return Names(
@@ -187,7 +187,7 @@ def spoken_in(persona: Persona | None, scene: str) -> str:
     return f"{persona.name}{persona.description}{scene}" if persona else scene
 
 
-def casting(stored: sessions.Revision, speaker: sessions.Seat) -> Casting:
+def casting(stored: Revision, speaker: Seat) -> Casting:
     """Give who plays in a seat's contexts."""
     who = speaker.participant
     humans = sorted(stored.played_by(PlayedBy.HUMAN), key=lambda one: one.participant.seat)

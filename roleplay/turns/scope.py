@@ -19,6 +19,8 @@ from roleplay.store import Connection
 from roleplay.store.records import sessions
 from roleplay.store.records.audience import Viewer
 from roleplay.store.records.calibrations import Subject
+from roleplay.store.records.revisions import Revision as StoredRevision
+from roleplay.store.records.revisions import revision as read_revision
 from roleplay.turns import revisions
 from roleplay.turns.arguments import label
 from roleplay.turns.calibrating import Calibrations, LiveCalibration
@@ -197,14 +199,12 @@ def render_revision(scope: SessionScope, revision: int) -> Steps[RenderedRevisio
     """Give a revision of the session, read when it is not in memory."""
     known = in_memory(scope, revision)
     if known is None:
-        stored: sessions.Revision = yield from read(
-            "revision", lambda db: sessions.revision(db, *scope.place, revision)
-        )
+        stored: StoredRevision = yield from read("revision", lambda db: read_revision(db, *scope.place, revision))
         known = _remembered(scope, stored)
     return known
 
 
-def _remembered(scope: SessionScope, stored: sessions.Revision) -> RenderedRevision:
+def _remembered(scope: SessionScope, stored: StoredRevision) -> RenderedRevision:
     known = revisions.render_revision(stored, scope.tenant_scope.outer, scope.counter)
     scope.tenant_scope.rendered[(*scope.place, stored.revision, scope.counter.name)] = known
     return known
@@ -219,7 +219,7 @@ def viewer_in(scope: SessionScope, db: Connection) -> Viewer | None:
     if scope.seat is None:
         return None
     revision = sessions.position(db, *scope.place).revision
-    rendered = in_memory(scope, revision) or _remembered(scope, sessions.revision(db, *scope.place, revision))
+    rendered = in_memory(scope, revision) or _remembered(scope, read_revision(db, *scope.place, revision))
     return rendered.viewer(rendered.seat_of(scope.seat).seat).as_of(revision)
 
 

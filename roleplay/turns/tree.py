@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from roleplay.domain.conversation import SessionInfo, Turn, TurnStatus
 from roleplay.domain.settings import SessionSettings
 from roleplay.errors import InvalidInputError
-from roleplay.store.records import moves, recovery, sessions, transcript
+from roleplay.store.records import moves, recovery, revisions, sessions, transcript
 from roleplay.store.records import turns as store
 from roleplay.store.records.new_rows import CallerFields, NewMessage
 from roleplay.turns.alone import Alone, alone
@@ -146,7 +146,7 @@ def update(scope: SessionScope, label: str | None, settings: SessionSettings | N
         old = sessions.get(*now.place)
         new = old.scene if label is None else label.strip(), old.settings if settings is None else settings
         if new != (old.scene, old.settings):
-            sessions.add_revision(*now.place, now.position.revision + 1, scene=new[0], settings=new[1], at=now.at)
+            revisions.add_revision(*now.place, now.position.revision + 1, scene=new[0], settings=new[1], at=now.at)
         return sessions.get(*now.place)
 
     return (yield from alone(scope, work))

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from roleplay import Endpoint, EstimatingCounter, Participant, Persona, PlayedBy, RoleplayError, SessionSettings
 from roleplay.context.calibration import Fit
 from roleplay.domain.persona import StoredPersona
-from roleplay.store.records.sessions import Revision, Seat, beginning
+from roleplay.store.records.revisions import Revision, Seat
+from roleplay.store.records.sessions import beginning
 from roleplay.turns.effects import Admit, Effect, Open, Pause, Ports, Read, Receive, Write
 from roleplay.turns.queue import Situation
 from roleplay.turns.scope import SessionScope, TenantScope

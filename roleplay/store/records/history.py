@@ -14,7 +14,7 @@ from roleplay.errors import NotFoundError, StoreError
 from roleplay.store.access.decoding import as_numbers, as_text, reads
 from roleplay.store.access.prepared import Prepared
 from roleplay.store.access.tables import MessageRow, TurnRow, table
-from roleplay.store.records import sessions
+from roleplay.store.records import revisions
 from roleplay.store.records.audience import Viewer, seen_by
 
 _NO_JIT = text("SELECT set_config('jit', 'off', true) /* tenant: none */")
@@ -289,7 +289,7 @@ def _breaks_off(connection: Connection, where: dict[str, Any]) -> StoreError | N
     """Say which message is missing behind all rows of a walk that did not come to an end."""
     rows = _rows(connection, where, None, whole=True)
     what = f"message {rows[0][1]}, which message {rows[0][0]} follows," if rows else f"message {where['head']}"
-    return sessions.missing(connection, where["tenant"], where["session"], what)
+    return revisions.missing(connection, where["tenant"], where["session"], what)
 
 
 @reads("a message")

@@ -1,12 +1,10 @@
-"""Sessions, their revisions and their seats."""
+"""Sessions: where they stand, how they are made, found and listed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import groupby
 from typing import Any
 
 from sqlalchemy import (
@@ -27,19 +25,16 @@ from sqlalchemy import (
 )
 
 from roleplay.domain.conversation import (
-    DEFAULT_TALKATIVENESS,
     Participant,
-    PlayedBy,
     SessionInfo,
     TurnKind,
     TurnStatus,
 )
 from roleplay.domain.page import Page
-from roleplay.domain.persona import StoredPersona
 from roleplay.domain.settings import SessionSettings
-from roleplay.errors import NotFoundError, StoreError
+from roleplay.errors import NotFoundError
 from roleplay.store.access.cursors import after, page_of
-from roleplay.store.access.decoding import absent, as_numbers, as_text, reads
+from roleplay.store.access.decoding import absent, as_numbers, reads
 from roleplay.store.access.ids import ID_LENGTH
 from roleplay.store.access.prepared import Prepared
 from roleplay.store.access.tables import (
@@ -52,15 +47,13 @@ from roleplay.store.access.tables import (
     TurnRow,
     table,
 )
-from roleplay.store.records import personas
-from roleplay.store.records.audience import FOR_EVER, Absence
+from roleplay.store.records import personas, revisions
 from roleplay.store.records.new_rows import NO_CALLER_FIELDS, CallerFields, NewTurn, PathEnd
 from roleplay.store.records.path_states import SHARED, handed_on
 
 _s = table(SessionRow).c
 _r = table(SessionRevisionRow).c
 _q = table(ParticipantRevisionRow).c
-FIRST_REVISION = 1
 _live = table(TurnRow).alias("live")
 _turn = table(TurnRow).alias("head_turn")
 _m = table(MessageRow).c
@@ -69,23 +62,10 @@ _shared = table(PathStateRow).alias("shared_state")
 _p = table(ParticipantRow).c
 
 _INSERT = insert(table(SessionRow))
-_INSERT_REVISION = insert(table(SessionRevisionRow))
-_INSERT_SEAT = insert(table(ParticipantRow))
-_INSERT_SEAT_REVISION = insert(table(ParticipantRevisionRow))
 
 _HERE = (_s.tenant == bindparam("tenant")) & (_s.id == bindparam("session"))
-#: Whose turn it is where nobody is named: the first seat that the model plays.
-FIRST_MODEL = (
-    select(func.min(_p.seat))
-    .where(
-        _p.tenant == bindparam("tenant"),
-        _p.session_id == bindparam("session"),
-        _p.played_by == literal_column("'model'"),
-    )
-    .scalar_subquery()
-)
 # No join, after which PostgreSQL might look for all states of the seat.
-_seat = func.coalesce(bindparam("seat", type_=Integer), FIRST_MODEL)
+_seat = func.coalesce(bindparam("seat", type_=Integer), revisions.FIRST_MODEL)
 _POSITION = Prepared(
     select(
         _s.version,
@@ -116,46 +96,6 @@ _POSITION = Prepared(
         & (_live.c.tenant == _s.tenant),
     )
     .where(_HERE)
-)
-_REVISION = select(_r.scene, _r.settings).where(
-    _r.tenant == bindparam("tenant"), _r.session_id == bindparam("session"), _r.revision == bindparam("revision")
-)
-_OF_SEAT = (
-    _p.seat,
-    _p.played_by,
-    _p.owner,
-    *(_q[name] for name in ("display_name", "persona_id", "persona_version", "aliases")),
-    *(_q[name] for name in ("place", "talkativeness", "muted", "present")),
-)
-_its_seat = (_q.session_id == _p.session_id) & (_q.tenant == _p.tenant) & (_q.seat == _p.seat)
-#: What each seat was, one revision after the other.
-_CAST = (
-    select(*_OF_SEAT, _q.revision)
-    .join(table(ParticipantRevisionRow), _its_seat)
-    .where(
-        _p.tenant == bindparam("tenant"), _p.session_id == bindparam("session"), _q.revision <= bindparam("revision")
-    )
-    .order_by(_p.seat, _q.revision)
-)
-_later = table(ParticipantRevisionRow).alias("later")
-_CASTS = (
-    select(_s.id, *_OF_SEAT)
-    .join(table(ParticipantRow), (_p.session_id == _s.id) & (_p.tenant == _s.tenant))
-    .join(table(ParticipantRevisionRow), _its_seat)
-    .where(
-        _s.tenant == bindparam("tenant"),
-        _s.id.in_(bindparam("sessions", expanding=True)),
-        _q.revision
-        == select(func.max(_later.c.revision))
-        .where(
-            _later.c.tenant == _p.tenant,
-            _later.c.session_id == _p.session_id,
-            _later.c.seat == _p.seat,
-            _later.c.revision <= _s.revision,
-        )
-        .scalar_subquery(),
-    )
-    .order_by(_s.id, _p.seat)
 )
 _INFO = (
     select(table(SessionRow), _r.scene, _r.settings)
@@ -204,52 +144,7 @@ _GIVE_OUT = (
     .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"))
     .values(last_seq=bindparam("seq_now"), last_turn=bindparam("turn_now"))
 )
-_NEW_REVISION = (
-    update(table(SessionRow))
-    .where(_s.tenant == bindparam("of_tenant"), _s.id == bindparam("of_session"))
-    .values(revision=_s.revision + 1, version=_s.version + 1)
-)
 _LOCK = _ID.with_for_update()
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A seat with the persona version in it, if there is one. ``absences``: in which revisions nobody sat there, up to
-    the one that it is read as of."""
-
-    participant: Participant
-    persona: StoredPersona | None
-    absences: tuple[Absence, ...] = ()
-
-    @property
-    def present(self) -> bool:
-        """Whether somebody sits there."""
-        return not self.absences or self.absences[-1][1] != FOR_EVER
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """What a revision of a session says: scene, settings and seats, also those that were left. Immutable, so it may be
-    kept in memory."""
-
-    revision: int
-    scene: str
-    settings: SessionSettings
-    seats: tuple[Seat, ...]
-
-    def played_by(self, player: PlayedBy) -> list[Seat]:
-        """The seats that the model plays, or humans, where somebody sits; in their order."""
-        return [seat for seat in self.seats if seat.present and seat.participant.played_by is player]
-
-    def seat(self, number: int) -> Seat | None:
-        """The seat with a number, left or not."""
-        return next((one for one in self.seats if one.participant.seat == number), None)
-
-    @property
-    def is_group(self) -> bool:
-        """Whether there are, or were, several seats of the model's or several of humans."""
-        players = [seat.participant.played_by for seat in self.seats]
-        return any(players.count(player) > 1 for player in PlayedBy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,50 +262,11 @@ def give_out(connection: Connection, tenant: str, session_id: str, *, last_seq: 
     connection.execute(_GIVE_OUT, where | {"seq_now": last_seq, "turn_now": last_turn})
 
 
-def revision(connection: Connection, tenant: str, session_id: str, revision: int) -> Revision:
-    """Read a revision of a session with the persona versions in its seats. Raises ``NotFoundError``."""
-    where = {"tenant": tenant, "session": session_id, "revision": revision}
-    row = connection.execute(_REVISION, where).first()
-    if row is None:
-        raise missing(connection, tenant, session_id, f"revision {revision}")
-    cast = _seats(connection.execute(_CAST, where).all())
-    _check_cast(session_id, [one for one, absences in cast if not absences or absences[-1][1] != FOR_EVER])
-    seats = [Seat(one, _persona(connection, tenant, one), absences) for one, absences in cast]
-    return _revision(row, revision, tuple(seats))
-
-
-@reads("a revision of a session")
-def _revision(row: Row[*tuple[Any, ...]], revision: int, seats: tuple[Seat, ...]) -> Revision:
-    return Revision(revision, as_text(row.scene), SessionSettings(**json.loads(row.settings)), seats)
-
-
-def _persona(connection: Connection, tenant: str, participant: Participant) -> StoredPersona | None:
-    if participant.persona_id is None:
-        return None
-    try:
-        return personas.get(connection, tenant, participant.persona_id, version=participant.persona_version)
-    except NotFoundError as error:
-        raise absent(f"{error.kind} {error.key}", f"seat {participant.seat}") from None
-
-
-def missing(connection: Connection, tenant: str, session_id: str, what: str) -> StoreError | NotFoundError:
-    """Tell a session of which ``what`` is lost from one that is not there."""
-    is_there = connection.execute(_ID, {"tenant": tenant, "session": session_id}).first()
-    return NotFoundError("session", session_id) if is_there is None else absent(what, f"session {session_id}")
-
-
-def _check_cast(session_id: str, cast: Sequence[Participant]) -> None:
-    """Raise ``StoreError`` where somebody is missing without whom nobody can speak."""
-    for played_by in set(PlayedBy) - {one.played_by for one in cast}:
-        raise absent(f"the seat of the {played_by}", f"session {session_id}")
-
-
 def create(connection: Connection, tenant: str, info: SessionInfo, *, messages: int) -> None:
     """Write a new session with its first revision and its seats, before any turn.
 
     ``messages``: how many turns of one message each the caller will add in the same transaction, numbered from 1.
     """
-    plain: dict[str, Any] = {"session_id": info.id, "tenant": tenant}
     connection.execute(
         _INSERT,
         {
@@ -427,60 +283,7 @@ def create(connection: Connection, tenant: str, info: SessionInfo, *, messages: 
             "last_turn_at": info.created_at,
         },
     )
-    settings = info.settings.model_dump_json(exclude_defaults=True)
-    connection.execute(
-        _INSERT_REVISION,
-        plain | {"revision": 1, "scene": info.scene, "settings": settings, "created_at": info.created_at},
-    )
-    connection.execute(_INSERT_SEAT, [_seat_row(plain, one) for one in info.cast])
-    connection.execute(_INSERT_SEAT_REVISION, [_seat_revision_row(plain, one, FIRST_REVISION) for one in info.cast])
-
-
-def _seat_row(plain: dict[str, Any], one: Participant) -> dict[str, Any]:
-    return plain | {"seat": one.seat, "played_by": one.played_by.value, "owner": one.owner}
-
-
-def _seat_revision_row(
-    plain: dict[str, Any], one: Participant, revision: int, *, present: bool = True
-) -> dict[str, Any]:
-    return plain | {
-        "seat": one.seat,
-        "revision": revision,
-        "display_name": one.display_name,
-        "persona_id": one.persona_id,
-        "persona_version": one.persona_version,
-        "aliases": json.dumps(one.aliases, ensure_ascii=False) if one.aliases else None,
-        "place": one.order,
-        "talkativeness": one.talkativeness,
-        "muted": one.muted,
-        "present": present,
-    }
-
-
-def change_seat(
-    connection: Connection, tenant: str, session_id: str, one: Participant, revision: int, *, present: bool, new: bool
-) -> None:
-    """Say what a seat is from a revision on, which ``add_revision`` has added; a ``new`` one is made."""
-    plain = {"session_id": session_id, "tenant": tenant}
-    if new:
-        connection.execute(_INSERT_SEAT, _seat_row(plain, one))
-    connection.execute(_INSERT_SEAT_REVISION, _seat_revision_row(plain, one, revision, present=present))
-
-
-def add_revision(
-    connection: Connection,
-    tenant: str,
-    session_id: str,
-    revision: int,
-    *,
-    scene: str,
-    settings: SessionSettings,
-    at: datetime,
-) -> None:
-    """Add a revision of a session with another scene or other settings, under ``lock``."""
-    connection.execute(_NEW_REVISION, {"of_tenant": tenant, "of_session": session_id})
-    row = {"session_id": session_id, "tenant": tenant, "revision": revision, "scene": scene, "created_at": at}
-    connection.execute(_INSERT_REVISION, row | {"settings": settings.model_dump_json(exclude_defaults=True)})
+    revisions.write_first(connection, tenant, info)
 
 
 def get(connection: Connection, tenant: str, session_id: str) -> SessionInfo:
@@ -545,62 +348,17 @@ def _owner(owner: str | None) -> dict[str, str]:
     return {} if owner is None else {"owner": owner}
 
 
-@reads("the seats of a session")
-def _seats(rows: Sequence[Row[*tuple[Any, ...]]]) -> list[tuple[Participant, tuple[Absence, ...]]]:
-    """Give each seat as its newest row says, in order, with the revisions in which nobody sat there."""
-    found = []
-    for _, group in groupby(rows, key=lambda row: row.seat):
-        absences: list[Absence] = []
-        left: int | None = FIRST_REVISION  # until its first row says that somebody sits there
-        row = None
-        for row in group:
-            as_numbers([row.revision])
-            if left is not None and _is_present(row):
-                absences += [(left, row.revision)] if left < row.revision else []
-                left = None
-            elif left is None and not _is_present(row):
-                left = row.revision
-        absences += [(left, FOR_EVER)] if left is not None else []
-        found.append((_participant(row), tuple(absences)))
-    return sorted(found, key=lambda one: (one[0].order, one[0].seat))
-
-
-def _is_present(row: Row[*tuple[Any, ...]]) -> bool:
-    return row.present is None or bool(row.present)
-
-
-@reads("a seat")
-def _participant(row: Any) -> Participant:
-    return Participant(
-        seat=row.seat,
-        played_by=PlayedBy(row.played_by),
-        display_name=row.display_name,
-        persona_id=row.persona_id,
-        persona_version=row.persona_version,
-        aliases=tuple(json.loads(row.aliases)) if row.aliases else (),
-        order=row.seat if row.place is None else row.place,
-        talkativeness=DEFAULT_TALKATIVENESS if row.talkativeness is None else row.talkativeness,
-        muted=bool(row.muted),
-        owner=row.owner,
-    )
-
-
 def _infos(connection: Connection, tenant: str, rows: Sequence[Row[Any]]) -> list[SessionInfo]:
     """Give rows as sessions, with their casts in one statement more."""
-    casts: dict[str, list[Participant]] = {row.id: [] for row in rows}
-    if rows:
-        for seat in connection.execute(_CASTS, {"tenant": tenant, "sessions": list(casts)}):
-            if _is_present(seat):
-                casts[seat.id].append(_participant(seat))
-    in_order = {one: tuple(sorted(cast, key=lambda seat: (seat.order, seat.seat))) for one, cast in casts.items()}
-    return [_info(row, in_order[row.id]) for row in rows]
+    casts = revisions.casts_of(connection, tenant, [row.id for row in rows])
+    return [_info(row, casts[row.id]) for row in rows]
 
 
 @reads("a session")
 def _info(row: Row[Any], cast: tuple[Participant, ...]) -> SessionInfo:
     if row.settings is None:
         raise absent(f"revision {row.revision}", f"session {row.id}")
-    _check_cast(row.id, cast)
+    revisions.check_cast(row.id, cast)
     return SessionInfo(
         id=row.id,
         owner=row.owner,

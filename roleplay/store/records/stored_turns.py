@@ -15,7 +15,7 @@ from roleplay.store.access.tables import MessageRow, ParticipantRow, PathStateRo
 from roleplay.store.records.audience import Viewer, seen_by
 from roleplay.store.records.new_rows import PathEnd
 from roleplay.store.records.path_states import SHARED, handed_on
-from roleplay.store.records.sessions import FIRST_MODEL
+from roleplay.store.records.revisions import FIRST_MODEL
 
 _t = table(TurnRow).c
 _parent = table(TurnRow).alias("parent")
