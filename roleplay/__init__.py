@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from roleplay.chat.transport import Answer, AsyncAnswer, AsyncTransport, Transport
     from roleplay.context.counting import Counter, EstimatingCounter
     from roleplay.context.languages import Words
-    from roleplay.domain.cast import Seat, SpeakingMoment
+    from roleplay.domain.cast import Seat, SpeakingMoment, Strategy
     from roleplay.domain.context import Calibration, ContextMessage, ContextReport, Role, SectionReport
     from roleplay.domain.conversation import (
         Cut,
@@ -141,6 +141,7 @@ __all__ = [
     "StoreError",
     "StoredPersona",
     "StoredVerdict",
+    "Strategy",
     "SyncReport",
     "SyncedPersona",
     "TokenizerCounter",
@@ -162,7 +163,7 @@ _ROOMS = {
     "chat.transport": "Answer AsyncAnswer AsyncTransport Transport",
     "context.counting": "Counter EstimatingCounter",
     "context.languages": "Words",
-    "domain.cast": "Seat SpeakingMoment",
+    "domain.cast": "Seat SpeakingMoment Strategy",
     "domain.context": "Calibration ContextMessage ContextReport Role SectionReport",
     "domain.conversation": "Cut Delta DeltaKind FinishReason Message ModelCall Participant PlayedBy SessionInfo"
     " Turn TurnKind TurnStatus",

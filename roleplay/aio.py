@@ -26,7 +26,7 @@ from roleplay.domain.persona import Persona, StoredPersona
 from roleplay.domain.settings import DEFAULT_SETTINGS, SessionSettings
 from roleplay.domain.sync import SyncReport
 from roleplay.domain.values import NO_METADATA, Metadata
-from roleplay.errors import StoreError
+from roleplay.errors import SettingsError, StoreError
 from roleplay.exchange.persona_files import read_folder
 from roleplay.operations import erasure, persona_files, personas, sessions, upkeep, usage
 from roleplay.operations.persona_files import SyncOptions
@@ -69,6 +69,8 @@ class AsyncRoleplay:
         strategies: Mapping[str, Strategy] | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
+        if hasattr(chat, "aio"):
+            raise SettingsError(f"chat is a {type(chat).__name__}, which blocks; with asyncio give its twin, chat.aio")
         self._equip(
             AsyncRuntime(database, chat),
             TenantScope(

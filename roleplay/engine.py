@@ -369,8 +369,8 @@ class Sessions:
     def get(self, session_id: str, *, owner: str | None = None) -> ChatSession:
         """Give the handle of a session by its id or the beginning of it that no other has.
 
-        An ``owner``'s session is one that is theirs, or in which they have or had a seat. Raises ``NotFoundError``,
-        also for another's.
+        An ``owner``'s session is one that is theirs, or in which they have or had a seat; the handle sees everything,
+        so give a user ``seen_by(seat)`` of it. Raises ``NotFoundError``, also for another's.
         """
         found = self._runtime.run(sessions.get(self._scope, session_id, owner))
         return ChatSession(self._runtime, found)

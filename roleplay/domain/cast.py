@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -79,7 +79,8 @@ class SpeakingMoment(NamedTuple):
         return [one for one in self.seats if one.seat != itself]
 
 
-Strategy = Callable[[SpeakingMoment], Sequence[int]]
-"""Says who speaks next: gives a list of numbers of ``seats`` in the order in which they speak, an empty one where
-nobody does. Pure: it reads no clock, draws nothing but by ``draw`` and changes nothing. Its choice is stored and not
-made again."""
+class Strategy(Protocol):
+    """Says who speaks next: gives numbers of ``seats`` in the order in which they speak, none where nobody does. Pure:
+    it reads no clock, draws nothing but by ``draw`` and changes nothing. Its choice is stored and not made again."""
+
+    def __call__(self, moment: SpeakingMoment, /) -> Sequence[int]: ...

@@ -37,7 +37,8 @@ def persona_of(scope: TenantScope, field_name: str, seat: Seat, played_by: Playe
     """Read the persona of somebody who is to be seated. Raises ``InvalidInputError`` and ``NotFoundError``."""
     if played_by is PlayedBy.MODEL:
         if seat.persona is None:
-            raise InvalidInputError(f"{field_name}.persona", "is needed: the model plays it", allowed="a persona")
+            allowed = "a persona; somebody without one is played by a human (user=, users=, played_by=)"
+            raise InvalidInputError(f"{field_name}.persona", "is needed: the model plays it", allowed=allowed)
         if seat.owner is not None:
             raise InvalidInputError(f"{field_name}.owner", "is for a human's seat alone", allowed="None")
     return None if seat.persona is None else (yield from _persona(scope, field_name, seat.persona, None))

@@ -118,6 +118,8 @@ def named_seat(
         name = who.strip().casefold()
         found = [one for one in seats if one.display_name.casefold() == name]
         found = found or [one for one in seats if name in {alias.casefold() for alias in one.aliases}]
+    if played_by is not None:  # a namesake whom another plays is not meant
+        found = [one for one in found if one.played_by is played_by] or found
     allowed = ", ".join(f"{one.seat} ({one.display_name})" for one in seats if played_by in {None, one.played_by})
     if not found:
         raise InvalidInputError(field_name, f"{str(who)[:50]!r} is nobody here", allowed=allowed)

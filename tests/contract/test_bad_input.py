@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from roleplay import Endpoint, InvalidInputError, NotFoundError, Persona, TurnOptions
+from roleplay import AsyncRoleplay, Endpoint, InvalidInputError, NotFoundError, Persona, SettingsError, TurnOptions
 from roleplay.testing import ScriptedModel
 from tests.support.shells import Roleplay
 
@@ -122,3 +123,9 @@ def test_numbers_that_cannot_be(chat: Any, name: str) -> None:
 def test_cursors_that_cannot_be(chat: Any) -> None:
     for asked in (5, 1.5, [], object(), "5", "turn-", "turn-9999999999999", NUL, HALF, True):
         assert refused(lambda chat, it: chat.turns(before=it), chat, asked) == "before", asked
+
+
+def test_a_blocking_model_is_not_for_asyncio(sqlite_url: str) -> None:
+    """It is refused when the engine opens, and the error names what to give."""
+    with pytest.raises(SettingsError, match="chat.aio"):
+        asyncio.run(AsyncRoleplay.open(sqlite_url, model=MODEL, chat=ScriptedModel()))
