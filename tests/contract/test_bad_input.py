@@ -127,5 +127,5 @@ def test_cursors_that_cannot_be(chat: Any) -> None:
 
 def test_a_blocking_model_is_not_for_asyncio(sqlite_url: str) -> None:
     """It is refused when the engine opens, and the error names what to give."""
-    with pytest.raises(SettingsError, match="chat.aio"):
+    with pytest.raises(SettingsError, match="give its twin"):
         asyncio.run(AsyncRoleplay.open(sqlite_url, model=MODEL, chat=ScriptedModel()))
