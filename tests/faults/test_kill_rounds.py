@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -47,7 +47,6 @@ EVERY_TURN = (
     "the caller has it",
 )
 EVERY_POINT = ["turn 1: before the claim", *(f"turn {turn}: {point}" for turn in (1, 2, 3) for point in EVERY_TURN)]
-STATEMENT = re.compile(r"turn (\d): .*after statement (\d+)")
 ENDS_ROUND = "SELECT count(*) FROM roleplay_turns WHERE tenant = 'default' AND ends_round"
 
 
@@ -76,6 +75,7 @@ class Table:
     folder: Path
     persona: Any = field(init=False)
     sessions: int = field(init=False, default=0)
+    hanging: threading.Thread | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.persona = self.rp.personas.put(Persona("Huang", "A ferryman."))
@@ -208,7 +208,10 @@ def group(
     folder.mkdir()
     model = scripted()
     with Roleplay.open(database_url, model=Endpoint("MiniMax-M2.7"), chat=model) as rp:
-        yield Table(rp, database_url, model, mortals, folder)
+        table = Table(rp, database_url, model, mortals, folder)
+        yield table
+        if table.hanging is not None:
+            table.hanging.join(AT_ONCE_S)
 
 
 def given_to(order: Order) -> list[str]:
@@ -216,17 +219,29 @@ def given_to(order: Order) -> list[str]:
     return list(dict.fromkeys(order.given.read_text().split())) if order.given.exists() else []
 
 
+def until(happened: Callable[[], bool]) -> None:
+    """Wait until something has happened."""
+    give_up = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
 def is_chosen(point: str) -> bool:
-    """Whether the process is killed at a point here: behind the first statement of a transaction everywhere, behind
-    each other in one of the three turns."""
-    found = STATEMENT.fullmatch(point)
-    return found is None or int(found[2]) == 1 or int(found[2]) % 3 == int(found[1]) % 3
+    """Whether the process is killed at a point here: in each transaction of each turn once, behind another statement of
+    it in each turn, and between two transactions."""
+    turn, _, rest = point.partition(": ")
+    step, _, where = rest.partition(", ")
+    if step in {"before the request", "before the finish"}:
+        return False
+    within = ("after statement 1", "before the commit", "after statement 2")
+    return where in {"", "committed", within[int(turn[-1]) - 1]}
 
 
 def test_a_round_may_be_killed_anywhere(group: Table) -> None:
     """No turn is lost, no place in the round has two replies, the order stays, and the next turn works at once."""
     points = [point for point in group.points("round") if is_chosen(point)]
-    assert set(EVERY_POINT) <= set(points)
+    assert len(points) == 1 + 3 * 8
     group.points("asyncio round")
     for number, point in enumerate(points):
         order = group.order(DOORS[number % 2], "kill", point)
@@ -255,8 +270,8 @@ def test_rounds_are_killed_at_random(group: Table) -> None:
             kills += died_of == signal.SIGKILL
             if one.act == "kill later":
                 span_s *= 0.9 if told else 1.03
-            if told is not None:  # it came to its end, and has said another line
-                spoken = True
+            if told is not None:  # it came to its end
+                spoken = bool(told.answer)
                 break
         began = time.monotonic()
         tally = group.look_after(order, draw.choice(WAYS), spoken=spoken)
@@ -268,3 +283,59 @@ def test_rounds_are_killed_at_random(group: Table) -> None:
         f"seed {SEED}: {kills} kills in {rounds} rounds; {given} turns were acknowledged before, {turns} stood after;"
         f" none lost, doubled or stuck (slowest look {slowest_s:.1f} s); {rebuilt} requests rebuilt byte for byte"
     )
+
+
+def test_who_waits_speaks_when_the_process_is_killed(group: Table) -> None:
+    """Another line has its turn at once, and the round has ended."""
+    order, session, left = hung(group)
+    model, found = group.model, []
+    model.say("Here.")
+    waiting = threading.Thread(
+        target=lambda: found.append(session.send("My turn.", options=TurnOptions(on_conflict="wait")))
+    )
+    waiting.start()
+    until(lambda: count(group.url, ENDS_ROUND) == 1)
+    order.now.touch()
+    waiting.join(AT_ONCE_S)
+    assert [turn.text for turn in found] == ["Here."]
+    turns = group.of_key(session)
+    assert [turn.id for turn in turns] == [turn.id for turn in left]
+    assert (turns[0], turns[1].status) == (left[0], TurnStatus.FAILED)
+    assert session.turns().items[1:] == (turns[0], *found)
+    assert group.call(session, 0) == turns[:1]
+    group.look_at_all()
+
+
+def test_who_waits_for_a_round_goes_on_when_its_process_is_killed(group: Table) -> None:
+    """Who waits with the round's key is given what was said, and has the rest of it said."""
+    order, session, left = hung(group)
+    found: list[Turn] = []
+
+    def wait() -> None:
+        with session.round(LINE, options=OPTIONS.model_copy(update={"on_conflict": "wait"})) as replies:
+            found.extend(replies.turns())
+
+    group.model.say(*[ROUND_WORDS] * 2)
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    assert count(group.url, ENDS_ROUND) == 0  # who waits with its key ends no round
+    order.now.touch()
+    waiting.join(AT_ONCE_S)
+    assert found == group.of_key(session)
+    assert [turn.id for turn in found[:2]] == [turn.id for turn in left]
+    assert found[0] == left[0]
+    assert [turn.attempt for turn in found] == [1, 2, 1]
+    assert [turn.text for turn in found] == [ROUND_WORDS] * 3
+    group.look_at_all()
+
+
+def hung(group: Table) -> tuple[Order, ChatSession, list[Turn]]:
+    """Let a process hang in the second turn of a round, until it is told to end itself; gives the turns so far."""
+    order = group.order("round", "kill when told", "turn 2: the request is sent")
+    session = group.rp.sessions.get(order.session_id)
+    group.hanging = threading.Thread(target=lambda: group.mortals.run(order))
+    group.hanging.start()
+    until(order.here.exists)
+    return order, session, group.of_key(session)

@@ -80,7 +80,8 @@ class Order(NamedTuple):
 
 class Told(NamedTuple):
     """What a child told before it ended: the points that it passed, the error that its call raised (``""``: none), the
-    statuses of the session's turns while it still lived, and what it was answered when it went on."""
+    statuses of the session's turns while it still lived, and what it was answered when it went on, as one does that is
+    not to be killed later."""
 
     points: list[str]
     raised: str
@@ -150,6 +151,10 @@ class Fate:
         if point == self._at:
             self._on = False
             self._happen()
+
+    def end(self) -> None:
+        """Let nothing happen any more."""
+        self._on = False
 
     def begin(self) -> None:
         """Look at every statement, before every commit, and whenever a connection is given back."""
@@ -346,9 +351,12 @@ def live(order: Order, tell: int) -> Told:
         begin(order, fate, tell)
         try:
             say(session, order, fate)
+            fate.end()
         except KeyboardInterrupt:
             raised = "KeyboardInterrupt"
         statuses = [turn.status.value for turn in session.turns()]
+        if order.act == "kill later":
+            return Told(fate.points, raised, statuses, "")
         answer = session.send("And now?").reply
         return Told(fate.points, raised, statuses, answer.text if answer else "")
 
@@ -374,9 +382,12 @@ async def live_async(order: Order, tell: int) -> Told:
         task = asyncio.ensure_future(say_async(session, order, fate))
         try:
             await task
+            fate.end()
         except asyncio.CancelledError:
             raised = "CancelledError"
         statuses = [turn.status.value for turn in await session.turns()]
+        if order.act == "kill later":
+            return Told(fate.points, raised, statuses, "")
         answer = (await session.send("And now?")).reply
         return Told(fate.points, raised, statuses, answer.text if answer else "")
 
