@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, text
 
+import roleplay
 from roleplay import (
     ChatUnavailableError,
     ConflictError,
@@ -281,10 +282,38 @@ def test_what_was_begun_is_given_again_after_others_spoke(database_url: str, scr
         assert len(model.bodies) == 3
 
 
+@pytest.mark.parametrize("door", ["accept", "retry", "resume"])
+def test_a_round_goes_on_behind_a_reply_that_was_cut_off(database_url: str, scripted: Scripted, door: str) -> None:
+    """Once the reply is complete, the call with the round's key has the rest said."""
+    model = scripted("One.", "The second reply, which is longer than a piece of it.")
+    with Roleplay.open(database_url, model=MODEL, chat=model) as rp:
+        session = table(rp)
+        with session.round("Hello.", speaker="Max", options=KEYED) as opened:
+            for one in opened:
+                if one.seat == 2:
+                    break
+        cut = session.turns().items[-1]
+        if door == "accept":
+            session.accept(cut.id)
+        else:
+            model.say(" Two.")
+            with getattr(session, door)(cut.id) as reply:
+                list(reply)
+        model.say("Three.")
+        turns = turns_of(session.round("Hello.", speaker="Max", options=KEYED))
+        assert told(turns) == [(1, 1, "Anna"), (1, 2, "Ben"), (1, 3, "Cara")]
+        texts = {"accept": cut.text, "retry": "Two.", "resume": f"{cut.text} Two."}
+        assert [one.text.strip() for one in turns] == ["One.", texts[door].strip(), "Three."]
+        assert list(session.turns()) == turns
+
+
 def test_a_round_takes_nobody_off_the_path(database_url: str, scripted: Scripted) -> None:
     """Where somebody speaks between the look at a round that was cut and the next attempt at its turn, it has ended."""
     model = scripted("One.", ChatUnavailableError("busy"), "Two.")
-    with Roleplay.open(database_url, model=MODEL, chat=model) as rp:
+    with (
+        Roleplay.open(database_url, model=MODEL, chat=model) as rp,
+        roleplay.Roleplay.open(database_url, model=MODEL, chat=scripted()) as beside,  # held up by no event loop
+    ):
         session = table(rp)
         with pytest.raises(ChatUnavailableError), session.round("Hello.", speaker="Max", options=KEYED) as opened:
             list(opened)
@@ -296,9 +325,12 @@ def test_a_round_takes_nobody_off_the_path(database_url: str, scripted: Scripted
         def speak_up(*_connection: object) -> None:
             if getattr(looked, "now", False) and not spoken:
                 spoken.append("Enough.")
-                other = threading.Thread(target=lambda: session.add("Enough.", speaker="Eva"))
+                other = threading.Thread(
+                    target=beside.sessions.get(session.id).add, args=("Enough.",), kwargs={"speaker": "Eva"}
+                )
                 other.start()
                 other.join(20)
+                assert not other.is_alive()
 
         event.listen(Engine, "after_cursor_execute", has_looked)
         event.listen(Engine, "checkin", speak_up)

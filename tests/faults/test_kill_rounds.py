@@ -1,7 +1,8 @@
 """A round's process is killed at every point of every turn, and at any moment; what is left is looked at.
 
 ``ROLEPLAY_KILLS=200 python3 dev.py test tests/faults/test_kill_rounds.py -k random -s`` kills so many on each database,
-at random points and moments, and prints what became of them; ``ROLEPLAY_KILLS_SEED`` makes the same choices again.
+at random points and moments, and prints what became of them; ``ROLEPLAY_KILLS_SEED`` makes the same choices of points
+again.
 """
 
 from __future__ import annotations
