@@ -307,8 +307,9 @@ def test_a_round_goes_on_behind_a_reply_that_was_cut_off(database_url: str, scri
         assert list(session.turns()) == turns
 
 
-def test_a_round_takes_nobody_off_the_path(database_url: str, scripted: Scripted) -> None:
-    """Where somebody speaks between the look at a round that was cut and the next attempt at its turn, it has ended."""
+@pytest.mark.parametrize("reads", [1, 2], ids=["the look at the round", "the look at the session"])
+def test_a_round_takes_nobody_off_the_path(database_url: str, scripted: Scripted, reads: int) -> None:
+    """Where somebody speaks between a look and the next attempt at the turn of a round that was cut, it has ended."""
     model = scripted("One.", ChatUnavailableError("busy"), "Two.")
     with (
         Roleplay.open(database_url, model=MODEL, chat=model) as rp,
@@ -317,20 +318,25 @@ def test_a_round_takes_nobody_off_the_path(database_url: str, scripted: Scripted
         session = table(rp)
         with pytest.raises(ChatUnavailableError), session.round("Hello.", speaker="Max", options=KEYED) as opened:
             list(opened)
-        looked, spoken = threading.local(), []
+        since: list[str] = []
+        spoken: list[str] = []
 
         def has_looked(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
-            looked.now = statement.startswith("SELECT") and "ends_round" in statement.split("FROM", maxsplit=1)[0]
+            if statement.split("FROM", maxsplit=1)[0].split() == ["SELECT", "roleplay_turns.ends_round"]:
+                since.append("looked")
 
         def speak_up(*_connection: object) -> None:
-            if getattr(looked, "now", False) and not spoken:
-                spoken.append("Enough.")
-                other = threading.Thread(
-                    target=beside.sessions.get(session.id).add, args=("Enough.",), kwargs={"speaker": "Eva"}
-                )
-                other.start()
-                other.join(20)
-                assert not other.is_alive()
+            if since and not spoken:
+                since.append("read")
+                if len(since) > reads:
+                    spoken.append("Enough.")
+                    other = threading.Thread(target=add)
+                    other.start()
+                    other.join(20)
+                    assert not other.is_alive()
+
+        def add() -> None:
+            beside.sessions.get(session.id).add("Enough.", speaker="Eva")
 
         event.listen(Engine, "after_cursor_execute", has_looked)
         event.listen(Engine, "checkin", speak_up)
@@ -340,7 +346,7 @@ def test_a_round_takes_nobody_off_the_path(database_url: str, scripted: Scripted
             event.remove(Engine, "after_cursor_execute", has_looked)
             event.remove(Engine, "checkin", speak_up)
         assert [one.text for one in turns] == ["One."]
-        assert [one.human.text for one in session.turns() if one.human] == ["Hello.", *spoken]
+        assert [one.human.text for one in session.turns() if one.human] == ["Hello.", "Enough."]
         assert len(model.bodies) == 2
 
 
