@@ -50,7 +50,7 @@ class Queue:
         self._seen: str | None = None
         self._lost_claims = 0
         self._head: int | None = None
-        self._asked: str | None = None
+        self._asked: tuple[str, int] | None = None
         self._revision = 0
 
     def let_others(self) -> Steps[None]:
@@ -86,9 +86,10 @@ class Queue:
     def _end_round(self, live: recovery.Holder) -> Steps[None]:
         """Ask that the round which the turn in flight may be of ends with it, where there can be rounds."""
         known = in_memory(self._scope, self._revision) if self._revision else None
-        if live.turn_id == self._asked or (known is not None and len(known.models) == 1):
+        asked = live.turn_id, live.attempt
+        if asked == self._asked or (known is not None and len(known.models) == 1):
             return
-        self._asked = live.turn_id
+        self._asked = asked
         yield from write("end round", lambda db: turns.end_round(db, *self._scope.place, live.turn_id))
 
     def lost_claim(self, position: sessions.Position) -> Steps[None]:

@@ -21,7 +21,7 @@ from roleplay.turns.order import read_order
 from roleplay.turns.plan import ReplyOptions
 from roleplay.turns.revisions import RenderedRevision
 from roleplay.turns.scope import SessionScope, render_revision
-from roleplay.turns.speaking import BasisOf, arguments_of, speak_once, to_new_line, to_no_line
+from roleplay.turns.speaking import BasisOf, arguments_of, is_answered, speak_once, to_new_line, to_no_line
 
 LIMIT = 100
 
@@ -87,28 +87,31 @@ def _next(
     arguments: dict[str, Any],
 ) -> Steps[Turn | None]:
     """Speak the next turn of a round, or give it again; ``None`` where the round has ended."""
-    before, key = turns[-1], options.idempotency_key
-
-    def look(db: Connection) -> bool:
-        known = [] if key is None else transcript.by_key(db, *scope.place, key)
-        if any(turn.ordinal == place.ordinal and turn.status is TurnStatus.COMPLETED for turn, _ in known):
-            return True
-        position = sessions.position(db, *scope.place)
-        return position.head_turn == before.seq and not store.ends_round(db, *scope.place, before.seq)
-
-    if not (yield from read("round", look)):
+    before = turns[-1]
+    if not (yield from read("round", lambda db: _goes_on(db, scope, before.seq, place, options.idempotency_key))):
         return None
     said = to_no_line(scope, seat, options, place, turns[0].audience)
 
     def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
-        if position.head_turn != before.seq or seat not in rendered.speaking:
+        if seat not in rendered.speaking:
             raise _EndedError
         return (yield from said(position, rendered))
+
+    def may_go_on(position: sessions.Position) -> None:
+        if position.head_turn != before.seq:
+            raise _EndedError
 
     try:
         return (
             yield from speak_once(
-                scope, basis, ReplyOptions(options), options, arguments, stream=True, ordinal=place.ordinal
+                scope,
+                basis,
+                ReplyOptions(options),
+                options,
+                arguments,
+                stream=True,
+                ordinal=place.ordinal,
+                may_go_on=may_go_on,
             )
         )
     except _EndedError:
@@ -117,6 +120,15 @@ def _next(
         if error.turn_id is None or (yield from _is_of_round(scope, error.turn_id, place.first)):
             raise
         return None
+
+
+def _goes_on(db: Connection, scope: SessionScope, before: int, place: RoundPlace, key: str | None) -> bool:
+    """Whether a turn of the round has been said, or may be: nobody has spoken since the one before, or waits to."""
+    known = [] if key is None else transcript.by_key(db, *scope.place, key)
+    if any(turn.ordinal == place.ordinal and is_answered(turn) for turn, _ in known):
+        return True
+    position = sessions.position(db, *scope.place)
+    return position.head_turn == before and not store.ends_round(db, *scope.place, before)
 
 
 def _is_of_round(scope: SessionScope, turn_id: str, first: int) -> Steps[bool]:

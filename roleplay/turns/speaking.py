@@ -255,11 +255,13 @@ def speak_once(
     stream: bool,
     at_head: bool = False,
     ordinal: int = 1,
+    may_go_on: Callable[[sessions.Position], None] | None = None,
 ) -> Operation:
     """Claim a turn on the basis that ``basis_of`` gives and drive it to its end, once per idempotency key.
 
     ``at_head``: that basis is the session's head, so that its history may be read with its position. ``ordinal``: which
-    turn of the key's round it is.
+    turn of the key's round it is. ``may_go_on`` raises where the session stands elsewhere than the turn needs, also for
+    another attempt at it.
     """
     key = options_of(options).idempotency_key if arguments is not None else None
     digest = None if arguments is None or key is None else body_digest(arguments, options)
@@ -270,11 +272,13 @@ def speak_once(
     while True:
         position, found, live, gone, before = yield from read_situation(scope, key, ahead, ordinal=ordinal)
         mine = of_same_body(found, digest, key, ordinal)
-        if mine is not None and _is_answered(mine):
+        if mine is not None and is_answered(mine):
             return (yield from _given_again(mine, stream=stream))
         running = key if mine is not None and mine.status.in_flight else None
         if gone or (live is not None and not (yield from queue.may_pass(live, running, position.revision))):
             continue
+        if may_go_on is not None:
+            may_go_on(position)
         queue.check(position)
         rendered = yield from render_revision(scope, position.revision)
         if mine is None:
@@ -346,7 +350,7 @@ def of_same_body(
     return next((turn for turn, _ in found if turn.ordinal == ordinal), None)
 
 
-def _is_answered(turn: Turn) -> bool:
+def is_answered(turn: Turn) -> bool:
     """Whether a turn is what its caller is given again: complete, or ended after it said something."""
     return not turn.status.in_flight and (turn.reply is not None or turn.status is TurnStatus.COMPLETED)
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 
+import roleplay
 from roleplay import (
     ChatUnavailableError,
     ConflictError,
@@ -263,3 +264,116 @@ def test_what_goes_on_is_said_when_it_goes_on(database_url: str, scripted: Scrip
         assert reply.turn.revision == 2
         assert session.seen_by("Ben").turn(cut.id).reply is not None
         assert "The end of it" not in str(list(session.seen_by(3).turns()))
+
+
+def test_what_was_begun_is_given_again_after_others_spoke(database_url: str, scripted: Scripted) -> None:
+    """A reply that was cut off is given with its round before and after somebody else has spoken."""
+    model = scripted("One.", "The second reply, which is longer than a piece of it.", "Later.")
+    with Roleplay.open(database_url, model=MODEL, chat=model) as rp:
+        session = table(rp)
+        with session.round("Hello.", speaker="Max", options=KEYED) as opened:
+            for one in opened:
+                if one.seat == 2:
+                    break
+        before = turns_of(session.round("Hello.", speaker="Max", options=KEYED))
+        assert [one.status for one in before] == [TurnStatus.COMPLETED, TurnStatus.INTERRUPTED]
+        session.send("Enough.", speaker="Eva")
+        assert turns_of(session.round("Hello.", speaker="Max", options=KEYED)) == before
+        assert len(model.bodies) == 3
+
+
+@pytest.mark.parametrize("door", ["accept", "retry", "resume"])
+def test_a_round_goes_on_behind_a_reply_that_was_cut_off(database_url: str, scripted: Scripted, door: str) -> None:
+    """Once the reply is complete, the call with the round's key has the rest said."""
+    model = scripted("One.", "The second reply, which is longer than a piece of it.")
+    with Roleplay.open(database_url, model=MODEL, chat=model) as rp:
+        session = table(rp)
+        with session.round("Hello.", speaker="Max", options=KEYED) as opened:
+            for one in opened:
+                if one.seat == 2:
+                    break
+        cut = session.turns().items[-1]
+        if door == "accept":
+            session.accept(cut.id)
+        else:
+            model.say(" Two.")
+            with getattr(session, door)(cut.id) as reply:
+                list(reply)
+        model.say("Three.")
+        turns = turns_of(session.round("Hello.", speaker="Max", options=KEYED))
+        assert told(turns) == [(1, 1, "Anna"), (1, 2, "Ben"), (1, 3, "Cara")]
+        texts = {"accept": cut.text, "retry": "Two.", "resume": f"{cut.text} Two."}
+        assert [one.text.strip() for one in turns] == ["One.", texts[door].strip(), "Three."]
+        assert list(session.turns()) == turns
+
+
+@pytest.mark.parametrize("reads", [1, 2], ids=["the look at the round", "the look at the session"])
+def test_a_round_takes_nobody_off_the_path(database_url: str, scripted: Scripted, reads: int) -> None:
+    """Where somebody speaks between a look and the next attempt at the turn of a round that was cut, it has ended."""
+    model = scripted("One.", ChatUnavailableError("busy"), "Two.")
+    with (
+        Roleplay.open(database_url, model=MODEL, chat=model) as rp,
+        roleplay.Roleplay.open(database_url, model=MODEL, chat=scripted()) as beside,  # held up by no event loop
+    ):
+        session = table(rp)
+        with pytest.raises(ChatUnavailableError), session.round("Hello.", speaker="Max", options=KEYED) as opened:
+            list(opened)
+        since: list[str] = []
+        spoken: list[str] = []
+
+        def has_looked(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
+            if statement.split("FROM", maxsplit=1)[0].split() == ["SELECT", "roleplay_turns.ends_round"]:
+                since.append("looked")
+
+        def speak_up(*_connection: object) -> None:
+            if since and not spoken:
+                since.append("read")
+                if len(since) > reads:
+                    spoken.append("Enough.")
+                    other = threading.Thread(target=add)
+                    other.start()
+                    other.join(20)
+                    assert not other.is_alive()
+
+        def add() -> None:
+            beside.sessions.get(session.id).add("Enough.", speaker="Eva")
+
+        event.listen(Engine, "after_cursor_execute", has_looked)
+        event.listen(Engine, "checkin", speak_up)
+        try:
+            turns = turns_of(session.round("Hello.", speaker="Max", options=KEYED))
+        finally:
+            event.remove(Engine, "after_cursor_execute", has_looked)
+            event.remove(Engine, "checkin", speak_up)
+        assert [one.text for one in turns] == ["One."]
+        assert [one.human.text for one in session.turns() if one.human] == ["Hello.", "Enough."]
+        assert len(model.bodies) == 2
+
+
+def test_who_gave_up_waiting_ends_no_round(database_url: str, scripted: Scripted) -> None:
+    """A round that was cut goes on to its end with its key, where somebody waited for its turn and never spoke."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def busy(_messages: object) -> str:
+        began.set()
+        assert go_on.wait(20)
+        raise ChatUnavailableError("busy")
+
+    model = scripted("One.", busy, "Two.", "Three.")
+    with Roleplay.open(database_url, model=MODEL, chat=model) as rp:
+        session = table(rp)
+
+        def call() -> None:
+            with pytest.raises(ChatUnavailableError):
+                turns_of(session.round("Hello.", speaker="Max", options=KEYED))
+
+        running = threading.Thread(target=call)
+        running.start()
+        assert began.wait(20)
+        with pytest.raises(ConflictError):
+            session.send("My turn.", speaker="Eva", options=TurnOptions(on_conflict="wait", wait_s=0.1))
+        assert asked_to_end(database_url)
+        go_on.set()
+        running.join(30)
+        turns = turns_of(session.round("Hello.", speaker="Max", options=KEYED))
+        assert [one.text for one in turns] == ["One.", "Two.", "Three."]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from roleplay import Endpoint, Persona, Roleplay, SessionSettings, Turn, TurnStatus
+from roleplay import Endpoint, Persona, Roleplay, Seat, SessionSettings, Turn, TurnStatus
 from roleplay.testing import ScriptedModel
 from tests.conftest import Ledger
 from tests.support import crowd
@@ -73,3 +73,19 @@ def test_processes_with_the_same_keys(rp: Roleplay, database_url: str, ledger: L
     ledger.models[0].bodies += bodies
     assert len(bodies) == 40
     assert [turn.human.text for turn in path(rp, session_id)] == [f"all: {number}" for number in range(40)]
+
+
+def test_processes_with_the_same_rounds(rp: Roleplay, database_url: str, ledger: Ledger) -> None:
+    """Two processes call the same keyed rounds at once: each turn is spoken once, and both are given all of them."""
+    persona = rp.personas.put(Persona("Huang", "A ferryman."))
+    cast = [Seat(persona, name=name, talkativeness=1) for name in ("Anna", "Ben", "Cara")]
+    session_id = rp.sessions.create(cast=cast, settings=SMALL).id
+    said = crowd.speak(database_url, [session_id] * 2, 4, keyed=True, rounds=True)
+    bodies = [body for one in said for body in one.bodies]
+    ledger.models[0].bodies += bodies
+    assert len(bodies) == 4 * 3
+    assert said[0].turns == said[1].turns
+    turns = rp.sessions.get(session_id).turns(limit=200).items
+    assert [turn.id for turn in turns] == [turn for one in said[0].turns for turn in one]
+    assert [turn.ordinal for turn in turns] == [1, 2, 3] * 4
+    assert list(rp.doctor()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,14 +11,13 @@ from typing import Any
 import pytest
 
 from roleplay import ChatSession, Endpoint, Persona, Roleplay, Turn, TurnOptions, TurnStatus
-from roleplay.store.access.database import Database
 from roleplay.store.records import transcript
 from roleplay.testing import ScriptedModel
+from tests.support.aftermath import AT_ONCE_S, DOUBLED, IN_FLIGHT, count, take_over
 from tests.support.mortal import KEY, WORDS, Act, Mortals, Order
 
 LINE = "What did I order?"
 OPTIONS = TurnOptions(idempotency_key=KEY)
-AT_ONCE_S = 10.0  # on a busy machine; a lease is 330
 EVERY_DOOR = (
     "before the claim",
     "claim, after statement 1",
@@ -42,12 +40,7 @@ STREAMS = (
 )
 LAST = ("finish, committed", "the caller has it")
 WAYS = ("recover", "repeat", "go on")
-IN_FLIGHT = "SELECT count(*) FROM roleplay_turns WHERE status IN ('pending', 'streaming') AND tenant = 'default'"
 OF_KEY = f"SELECT count(*) FROM roleplay_turns WHERE idempotency_key = '{KEY}' AND tenant = 'default'"
-DOUBLED = """
-SELECT count(*) FROM roleplay_messages a JOIN roleplay_messages b ON a.session_id = b.session_id AND a.tenant = b.tenant
-AND a.parent_seq = b.parent_seq AND a.seq < b.seq AND a.role = 'assistant' AND b.role = 'assistant'
-"""
 
 
 @pytest.fixture(scope="module")
@@ -173,12 +166,6 @@ def order(rp: Roleplay, persona: Any, url: str, door: str, act: Act, at: str, he
     return Order(url, session.id, door, LINE, act, at, str(heard))
 
 
-def take_over(model: ScriptedModel, heard: Path) -> None:
-    """Add what the children's models heard to what the test's own did."""
-    if heard.exists():
-        model.bodies += [base64.b64decode(line) for line in heard.read_bytes().splitlines()]
-
-
 def look_after(found: Aftermath, way: str, model: ScriptedModel) -> None:
     """Go on after a process was killed, in one of three ways."""
     first = found.session.turns().items[0]
@@ -201,11 +188,3 @@ def look_after(found: Aftermath, way: str, model: ScriptedModel) -> None:
     found.repeat(model)
     model.say("Yes.")
     assert found.session.send("Are you there?").reply.text == "Yes."
-
-
-def count(url: str, sql: str) -> int:
-    """Count rows behind the engine's back."""
-    database = Database.open(url)
-    number: int = database.read(lambda db: db.exec_driver_sql(sql).scalar())
-    database.close()
-    return number

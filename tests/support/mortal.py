@@ -2,9 +2,9 @@
 
 The parent (:class:`Mortals`) sends one order a line, as JSON; for each the program forks a child, which opens an engine
 of its own and says one line. At the point that the order names, the child ends itself with SIGKILL, or gets Ctrl-C
-(SIGINT), or its task is cancelled. The program answers with how the child ended and what it told. It has one thread and
-no connection, so that a fork of it is a fresh process; one that need neither import nor compile anything, since the
-program has said a line of its own before the first order.
+(SIGINT), or its task is cancelled; or the program kills it after some time, wherever it is. The program answers with
+how the child ended and what it told. It has one thread and no connection, so that a fork of it is a fresh process; one
+that need neither import nor compile anything, since the program has said a line of its own before the first order.
 
 The points are seen from outside: by SQLAlchemy's events and by a transport around the scripted model.
 """
@@ -17,11 +17,13 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -29,23 +31,31 @@ from typing import Any, Literal, NamedTuple, Self
 
 from sqlalchemy import Connection, Engine, event
 
-from roleplay import AsyncRoleplay, Endpoint, Persona, Roleplay, TurnOptions
+from roleplay import AsyncChatSession, AsyncRoleplay, ChatSession, Endpoint, Persona, Roleplay, Seat, Turn, TurnOptions
 from roleplay.testing import ScriptedModel
 from tests.support import compiled
 
 ROOT = Path(__file__).parents[2]
 KEY = "order-1"
 WORDS = " ".join(f"word-{number:03}" for number in range(90))
+ROUND_WORDS = " ".join(f"word-{number:03}" for number in range(35))  # kept once on the way
 MODEL = Endpoint("MiniMax-M2.7", retry={"attempts": 1})
 OPTIONS = TurnOptions(idempotency_key=KEY)
 PATIENCE_S = 60
+LOOK_S = 0.005
+BEGUN = b"begun\n"
 
-Act = Literal["live", "kill", "interrupt", "cancel"]
+Act = Literal["live", "kill", "kill later", "kill when told", "interrupt", "cancel"]
 
 
 class Order(NamedTuple):
-    """What one child does. ``door``: ``send``, ``stream``, or one of them after ``asyncio ``; ``act``: what happens at
-    the point ``at``; ``heard``: where the model writes the bodies that it hears."""
+    """What one child does. ``door``: ``send``, ``stream`` or ``round``, or one of them after ``asyncio ``; ``act``:
+    what happens at the point ``at``, which for ``kill later`` is in seconds after the child has begun; ``heard``: where
+    the model writes the bodies that it hears.
+
+    ``given`` is where the child writes the ids of a round's turns as it is given them. With ``kill when told``, the
+    child makes the file ``here`` at the point, and ends once there is ``now``.
+    """
 
     url: str
     session_id: str
@@ -55,10 +65,23 @@ class Order(NamedTuple):
     at: str
     heard: str
 
+    @property
+    def given(self) -> Path:
+        return Path(self.heard + ".given")
+
+    @property
+    def here(self) -> Path:
+        return Path(self.heard + ".here")
+
+    @property
+    def now(self) -> Path:
+        return Path(self.heard + ".now")
+
 
 class Told(NamedTuple):
     """What a child told before it ended: the points that it passed, the error that its call raised (``""``: none), the
-    statuses of the session's turns while it still lived, and what it was answered when it went on."""
+    statuses of the session's turns while it still lived, and what it was answered when it went on, as one does that is
+    not to be killed later."""
 
     points: list[str]
     raised: str
@@ -104,10 +127,13 @@ class Mortals:
 
 
 class Fate:
-    """Names the points of a turn as they are passed, and lets something happen at one of them."""
+    """Names the points of a turn as they are passed, those of a round with the turn's number, and lets something happen
+    at one of them."""
 
-    def __init__(self, at: str, happen: Callable[[], None]) -> None:
+    def __init__(self, at: str, happen: Callable[[], None], *, of_round: bool = False) -> None:
         self._at = at
+        self._of_round = of_round
+        self._turn = 0
         self._happen = happen
         self._kind = ""
         self._statement = 0
@@ -119,10 +145,16 @@ class Fate:
         """Note a point, before which the process may end."""
         if not self._on:
             return
+        if self._of_round:
+            point = f"turn {max(self._turn, 1)}: {point}"
         self.points.append(point)
         if point == self._at:
             self._on = False
             self._happen()
+
+    def end(self) -> None:
+        """Let nothing happen any more."""
+        self._on = False
 
     def begin(self) -> None:
         """Look at every statement, before every commit, and whenever a connection is given back."""
@@ -142,6 +174,8 @@ class Fate:
 
     def _of_first(self, statement: str) -> str:
         if statement.startswith("UPDATE roleplay_sessions"):
+            self._turn += 1
+            self._flushes = 0
             return "claim"
         if "ended_at" in statement:
             return "finish"
@@ -161,10 +195,10 @@ class Fate:
 class MortalModel:
     """A transport around a scripted model. What it heard is written down before it answers."""
 
-    def __init__(self, fate: Fate, heard: str) -> None:
+    def __init__(self, fate: Fate, heard: str, *words: str) -> None:
         self._fate = fate
         self._heard = heard
-        self._model = ScriptedModel(WORDS)
+        self._model = ScriptedModel(*words)
 
     def open(self, endpoint: Endpoint, request: Any) -> MortalAnswer:
         self._fate.passes("before the request")
@@ -234,67 +268,126 @@ class AsyncMortalAnswer:
         """Nothing to close."""
 
 
-def live(order: Order) -> Told:
-    """Say the order's line in a blocking engine; tell what became of it, as far as one lives to tell."""
-    fate = Fate(order.at, lambda: os.kill(os.getpid(), signal.SIGKILL if order.act == "kill" else signal.SIGINT))
-    raised = ""
-    with Roleplay.open(order.url, model=MODEL, chat=MortalModel(fate, order.heard)) as rp:
-        session = rp.sessions.get(order.session_id)
+def words_of(order: Order) -> list[str]:
+    """What the model says in a child, before it echoes."""
+    return [ROUND_WORDS] * 3 if order.door.endswith("round") else [WORDS]
+
+
+def kill(order: Order) -> None:
+    """End this process, at once or when it is told."""
+    if order.act == "kill when told":
+        order.here.touch()
+        while not order.now.exists():
+            time.sleep(LOOK_S)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def given(order: Order, turn: Turn) -> None:
+    """Write down that the caller was given a turn of a round."""
+    with order.given.open("ab", buffering=0) as record:
+        record.write(f"{turn.id}\n".encode())
+
+
+def begin(order: Order, fate: Fate, tell: int) -> None:
+    """Begin: watch for the points, or say that the time runs, with nothing that listens."""
+    if order.act == "kill later":
+        os.write(tell, BEGUN)
+    else:
         fate.begin()
+
+
+def say(session: ChatSession, order: Order, fate: Fate) -> None:
+    """Say the order's line through its door."""
+    fate.passes("before the claim")
+    if order.door == "round":
+        with session.round(order.line, options=OPTIONS) as replies:
+            for turn in replies.turns():
+                given(order, turn)
+                fate.passes("the caller has it")
+        return
+    if order.door == "send":
+        session.send(order.line, options=OPTIONS)
+    else:
+        with session.stream(order.line, options=OPTIONS) as reply:
+            for number, _delta in enumerate(reply):
+                if number == 0:
+                    fate.passes("the first delta is shown")
+    fate.passes("the caller has it")
+
+
+async def say_async(session: AsyncChatSession, order: Order, fate: Fate) -> None:
+    """The same for asyncio."""
+    fate.passes("before the claim")
+    if order.door == "asyncio round":
+        async with await session.round(order.line, options=OPTIONS) as replies:
+            async for turn in replies.turns():
+                given(order, turn)
+                fate.passes("the caller has it")
+        return
+    if order.door == "asyncio send":
+        await session.send(order.line, options=OPTIONS)
+    else:
+        async with await session.stream(order.line, options=OPTIONS) as reply:
+            number = 0
+            async for _delta in reply:
+                if number == 0:
+                    fate.passes("the first delta is shown")
+                number += 1
+    fate.passes("the caller has it")
+
+
+def live(order: Order, tell: int) -> Told:
+    """Say the order's line in a blocking engine; tell what became of it, as far as one lives to tell."""
+
+    def happen() -> None:
+        if order.act.startswith("kill"):
+            kill(order)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    fate = Fate(order.at, happen, of_round=order.door == "round")
+    raised = ""
+    with Roleplay.open(order.url, model=MODEL, chat=MortalModel(fate, order.heard, *words_of(order))) as rp:
+        session = rp.sessions.get(order.session_id)
+        begin(order, fate, tell)
         try:
-            fate.passes("before the claim")
-            if order.door == "send":
-                session.send(order.line, options=OPTIONS)
-            else:
-                with session.stream(order.line, options=OPTIONS) as reply:
-                    for number, _delta in enumerate(reply):
-                        if number == 0:
-                            fate.passes("the first delta is shown")
-            fate.passes("the caller has it")
+            say(session, order, fate)
+            fate.end()
         except KeyboardInterrupt:
             raised = "KeyboardInterrupt"
         statuses = [turn.status.value for turn in session.turns()]
+        if order.act == "kill later":
+            return Told(fate.points, raised, statuses, "")
         answer = session.send("And now?").reply
         return Told(fate.points, raised, statuses, answer.text if answer else "")
 
 
-async def live_async(order: Order) -> Told:
+async def live_async(order: Order, tell: int) -> Told:
     """Say the order's line in an asyncio engine, in a task that may be cancelled."""
     loop = asyncio.get_running_loop()
     task: asyncio.Task[None] | None = None
 
     def happen() -> None:
-        if order.act == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if order.act.startswith("kill"):
+            kill(order)
         loop.call_soon_threadsafe(task.cancel)
 
-    fate = Fate(order.at, happen)
+    fate = Fate(order.at, happen, of_round=order.door == "asyncio round")
     raised = ""
     async with await AsyncRoleplay.open(
-        order.url, model=MODEL, chat=AsyncMortalModel(MortalModel(fate, order.heard))
+        order.url, model=MODEL, chat=AsyncMortalModel(MortalModel(fate, order.heard, *words_of(order)))
     ) as rp:
         session = await rp.sessions.get(order.session_id)
 
-        async def say() -> None:
-            fate.passes("before the claim")
-            if order.door == "asyncio send":
-                await session.send(order.line, options=OPTIONS)
-            else:
-                async with await session.stream(order.line, options=OPTIONS) as reply:
-                    number = 0
-                    async for _delta in reply:
-                        if number == 0:
-                            fate.passes("the first delta is shown")
-                        number += 1
-            fate.passes("the caller has it")
-
-        fate.begin()
-        task = asyncio.ensure_future(say())
+        begin(order, fate, tell)
+        task = asyncio.ensure_future(say_async(session, order, fate))
         try:
             await task
+            fate.end()
         except asyncio.CancelledError:
             raised = "CancelledError"
         statuses = [turn.status.value for turn in await session.turns()]
+        if order.act == "kill later":
+            return Told(fate.points, raised, statuses, "")
         answer = (await session.send("And now?")).reply
         return Told(fate.points, raised, statuses, answer.text if answer else "")
 
@@ -304,9 +397,12 @@ def warm_up() -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/chats.db"
         with Roleplay.open(url, model=MODEL, chat=ScriptedModel()) as rp:
-            session = rp.sessions.create(cast=[rp.personas.put(Persona("Huang"))])
+            huang = rp.personas.put(Persona("Huang"))
+            session = rp.sessions.create(cast=[huang])
             list(session.stream("Hello?"))
             assert len(session.turns()) == 1
+            group = rp.sessions.create(cast=[Seat(huang, name=name, talkativeness=1) for name in ("Anna", "Ben")])
+            assert len(list(group.round("Hello?", options=OPTIONS).turns())) == 2
         asyncio.run(warm_up_async(url, session.id))
     importlib.import_module("sqlalchemy.dialects.postgresql.psycopg")
     importlib.import_module("psycopg")
@@ -342,7 +438,7 @@ def serve() -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             code = 1
             try:
-                told = asyncio.run(live_async(order)) if order.door.startswith("asyncio") else live(order)
+                told = asyncio.run(live_async(order, tell)) if order.door.startswith("asyncio") else live(order, tell)
                 os.write(tell, json.dumps(told).encode())
                 code = 0
             except BaseException:  # noqa: BLE001 - shown, and told by the exit code
@@ -350,8 +446,12 @@ def serve() -> None:
             finally:
                 os._exit(code)
         os.close(tell)
-        with os.fdopen(hear) as pipe:
-            said = pipe.read()
+        with os.fdopen(hear, "rb", buffering=0) as pipe:
+            if order.act == "kill later":
+                pipe.read(len(BEGUN))
+                if not select.select([pipe], [], [], float(order.at))[0]:
+                    os.kill(child, signal.SIGKILL)
+            said = pipe.readall()
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"{order} failed; it has said why"
         print(json.dumps([os.WTERMSIG(status), json.loads(said or "null")]), flush=True)  # noqa: T201 - the answer

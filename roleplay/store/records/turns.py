@@ -108,6 +108,7 @@ _AGAIN = {
         lease_owner=bindparam("new_owner"),
         lease_until=end,
         ended_at=None,
+        ends_round=None,  # who waited for the attempt before has spoken, waits no more, or asks again
     )
     for name, end in UNTIL.items()
 }

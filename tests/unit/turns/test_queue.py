@@ -56,6 +56,17 @@ def test_what_this_process_drives_is_nobody_elses_to_end() -> None:
     assert hand.effects == []
 
 
+def test_who_waits_asks_once_that_a_round_ends_and_again_at_another_attempt() -> None:
+    """Another attempt at a turn is asked by nobody yet."""
+    hand = Hand()
+    waiting = queue(hand, "wait")
+    for attempt in (1, 1, 2, 2):
+        assert hand.play(waiting.may_pass(replace(LIVE, attempt=attempt), None)) is False
+    assert [one.name for one in hand.of(Write)] == ["end round"] * 2
+    assert hand.play(queue(hand, "wait").may_pass(LIVE, "order-1")) is False  # the round is its own
+    assert len(hand.of(Write)) == 2
+
+
 def test_looks_become_rarer_and_end_when_the_time_is_up() -> None:
     """While one and the same turn runs: half of each look's time to one and a half, never beyond the wait."""
     hand = Hand()
