@@ -119,7 +119,7 @@ class Player(NamedTuple):
 
 
 class Casting(NamedTuple):
-    """Who plays in a context: the speaker's seat, name and persona; the humans, in the order of their seats;
+    """Who plays in a context: the speaker's seat, name and persona; the humans, in their order;
     ``asking``, the name of the one who spoke last; the names of all ``others``, where there are several that one may
     speak to; the scene. ``named``: each line of another carries its speaker's name."""
 

@@ -125,7 +125,8 @@ class Setting(Value):
 OnDisconnect = Literal["interrupt", "finish"]
 SeatRef = int | str
 """A seat of a session: its number, its display name or one of its aliases."""
-Audience = Annotated[Sequence[SeatRef], Field(min_length=1, max_length=1000, description="one seat or more, or None")]
+_Ref = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True)]
+Audience = Annotated[Sequence[_Ref], Field(min_length=1, max_length=1000, description="one seat or more, or None")]
 
 
 class TurnOptions(Input):

@@ -23,6 +23,8 @@ from roleplay.turns.revisions import named_seat, spoken_in
 from roleplay.turns.scope import SessionScope, TenantScope
 
 _PLAYED_BY = ("model", "human")
+#: How often somebody may have left a seat and come back to it.
+MOST_ABSENCES = 64
 
 
 class _Change(NamedTuple):
@@ -87,20 +89,33 @@ def members(scope: SessionScope) -> Read[tuple[Participant, ...]]:
 
 
 def join(scope: SessionScope, who: Played | Seat, played_by: PlayedBy) -> Steps[Participant]:
-    """Seat somebody. Who left comes back to the seat of that name, persona and owner."""
+    """Seat somebody. A persona that left comes back to its seat, and so does a human with an owner; who has left it
+    often gets a new one, since every request of a seat names its absences."""
     if played_by not in _PLAYED_BY:
         raise InvalidInputError("played_by", f"is {played_by!r}"[:100], allowed=", ".join(_PLAYED_BY))
     seat, player = seat_of("seat", who), PlayedBy(played_by)
     persona = yield from persona_of(scope.tenant_scope, "seat", seat, player)
 
     def change(old: revisions.Revision) -> _Change:
-        if sum(one.present for one in old.seats) >= 2 * SEAT_LIMIT:
-            raise InvalidInputError("seat", f"is one too many: {2 * SEAT_LIMIT} sit here", allowed="leave() first")
+        if len(old.played_by(player)) >= SEAT_LIMIT:
+            raise InvalidInputError("seat", f"is one too many: {SEAT_LIMIT} sit here", allowed="leave() first")
         new = _participant(1, 1, seat, player, persona, nobody(scope.tenant_scope, old))
         for one in old.seats:
             known = one.participant
             same = (known.played_by, known.persona_id, known.display_name, known.owner)
-            if not one.present and same == (new.played_by, new.persona_id, new.display_name, new.owner):
+            returns = new.played_by is PlayedBy.MODEL or new.owner is not None  # nobody knows who a nameless human is
+            returns = returns and len(one.absences) < MOST_ABSENCES
+            if (
+                returns
+                and not one.present
+                and same
+                == (
+                    new.played_by,
+                    new.persona_id,
+                    new.display_name,
+                    new.owner,
+                )
+            ):
                 return _Change(new.model_copy(update={"seat": known.seat, "order": known.order}))
         numbers = max(one.participant.seat for one in old.seats) + 1
         order = min(max(one.participant.order for one in old.seats) + 1, NUMBER_LIMIT)

@@ -49,13 +49,13 @@ def add(scope: SessionScope, text: str, speaker: Speaker, options: TurnOptions) 
         mine = of_same_body(found, digest, key)
         if mine is not None:
             return mine
+        rendered = yield from render_revision(scope, position.revision)
+        who = speaker_of(rendered, speaker)
+        narrates = speaker == "narrator"
+        heard = audience_of(rendered, None if narrates else who, options)  # the narrator has no seat that hears it
         if gone or (live is not None and not (yield from queue.may_pass(live, None, position.revision))):
             continue
         queue.check(position)
-        rendered = yield from render_revision(scope, position.revision)
-        who = speaker_of(rendered, speaker)
-        heard = audience_of(rendered, who, options)
-        narrates = speaker == "narrator"
         if verdicts is None and who.played_by is PlayedBy.HUMAN and not narrates:
             guarded_text = yield from guarded_line(scope, who, words, heard)
             if guarded_text.refused is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,6 +14,7 @@ from roleplay.context.examples import Rule
 from roleplay.context.languages import language_of
 from roleplay.context.placed import Request
 from roleplay.context.weights import Weights, prior
+from roleplay.domain.context import Line
 from roleplay.domain.conversation import Participant
 from roleplay.domain.endpoint import Dialect, Endpoint, Form
 from roleplay.domain.settings import DEFAULT_OPTIONS, Sampling, TurnOptions
@@ -28,7 +29,7 @@ from roleplay.turns.layers import InForce, SettingsText
 from roleplay.turns.limits import fitting, window_room
 from roleplay.turns.past import Ahead, past_of
 from roleplay.turns.revisions import RenderedSeat
-from roleplay.turns.scope import SessionScope
+from roleplay.turns.scope import SessionScope, TenantScope
 from roleplay.turns.terms import request_terms
 from roleplay.wire.recipes import CURRENT
 from roleplay.wire.request import parameters
@@ -95,8 +96,7 @@ def plan(
     words = tenant_scope.words(language)
     past = yield from past_of(scope, basis, rendered, terms, tokens.weights, ahead)
     lines = past.lines
-    humans = {one.seat for one in rendered.casting.humans}
-    sheet = rendered.sheet(next((line.seat for line in reversed(lines) if line.seat in humans), None))
+    sheet = rendered.sheet(_asking(tenant_scope, rendered, lines))
     draws = _draws(scope, basis, force)
     rule = Rule(terms.policy, draws=draws, subject=str(seat))
     now = partial(tenant_scope.local_time, force.time_zone, scope.ports.now())  # so that every draft says the same time
@@ -146,6 +146,16 @@ def plan(
         rendered.takes_turns,
         rendered.names,
     )
+
+
+def _asking(scope: TenantScope, rendered: RenderedSeat, lines: Sequence[Line]) -> int | None:
+    """Give the human seat that spoke last, of several; narrations are kept under a human's seat, and are nobody's."""
+    humans = {one.seat for one in rendered.casting.humans}
+    if len(humans) == 1:
+        return None
+    narrators = {words.narrator for words in scope.languages.values()}
+    said = (line.seat for line in reversed(lines) if line.seat in humans and line.name not in narrators)
+    return next(said, None)
 
 
 def body_of(draft: Draft, dialect: Dialect, parameters: dict[str, object]) -> bytes:

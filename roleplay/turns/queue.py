@@ -87,7 +87,8 @@ class Queue:
         """Ask that the round which the turn in flight may be of ends with it, where there can be rounds."""
         known = in_memory(self._scope, self._revision) if self._revision else None
         asked = live.turn_id, live.attempt
-        if asked == self._asked or (known is not None and len(known.models) == 1):
+        gives_up = self._give_up <= self._scope.ports.monotonic()
+        if gives_up or asked == self._asked or (known is not None and len(known.models) == 1):
             return
         self._asked = asked
         yield from write("end round", lambda db: turns.end_round(db, *self._scope.place, live.turn_id))

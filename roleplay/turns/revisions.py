@@ -192,7 +192,7 @@ def spoken_in(persona: Persona | None, scene: str) -> str:
 def casting(stored: Revision, speaker: Seat) -> Casting:
     """Give who plays in a seat's contexts."""
     who = speaker.participant
-    humans = sorted(stored.played_by(PlayedBy.HUMAN), key=lambda one: one.participant.seat)
+    humans = stored.played_by(PlayedBy.HUMAN)
     players = tuple(
         Player(one.participant.seat, one.participant.display_name, one.persona.persona if one.persona else None)
         for one in humans

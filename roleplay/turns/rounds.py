@@ -6,7 +6,10 @@ before; where somebody else has spoken meanwhile, or waits to, the round has end
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 from roleplay.domain.conversation import Turn, TurnStatus
 from roleplay.domain.settings import SeatRef, TurnOptions
@@ -15,15 +18,24 @@ from roleplay.store import Connection
 from roleplay.store.records import sessions, stored_turns, transcript
 from roleplay.store.records import turns as store
 from roleplay.turns.arguments import number, options_of
-from roleplay.turns.basis import Basis, RoundPlace
+from roleplay.turns.basis import Basis, RoundPlace, read_position
 from roleplay.turns.effects import Emit, Finished, Interrupt, Steps, read
 from roleplay.turns.order import read_order
 from roleplay.turns.plan import ReplyOptions
 from roleplay.turns.revisions import RenderedRevision
 from roleplay.turns.scope import SessionScope, render_revision
-from roleplay.turns.speaking import BasisOf, arguments_of, is_answered, speak_once, to_new_line, to_no_line
+from roleplay.turns.speaking import BasisOf, arguments_of, check_line, is_answered, speak_once, to_new_line, to_no_line
 
 LIMIT = 100
+
+
+class _Silent(Enum):
+    """Nobody speaks at a place of a round."""
+
+    SILENT = "silent"
+
+
+_SILENT = _Silent.SILENT
 
 
 class _EndedError(Exception):
@@ -43,28 +55,38 @@ def speak_round(
         number("max_turns", max_turns, 1, LIMIT)
     arguments = arguments_of("round", options_of(options), text=text, speaker=speaker, max_turns=max_turns)
     basis = to_no_line(scope, None, options) if text is None else to_new_line(scope, text, speaker, options)
+    check = None if text is None else partial(check_line, speaker=speaker, options=options)
     turns: list[Turn] = []
+    began = scope.ports.now()
     try:
-        order = yield from _first(scope, basis, options, arguments, turns)
+        order = yield from _first(scope, (basis, check), options, arguments, turns)
         limit = max_turns or (yield from _limit(scope, turns[0]))
         for place, seat in enumerate(order[1:limit], start=2):
             if turns[-1].status is not TurnStatus.COMPLETED:
                 break
-            turn = yield from _next(scope, turns, RoundPlace(turns[0].seq, place), seat, options, arguments)
+            given_again = turns[-1].ended_at is not None and turns[-1].ended_at < began
+            known = RoundPlace(turns[0].seq, place)
+            turn = yield from _next(scope, turns, known, seat, options, arguments, given_again=given_again)
             if turn is None:
                 break
-            turns.append(turn)
-            yield Emit(Finished(turn))
+            if not isinstance(turn, _Silent):
+                turns.append(turn)
+                yield Emit(Finished(turn))
     except Interrupt:  # between two turns; in one, its reply has taken it
         pass
     return tuple(turns)
 
 
 def _first(
-    scope: SessionScope, basis: BasisOf, options: TurnOptions, arguments: dict[str, Any], turns: list[Turn]
+    scope: SessionScope,
+    first: tuple[BasisOf, Callable[[RenderedRevision], None] | None],
+    options: TurnOptions,
+    arguments: dict[str, Any],
+    turns: list[Turn],
 ) -> Steps[list[int]]:
     """Speak the first turn of the round, and give the seats that are to speak, this one's first."""
-    turn = yield from speak_once(scope, basis, ReplyOptions(options), options, arguments, stream=True, at_head=True)
+    (basis, check), wanted = first, ReplyOptions(options)
+    turn = yield from speak_once(scope, basis, wanted, options, arguments, stream=True, at_head=True, check=check)
     turns.append(turn)
     yield Emit(Finished(turn))
     stored: stored_turns.StoredTurn = yield from read(
@@ -85,11 +107,18 @@ def _next(
     seat: int,
     options: TurnOptions,
     arguments: dict[str, Any],
-) -> Steps[Turn | None]:
-    """Speak the next turn of a round, or give it again; ``None`` where the round has ended."""
-    before = turns[-1]
-    if not (yield from read("round", lambda db: _goes_on(db, scope, before.seq, place, options.idempotency_key))):
+    *,
+    given_again: bool,
+) -> Steps[Turn | _Silent | None]:
+    """Speak the next turn of a round, or give it again; ``None`` where the round has ended, ``_SILENT`` where the seat
+    has left or was muted since. ``given_again``: the turn before was not said now, so that nobody waits since then."""
+    before, key = turns[-1], options.idempotency_key
+    look, waited = yield from read("round", lambda db: _look(db, scope, before.seq, place, key))
+    if look.state == "ended" or (look.state == "free" and waited and not given_again):
         return None
+    who = {one.seat: one for one in (yield from render_revision(scope, look.revision)).models}.get(seat)
+    if (who is None or who.muted) and look.state == "free":
+        return _SILENT
     said = to_no_line(scope, seat, options, place, turns[0].audience)
 
     def basis(position: sessions.Position, rendered: RenderedRevision) -> Steps[Basis]:
@@ -117,18 +146,28 @@ def _next(
     except _EndedError:
         return None
     except ConflictError as error:
-        if error.turn_id is None or (yield from _is_of_round(scope, error.turn_id, place.first)):
+        of_round = error.turn_id is not None and (yield from _is_of_round(scope, error.turn_id, place.first))
+        moved = (yield from read_position(scope)).head_turn != before.seq
+        if of_round or (error.turn_id is None and not moved):
             raise
         return None
 
 
-def _goes_on(db: Connection, scope: SessionScope, before: int, place: RoundPlace, key: str | None) -> bool:
-    """Whether a turn of the round has been said, or may be: nobody has spoken since the one before, or waits to."""
+class _Look(NamedTuple):
+    """Whether the next turn of a round was said already (``said``) or may be (``free``), and the session's revision."""
+
+    state: Literal["said", "free", "ended"]
+    revision: int
+
+
+def _look(db: Connection, scope: SessionScope, before: int, place: RoundPlace, key: str | None) -> tuple[_Look, bool]:
+    """Look whether a round goes on behind a turn, and whether somebody waited for that turn."""
     known = [] if key is None else transcript.by_key(db, *scope.place, key)
-    if any(turn.ordinal == place.ordinal and is_answered(turn) for turn, _ in known):
-        return True
     position = sessions.position(db, *scope.place)
-    return position.head_turn == before and not store.ends_round(db, *scope.place, before)
+    waited = store.ends_round(db, *scope.place, before)
+    if any(turn.ordinal == place.ordinal and is_answered(turn) for turn, _ in known):
+        return _Look("said", position.revision), waited
+    return _Look("free" if position.head_turn == before else "ended", position.revision), waited
 
 
 def _is_of_round(scope: SessionScope, turn_id: str, first: int) -> Steps[bool]:

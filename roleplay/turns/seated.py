@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from roleplay.domain.conversation import Delta, DeltaKind, Participant, PlayedBy, Turn
 from roleplay.domain.settings import SeatRef, TurnOptions
 from roleplay.domain.values import KEY_LIMIT
-from roleplay.errors import ConflictError, InvalidInputError, NotFoundError, RoleplayError
+from roleplay.errors import BudgetError, ConflictError, InvalidInputError, NotFoundError, RoleplayError
 from roleplay.store import Connection
 from roleplay.store.records import transcript
 from roleplay.turns import adding, explaining, rounds, speaking
@@ -108,8 +108,8 @@ def _speaker(who: Participant | None, named: SeatRef | None, field: str = "speak
     if who is None:
         return named
     names = {name.casefold() for name in (who.display_name, *who.aliases)}
-    is_own = named.strip().casefold() in names if isinstance(named, str) else named in {None, who.seat}
-    if isinstance(named, bool) or not is_own:
+    by_name = isinstance(named, str) and named.strip().casefold() in names
+    if not (named is None or by_name or (type(named) is int and named == who.seat)):
         allowed = f"{who.seat} ({who.display_name}), whose handle this is"
         raise InvalidInputError(field, f"is {named!r:.50}", allowed=allowed)
     return who.seat
@@ -168,6 +168,8 @@ class _Shown:
             except ConflictError as error:
                 yield from self._veil(error)
                 raise
+            except BudgetError as error:  # its sections name what the seat may not know of
+                raise BudgetError({"request": error.needed_tokens}, error.budget_tokens) from None
             answer = failure = None
             try:
                 match effect:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from roleplay.domain.conversation import Delta, Participant, PlayedBy, Turn, TurnStatus
@@ -59,9 +60,19 @@ def send(
     Raises ``InvalidInputError``, ``NotFoundError``, ``BudgetError``, ``ConflictError`` and ``IdempotencyError`` with
     nothing written, and ``ChatError`` with the turn stored as failed or, where text came, interrupted.
     """
-    basis = to_new_line(scope, text, speaker, options)
+    basis, wanted = to_new_line(scope, text, speaker, options), ReplyOptions(options)
     arguments = arguments_of("send", options, text=text, speaker=speaker)
-    return (yield from speak_once(scope, basis, ReplyOptions(options), options, arguments, stream=stream, at_head=True))
+    check = partial(check_line, speaker=speaker, options=options)
+    return (yield from speak_once(scope, basis, wanted, options, arguments, stream=stream, at_head=True, check=check))
+
+
+def check_line(rendered: RenderedRevision, speaker: SeatRef | None, options: TurnOptions) -> None:
+    """Raise ``InvalidInputError`` where no such seat can say a line, or nobody of its audience can answer it."""
+    audience = audiences.read(audience_of(rendered, human_of(rendered, speaker), options))
+    if audience is not None and not any(one.seat in audience for one in rendered.models):
+        raise InvalidInputError(
+            "audience", "has no seat that the model plays", allowed="add(), which asks for no reply"
+        )
 
 
 def to_new_line(scope: SessionScope, text: str, speaker: SeatRef | None, options: TurnOptions) -> BasisOf:
@@ -174,7 +185,10 @@ def _of_turn(
 ) -> Steps[Basis]:
     """Stand on the human line of a stored turn. Raises ``InvalidInputError`` where nobody may answer it."""
     basis = of_stored_turn(position, turn, again=again, so_far=so_far)
-    seat = basis.seat if basis.line is None else _answering(rendered, turn)
+    seat = basis.seat
+    if basis.line is not None:
+        speakers: list[int] = yield from _answering(scope, position, rendered, turn)
+        seat = speakers[0]
     if seat == basis.seat:
         return basis
     states = basis.states
@@ -182,17 +196,26 @@ def _of_turn(
     return replace(basis, seat=seat, state=read_state(state))
 
 
-def _answering(rendered: RenderedRevision, turn: StoredTurn) -> int:
-    """Give the seat that answers a stored turn's line again: who answered it; where nobody did, the first that may see
-    the line. Raises ``InvalidInputError`` where none may."""
-    answered = turn.answering == turn.speaker
+def _answering(
+    scope: SessionScope, position: sessions.Position, rendered: RenderedRevision, turn: StoredTurn
+) -> Steps[list[int]]:
+    """Give the seats that answer a stored turn's line again: who answered it; where nobody did, or it said nothing and
+    has left, those that are next of the seats that may see the line. Raises ``InvalidInputError`` where none may."""
+    answered = turn.answering == turn.speaker and (bool(turn.reply_text) or turn.answering in rendered.speaking)
     seats = [turn.answering] if answered else [one.seat for one in rendered.models]
     line = turn.audience, turn.human_revision
     seats = [seat for seat in seats if audiences.may_see(rendered.viewer(seat), *line)]
     if not seats:
         problem, allowed = "was said to nobody whom the model plays now", "a turn with such a seat in its audience"
         raise InvalidInputError("turn_id", problem, allowed=allowed)
-    return turn.answering if turn.answering in seats else seats[0]
+    if len(seats) == 1:
+        return seats
+    said = NewLine(turn.human_text or "", rendered.humans[0], turn.audience)
+    try:
+        next_ones: list[Participant] = yield from next_speakers(scope, rendered, position, said, turn.audience)
+    except InvalidInputError:  # nobody is called
+        return seats
+    return [one.seat for one in next_ones if one.seat in seats] or seats
 
 
 def speak(scope: SessionScope, who: SeatRef | None, hint: str, options: TurnOptions, *, stream: bool) -> Operation:
@@ -256,12 +279,13 @@ def speak_once(
     at_head: bool = False,
     ordinal: int = 1,
     may_go_on: Callable[[sessions.Position], None] | None = None,
+    check: Callable[[RenderedRevision], object] | None = None,
 ) -> Operation:
     """Claim a turn on the basis that ``basis_of`` gives and drive it to its end, once per idempotency key.
 
     ``at_head``: that basis is the session's head, so that its history may be read with its position. ``ordinal``: which
     turn of the key's round it is. ``may_go_on`` raises where the session stands elsewhere than the turn needs, also for
-    another attempt at it.
+    another attempt at it. ``check`` raises for what cannot be, before anybody is waited for.
     """
     key = options_of(options).idempotency_key if arguments is not None else None
     digest = None if arguments is None or key is None else body_digest(arguments, options)
@@ -275,6 +299,8 @@ def speak_once(
         if mine is not None and is_answered(mine):
             return (yield from _given_again(mine, stream=stream))
         running = key if mine is not None and mine.status.in_flight else None
+        if live is not None and mine is None and check is not None:
+            check((yield from render_revision(scope, position.revision)))
         if gone or (live is not None and not (yield from queue.may_pass(live, running, position.revision))):
             continue
         if may_go_on is not None:

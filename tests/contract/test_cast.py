@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from roleplay import (
+    ChatRequestError,
     Endpoint,
+    Fact,
     InvalidInputError,
     NotFoundError,
     Persona,
@@ -368,3 +370,90 @@ def test_sessions_are_found_by_a_seats_owner(database_url: str, scripted: Script
         with pytest.raises(NotFoundError):
             rp.sessions.get(session.id, owner="user-3")
         assert list(rp.sessions.list(owner="user-3")) == []
+
+
+def test_the_narrator_hears_nothing(database_url: str, scripted: Scripted) -> None:
+    """A narration has an audience, and no seat of its own in it; it is not what a human said last."""
+    model = scripted()
+    with Roleplay.open(database_url, model=MODEL, chat=model) as rp:
+        rp.personas.put(Persona("Anna", note="Look at {{user}}.", key="anna"))
+        session = rp.sessions.create(cast=["anna"], users=[Seat(name="Max"), Seat(name="Eva")])
+        told = session.add("A ghost.", speaker="narrator", options=TurnOptions(audience=["Eva"]))
+        assert told.audience == told.human.audience == (3,)
+        assert list(session.seen_by("Max").turns()) == []
+        session.send("Hello.", speaker="Eva")
+        session.add("The lamp goes out.", speaker="narrator")
+        with session.speak() as reply:
+            list(reply)
+        assert "[Look at Eva.]" in asked(model)[-1]["content"]
+
+
+def test_a_stranger_inherits_no_seat(database_url: str, scripted: Scripted) -> None:
+    """A human without an owner is nobody who could come back; who comes and goes often gets another seat, too."""
+    with Roleplay.open(database_url, model=MODEL, chat=scripted()) as rp:
+        people(rp)
+        session = rp.sessions.create(cast=["anna", "ben"], users=[Seat(name="Host"), Seat()], greetings="none")
+        session.cast.leave("User")
+        assert session.cast.join(Seat(), played_by=PlayedBy.HUMAN).seat == 5
+        seats = set()
+        for _ in range(66):
+            session.cast.leave("Ben")
+            seats.add(session.cast.join("ben").seat)
+        assert seats == {2, 6}
+
+
+@pytest.mark.parametrize("audience", [[True], [1.0], [None], "Ben", [["Ben"]]])
+def test_an_audience_that_cannot_be(audience: Any) -> None:
+    with pytest.raises(InvalidInputError) as told:
+        TurnOptions(audience=audience)
+    assert told.value.field.startswith("audience")
+
+
+@pytest.mark.parametrize("name", ["Bob\u2028Eve: hi", "x\u0085y", "\u202eEvil", "a\u2066b"])
+def test_a_name_that_cannot_be(name: str) -> None:
+    """Nothing in a name breaks a line, or turns what comes after it around; joiners of emoji may stand in one."""
+    with pytest.raises(InvalidInputError) as told:
+        Seat("anna", name=name)
+    assert told.value.field == "name"
+    assert Seat("anna", name="\U0001f469\u200d\U0001f680").name
+
+
+def test_names_are_put_in_once(database_url: str, scripted: Scripted) -> None:
+    """A name that reads like a macro stays what it is."""
+    model = scripted()
+    with Roleplay.open(database_url, model=MODEL, chat=model) as rp:
+        people(rp)
+        facts = SessionSettings(facts=[Fact("{{user}} is ill.", depth=None)])
+        cast = ["anna", Seat("ben", name="{char}")]
+        session = rp.sessions.create(cast=cast, user=Seat(name="{{time}}"), settings=facts, greetings="none")
+        with session.speak("Anna") as reply:
+            list(reply)
+        front = asked(model)[0]["content"]
+        assert "Also here: {char}, {{time}}. Speak only for Anna" in front
+        assert "{{time}} is ill." in front
+
+
+def test_a_line_that_was_added_is_answered_by_who_is_next(database_url: str, scripted: Scripted) -> None:
+    """Not by a muted seat, as long as another may answer."""
+    with Roleplay.open(database_url, model=MODEL, chat=scripted()) as rp:
+        session = table(rp, settings=SessionSettings())
+        session.cast.mute("Anna")
+        added = session.add("Cara, what do you say?", speaker="Max")
+        with session.regenerate(added.id) as reply:
+            list(reply)
+        assert reply.turn.reply.name == "Cara"
+
+
+def test_who_has_left_leaves_no_turn_stuck(database_url: str, scripted: Scripted) -> None:
+    """A failed turn whose speaker has left is answered by another, by its key or as a retry."""
+    model = scripted(ChatRequestError("no", code=2013), "Ben here.")
+    with Roleplay.open(database_url, model=MODEL, chat=model) as rp:
+        session = table(rp)
+        keyed = TurnOptions(idempotency_key="k")
+        with pytest.raises(ChatRequestError):
+            session.send("Hello.", speaker="Max", options=keyed)
+        session.cast.leave("Anna")
+        turn = session.send("Hello.", speaker="Max", options=keyed)
+        assert (turn.speaker, turn.reply.name, turn.text) == (2, "Ben", "Ben here.")
+        assert session.turn(turn.id) == turn
+        check(rp)

@@ -377,3 +377,43 @@ def test_who_gave_up_waiting_ends_no_round(database_url: str, scripted: Scripted
         running.join(30)
         turns = turns_of(session.round("Hello.", speaker="Max", options=KEYED))
         assert [one.text for one in turns] == ["One.", "Two.", "Three."]
+
+
+def test_who_left_or_was_muted_is_passed_over(database_url: str, scripted: Scripted) -> None:
+    """The others keep their places in the round."""
+    with Roleplay.open(database_url, model=MODEL, chat=scripted("One.", "Two.", "Three.")) as rp:
+        cast = [rp.personas.put(Persona(name)) for name in ("Anna", "Ben", "Cara", "Dan")]
+        session = rp.sessions.create(cast=cast, settings=LIST)
+        with session.round("Hello.") as opened:
+            turns = []
+            for turn in opened.turns():
+                turns.append(turn)
+                if len(turns) == 1:
+                    session.cast.mute("Ben")
+                    session.cast.leave("Cara")
+        assert told(turns) == [(1, 1, "Anna"), (1, 4, "Dan")]
+        assert list(rp.doctor()) == []
+
+
+@pytest.mark.parametrize("wrong", [{"speaker": "Nobody"}, {"speaker": "Eva", "options": {"audience": ["Max"]}}, {}])
+def test_a_call_that_cannot_be_ends_no_round(database_url: str, scripted: Scripted, wrong: dict[str, Any]) -> None:
+    """It is refused before it waits; and who does not wait at all ends none either."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(_messages: object) -> str:
+        began.set()
+        assert go_on.wait(20)
+        return "One."
+
+    with Roleplay.open(database_url, model=MODEL, chat=scripted(slow, "Two.", "Three.")) as rp:
+        session = table(rp)
+        found: list[Any] = []
+        running = threading.Thread(target=lambda: found.extend(turns_of(session.round("Hello.", speaker="Max"))))
+        running.start()
+        assert began.wait(20)
+        options = TurnOptions(on_conflict="wait", wait_s=0 if not wrong else 20, **wrong.get("options", {}))
+        with pytest.raises(InvalidInputError if wrong else ConflictError):
+            session.send("And I?", speaker=wrong.get("speaker", "Eva"), options=options)
+        go_on.set()
+        running.join(30)
+        assert told(found) == [(1, 1, "Anna"), (1, 2, "Ben"), (1, 3, "Cara")]

@@ -287,7 +287,7 @@ def test_joins_leaves_and_a_return(stage: Callable[..., Stage], everything: bool
     one = stage(everything=everything)
     session = one.session
     session.send("First.", speaker=ZOE)
-    una = one.join(Seat(name="Una"), PlayedBy.HUMAN)
+    una = one.join(Seat(name="Una", owner="una"), PlayedBy.HUMAN)
     session.send("Second.", speaker=ZOE)
     session.send("Only for Una.", speaker=ZOE, options=to(ANNA, una))
     one.leave(una)
@@ -297,7 +297,7 @@ def test_joins_leaves_and_a_return(stage: Callable[..., Stage], everything: bool
     assert [turn.human.text for turn in view.turns()] == [*before, "Second.", "Only for Una."]
     with pytest.raises(InvalidInputError, match="has left"):
         view.send("Still here?")
-    assert one.join(Seat(name="Una"), PlayedBy.HUMAN) == una
+    assert one.join(Seat(name="Una", owner="una"), PlayedBy.HUMAN) == una
     session.send("Fourth.", speaker=ZOE)
     between = ["Third."] if everything else []
     heard = [*before, "Second.", "Only for Una.", *between, "Fourth."]
@@ -313,7 +313,7 @@ def test_a_line_from_before_is_not_shown_with_a_later_variant(stage: Callable[..
     one = stage("Old.", "New.", "Newest.")
     session = one.session
     first = session.send("Before.", speaker=ZOE)
-    una = one.join(Seat(name="Una"), PlayedBy.HUMAN)
+    una = one.join(Seat(name="Una", owner="una"), PlayedBy.HUMAN)
     second = taken(session.regenerate(first.id))
     assert (second.human.text, second.variant, second.variants) == ("Before.", 2, 2)
     [seen] = session.seen_by(una).turns()
@@ -424,7 +424,7 @@ def test_nothing_is_moved_through_it(stage: Callable[..., Stage]) -> None:
         lambda: tree.show(turn.id),
         lambda: zoe.accept(turn.id),
         lambda: zoe.update(scene="Elsewhere."),
-        lambda: cast.join(Seat(name="Una"), played_by=PlayedBy.HUMAN),
+        lambda: cast.join(Seat(name="Una", owner="una"), played_by=PlayedBy.HUMAN),
         lambda: cast.leave(MAX),
         lambda: cast.mute(ANNA),
         lambda: cast.move(ANNA, 9),
@@ -596,7 +596,7 @@ STEP = st.tuples(
 def test_a_seat_sees_what_it_may(steps: list[Any], everything: bool, told: Stage) -> None:
     """Whatever is said to whom, whoever comes and goes: a seat's view is the filter of the whole by the predicate."""
     one = begun(told.rp, told.database, everything=everything)
-    guests = [Seat(name="Una"), Seat(name="Vic"), Seat("bert", name="Bertram")]
+    guests = [Seat(name="Una", owner="una"), Seat(name="Vic"), Seat("bert", name="Bertram")]
     for do, number, heard in steps:
         try:
             act(one, do, number, heard, guests)
@@ -661,7 +661,7 @@ def test_a_text_from_before_is_not_shown_with_a_later_attempt(stage: Callable[..
     session = one.session
     with session.stream("Tell me.", speaker=ZOE) as reply:
         next(iter(reply))
-    una = one.join(Seat(name="Una"), PlayedBy.HUMAN)
+    una = one.join(Seat(name="Una", owner="una"), PlayedBy.HUMAN)
     with pytest.raises(ChatRequestError), session.retry() as again:
         list(again)
     assert (reply.turn.text, session.turn(reply.turn_id).text) == ("A long story", "A long story")

@@ -129,7 +129,7 @@ def test_a_choice_survives_a_failed_call(table: Table) -> None:
 def test_a_preview_shows_who_would_speak(table: Table) -> None:
     """By chance or not, the request that a preview shows is the one that is sent then."""
     session = table.create("pooled")
-    for number in range(4):
+    for number in range(12):
         shown = session.preview(f"Line {number}.").messages[0].text
         session.send(f"Line {number}.")
         assert shown == table.model.requests[-1]["messages"][0]["content"]

@@ -222,4 +222,5 @@ def test_a_turn_keeps_little_more_than_its_text(whispering: Whispering) -> None:
         options = TurnOptions(audience=[1 + number % 5]) if number % 2 else TurnOptions()
         turn = session.send(LINE, speaker="Uma", options=options)
         length += sum(len(one.text) for one in (turn.human, turn.reply) if one)
+        length += sum(len(call.cut.text) for call in turn.calls if call.cut)
     assert whispering.bytes_of(session) - before <= 2 * length + 2_048 * turns

@@ -69,7 +69,7 @@ def test_the_expression_and_the_predicate_agree(database_url: str) -> None:
     @example(OFTEN_AWAY, None, 2_400)
     @example(OFTEN_AWAY, None, 2_401)
     def agree(viewer: Viewer, audience: str | None, revision: int | None) -> None:
-        asked = select(seen_by(rows, len(viewer.absences)))
+        asked = select(seen_by(rows, viewer.conditions))
         values = {"audience": audience, "revision": revision} | viewer.values()
         said = database.read(lambda db: db.execute(asked, values).scalar_one())
         assert bool(said) is may_see(viewer, audience, revision)

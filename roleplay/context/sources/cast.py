@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from roleplay.context.placed import FRONT, PlacedText, Request, of_request, rendered
 from roleplay.context.sources.persona import SHEET_PRIORITY
 from roleplay.domain.context import Role, Section
+
+_NAMED = re.compile(r"\{(?:names|char)\}")
 
 
 @of_request(Section.CAST)
@@ -15,6 +18,7 @@ def others(request: Request) -> Sequence[PlacedText]:
     casting = request.casting
     if not casting.others:
         return ()
-    text = request.words.others.replace("{names}", ", ".join(casting.others)).replace("{char}", casting.char)
-    said = rendered(Section.CAST, Role.SYSTEM, casting.char, text, request.counter)
-    return (PlacedText((said,), FRONT, SHEET_PRIORITY, origin="session"),)
+    said = {"{names}": ", ".join(casting.others), "{char}": casting.char}
+    text = _NAMED.sub(lambda found: said[found[0]], request.words.others)  # names may hold such words themselves
+    message = rendered(Section.CAST, Role.SYSTEM, casting.char, text, request.counter)
+    return (PlacedText((message,), FRONT, SHEET_PRIORITY, origin="session"),)

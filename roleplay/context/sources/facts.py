@@ -19,13 +19,13 @@ def facts(request: Request) -> Sequence[PlacedText]:
 def _placed(fact: Fact, request: Request) -> PlacedText:
     casting = request.casting
     user = casting.user if fact.depth is None else casting.asking
-    said = expand(fact.text, char=casting.char, user=user)
-    text = expand_moment(said, request.now())
+    told = expand_moment(fact.text, request.now())  # before the names, which may hold such words themselves
+    text = expand(told, char=casting.char, user=user)
     return PlacedText(
         (rendered(Section.FACT, Role.SYSTEM, fact.name, text.strip(), request.counter),),
         FRONT if fact.depth is None else at_depth(fact.depth),
         fact.priority,
         name=fact.name,
-        changes=text != said,
+        changes=told != fact.text,
         origin=request.origins.get(f"fact {fact.name}", ""),
     )

@@ -36,10 +36,16 @@ class Viewer(NamedTuple):
             return self
         return self._replace(absences=(*self.absences, (revision + 1, FOR_EVER)))
 
+    @property
+    def conditions(self) -> int:
+        """For how many absences a statement asks: a power of two, so that few statements serve all viewers."""
+        return 1 << (len(self.absences) - 1).bit_length() if self.absences else 0
+
     def values(self) -> dict[str, Any]:
         """Give what the statements take that ``seen_by`` stands in."""
         values: dict[str, Any] = {"viewer": f"%,{self.seat},%"}
-        for place, (begin, end) in enumerate(self.absences):
+        padding = ((FOR_EVER, FOR_EVER),) * (self.conditions - len(self.absences))
+        for place, (begin, end) in enumerate((*self.absences, *padding)):
             values |= {f"absent_{place}": begin, f"back_{place}": end}
         return values
 

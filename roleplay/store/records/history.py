@@ -279,7 +279,7 @@ def _walked(
 def _rows(connection: Connection, values: dict[str, Any], viewer: Viewer | None, *, whole: bool) -> list[Any]:
     absences = None
     if viewer is not None:
-        absences, values = len(viewer.absences), values | viewer.values()
+        absences, values = viewer.conditions, values | viewer.values()
     rows = _walk(connection.dialect.name, whole=whole, absences=absences).run(connection, values).all()
     with reads("a message"):
         return sorted(rows, key=_seq)

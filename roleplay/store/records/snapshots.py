@@ -71,7 +71,7 @@ def snapshot(
     """Look at a turn whose first ``after`` characters are known, as somebody who may see it. Raises
     ``NotFoundError``."""
     where = {"tenant": tenant, "session": session_id, "turn": turn_id, "after": after} | clock(connection, at)
-    statement = _snapshot(connection.dialect.name, None if viewer is None else len(viewer.absences))
+    statement = _snapshot(connection.dialect.name, None if viewer is None else viewer.conditions)
     row = connection.execute(statement, where | (viewer.values() if viewer else {})).first()
     if row is None:
         raise NotFoundError("turn", turn_id)

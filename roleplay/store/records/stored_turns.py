@@ -175,7 +175,7 @@ def read_turn(
     by_id = turn_id is not None
     statement = _BY_ID if by_id else _BY_SEQ
     if viewer is not None:
-        statement, where = _seen(len(viewer.absences), by_id=by_id), where | viewer.values()
+        statement, where = _seen(viewer.conditions, by_id=by_id), where | viewer.values()
     row = connection.execute(statement, where | ({"turn": turn_id} if by_id else {"seq": default})).first()
     if row is None:
         raise NotFoundError("turn", str(turn_id or default))

@@ -389,7 +389,7 @@ class _For(NamedTuple):
 
     @property
     def reads(self) -> _Reads:
-        return _reads(None if self.viewer is None else len(self.viewer.absences))
+        return _reads(None if self.viewer is None else self.viewer.conditions)
 
     def may_know(self, row: Row[Any]) -> bool:
         """Whether what belongs to a turn's speaker is the viewer's."""
@@ -447,7 +447,7 @@ def _page_seen(connection: Connection, of: _For, viewer: Viewer, start: int | No
 def _seen_before(connection: Connection, of: _For, viewer: Viewer, start: int | None, limit: int) -> list[int]:
     """Give the numbers of the last ``limit`` turns that a viewer may see of the path that ends in ``start``, newest
     first. However many lie between, no more than these are held."""
-    walk, _ = _walks(len(viewer.absences))
+    walk, _ = _walks(viewer.conditions)
     found: list[int] = []
     while start is not None and len(found) < limit:
         where = {"from_turn": start, "limit": limit - len(found), "passes": PASSES}
@@ -473,7 +473,7 @@ def is_all_seen(
     if head_turn is None or head_turn == after:
         return head_turn == after
     where = _For.of(tenant, session_id, viewer).where | {"from_turn": head_turn, "until": after or 0}
-    row = connection.execute(_walks(len(viewer.absences))[1], where).first()
+    row = connection.execute(_walks(viewer.conditions)[1], where).first()
     if row is None:
         return False
     return row.seq == after if row.seq <= (after or 0) else bool(row.shown) and after is None

@@ -105,6 +105,7 @@ _AGAIN = {
         states=bindparam("new_states"),
         draws=bindparam("new_draws"),
         revision=bindparam("new_revision"),
+        speaker=bindparam("new_speaker"),
         lease_owner=bindparam("new_owner"),
         lease_until=end,
         ended_at=None,
@@ -289,6 +290,7 @@ def _claim_again(connection: Connection, tenant: str, session_id: str, new: Clai
             "new_states": turn.states,
             "new_draws": turn.draws,
             "new_revision": turn.revision,
+            "new_speaker": turn.speaker,
         }
         | until(connection, now, new.lease),
     )

@@ -70,6 +70,6 @@ def of_turn(
         rows = connection.execute(_OF_TURN, where)
     else:
         mine = {"seat": viewer.seat} | viewer.values()
-        rows = connection.execute(_seen(len(viewer.absences)), where | mine)
+        rows = connection.execute(_seen(viewer.conditions), where | mine)
     with reads("a verdict"):
         return [StoredVerdict(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name
