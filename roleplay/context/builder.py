@@ -213,7 +213,7 @@ def build(
     pieces = [*sent.front, *[one for _, one in sent.among], *sent.behind]
     known = {one.piece.digest: one.text for one in pieces}
     counter = weights.counter.name
-    window_start = begin if filled.first > 0 else inherited.start
+    window_start = begin if filled.first > 0 or unseen else inherited.start
     is_short = window_start > 0 or any(one.kept[0] < one.claimed[0] for one in ledger.claims.values())
     return Draft(
         messages=emit(recipe, known, kept),
@@ -226,7 +226,7 @@ def build(
         weights=weights,
         window_start=window_start,
         examples=filled.choice.written() if filled.choice else "",
-        moved=filled.first > 0 or filled.chosen,
+        moved=filled.first > 0 or filled.chosen or unseen > 0,
         foreign=tuple([line for line in kept if line.counter != counter]),
         room=rules.room if is_short else 0,
     )

@@ -217,7 +217,8 @@ def path_back(
     ``per_message`` for each, exceed ``cap``; that message is the oldest given. It stops too where it has stepped over
     more than ``passes`` hidden messages, or as many that the viewer may not see, and ``PASSES_PER_LINE`` times as many
     as it gives. A human line is given as of the turn that answers it on this path, hidden with it or not: it was said
-    in another when that turn is a variant.
+    in another when that turn is a variant. Where it stops for what the viewer may not see, lines beyond half of that
+    bound are left out.
     """
     bounds = {"head": head, "start": start, "cap": cap, "per_message": per_message, "passes": passes}
     rows, stopped, unseen = _walked(connection, tenant, session_id, bounds, viewer)
@@ -228,6 +229,11 @@ def path_back(
     if places > len(rows) or any(map(_state, rows)):
         rows = _visible(connection, tenant, session_id, rows)
     rows = [row for row in rows if row[_TEXT] != ERASED]
+    if unseen and rows:
+        # So far only that the next walks reach as far, and the window stays where it is, for many turns to come.
+        reach = max(passes // 2, rows[-1][_NOT_SEEN])
+        rows = [row for row in rows if row[_NOT_SEEN] <= reach]
+        places = _seen_before(rows[0]) + 1
     lines = _lines(rows)
     hidden = places - len(lines)
     if not hidden:
