@@ -1,5 +1,5 @@
 """What a provider's prompt cache can reuse of what is sent:
-`python benchmarks/cache.py [--turns 2000] [--low 0.25,0.5,0.65,0.8] [--json]`.
+`python benchmarks/cache.py [--turns 2000] [--low 0.25,0.5,0.65,0.8] [--group 3] [--json]`.
 
 Long conversations are held with a model that answers at once, over a database in memory, with a budget of 8,000 tokens
 and a front of about 1,500. *Reused* is the share of all bytes sent that stood, as one unbroken beginning, in the
@@ -11,6 +11,10 @@ that stands before the last four messages. Beside it, on the same texts and with
 - ``newest items`` is a limit of items, as openai-agents' ``SQLiteSession`` has one.
 
 Money is per 1,000 turns, at the prices below. A token is four bytes here, of ours as of the others.
+
+``--group 3`` measures a group instead, of so many personas and a human: what of each seat's prompts stood in that same
+seat's prompt before, when everybody says 60 tokens, every line is answered by a round, by one seat or by whoever is
+mentioned, and in each dialect.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ from typing import Any, NamedTuple
 
 from common import LONG_REPLY, MODEL, PERSONA, REPLY, SCENE, USER, markdown, plain
 
-from roleplay import Dialect, Endpoint, Fact, Persona, Roleplay, SessionSettings
+from roleplay import Dialect, Endpoint, Fact, Persona, Roleplay, Seat, SessionSettings
+from roleplay.testing import ScriptedModel
 from roleplay.wire.request import WireRequest
 
 TURN_TOKENS = (150, 300, 600)
@@ -39,6 +44,7 @@ NOTE = "The reply is short, in the present tense, and ends with a question; nobo
 NOTE_DEPTH = 4
 ITEMS_SHARE = 0.9  # of the items that fit: who limits by items leaves some room for long ones
 TARGET_TOKENS, TARGET, TARGET_WITH_NOTE = 300, 0.90, 0.80
+GROUP_LINE_TOKENS, GROUP_TARGET = 60, 0.75
 LEAST_CACHED = 500  # tokens; a shorter beginning is not kept
 
 
@@ -311,13 +317,93 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--low", type=_marks, default=list(LOW), help="low-water marks")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--markdown", action="store_true", help="print the table for a page")
+    parser.add_argument("--group", type=int, default=0, help="measure a group of so many personas instead")
     options = parser.parse_args(arguments)
+    if options.group:
+        found = [
+            one for dialect in Dialect for way in WAYS for one in group(options.group, options.turns, dialect, way)
+        ]
+        if options.json:
+            print(json.dumps([one._asdict() for one in found], indent=2))
+            return 0
+        return show_group(found, options.turns, markdown if options.markdown else plain)
     rows = measure(options.turns, options.low)
     if options.json:
         print(json.dumps({"prices": PRICES._asdict(), "found": [asdict(one) for one in rows]}, indent=2))
     else:
         show(rows, options.turns, markdown if options.markdown else plain)
     return 0
+
+
+class Kept(NamedTuple):
+    """What of a seat's prompts stood, as one unbroken beginning, in its prompt before: the share of all bytes sent."""
+
+    dialect: str
+    way: str
+    seat: str
+    requests: int
+    reused: float
+    prompt_tokens: float
+
+
+WAYS = ("rounds", "one at a time", "by mention")
+
+
+def group(size: int, turns: int, dialect: Dialect, way: str) -> list[Kept]:
+    """Let a group talk until so many turns were spoken, and give what was heard of each seat."""
+    numbers = iter(range(10**9))
+    line_bytes = GROUP_LINE_TOKENS * BYTES_A_TOKEN
+    seen: dict[str, Seen] = {f"{PERSONA.name} {number}": Seen() for number in range(1, size + 1)}
+    model = ScriptedModel(usage=False, piece_chars=line_bytes)
+    settings = SessionSettings(
+        budget_tokens=BUDGET_TOKENS,
+        speaking={"rounds": "list", "one at a time": "round_robin", "by mention": "natural"}[way],
+        round_turns=size,
+    )
+    endpoint = Endpoint(MODEL, api_key="none", dialect=dialect)
+    with Roleplay.open("sqlite://", model=endpoint, chat=model, settings=settings) as rp:
+        cast = []
+        for name in seen:
+            description = words(PERSONA.description, 0, FRONT_BYTES)
+            cast.append(Seat(rp.personas.put(Persona(name, description, examples=PERSONA.examples)), name=name))
+        session = rp.sessions.create(cast=cast, users=[Seat(rp.personas.put(USER))], scene=SCENE)
+        spoken = 0
+        while spoken < turns:
+            model.say(*[words(LONG_REPLY, next(numbers), line_bytes) for _ in range(size)])
+            number = next(numbers)
+            text = words(REPLY, number, line_bytes)
+            if way == "by mention":  # of whom, no pattern tells
+                text = f"{list(seen)[number * number // 7 % size]}, {text}"[:line_bytes]
+            if way == "rounds":
+                with session.round(text) as stream:
+                    names = [turn.reply.name for turn in stream.turns() if turn.reply]
+            else:
+                reply = session.send(text).reply
+                names = [reply.name] if reply else []
+            for name, body in zip(names, model.bodies, strict=True):
+                seen[name].see(body)
+            spoken += len(names)
+            model.bodies.clear()
+            model._replies.clear()  # noqa: SLF001 - what this round did not say
+    return [
+        Kept(str(dialect), way, name, one.requests, one.reused / one.sent, one.sent / BYTES_A_TOKEN / one.requests)
+        for name, one in seen.items()
+    ]
+
+
+def show_group(rows: Sequence[Kept], turns: int, table: Callable[[Sequence[str], Sequence[Sequence[str]]], str]) -> int:
+    """Print what was found of groups for people; gives 1 where a seat is below what is wanted."""
+    print(f"{turns:,} turns each, lines of {GROUP_LINE_TOKENS} tokens, a budget of {BUDGET_TOKENS:,}\n")
+    head = ["dialect", "who answers", "seat", "requests", "reused", "prompt tokens"]
+    lines = [
+        [one.dialect, one.way, one.seat, f"{one.requests:,}", f"{one.reused:.1%}", f"{one.prompt_tokens:,.0f}"]
+        for one in rows
+    ]
+    print(table(head, lines))
+    least = min(one.reused for one in rows)
+    kept = "at least" if least >= GROUP_TARGET else "BELOW"
+    print(f"\nleast of a seat: {least:.1%}, {kept} the {GROUP_TARGET:.0%} wanted")
+    return int(least < GROUP_TARGET)
 
 
 def _marks(text: str) -> list[float]:

@@ -37,7 +37,12 @@ def emit(recipe: Recipe, texts: Mapping[str, str], lines: Sequence[Line]) -> lis
 
 def named(name: str, text: str) -> str:
     """Give a line with the name of who says it."""
-    return f"{name}: {text}"
+    return f"{in_one_line(name)}: {text}"
+
+
+def in_one_line(name: str) -> str:
+    """Give a name without what ends a line in a text, such as U+2028: its rest would look like another's name."""
+    return name if name.isprintable() else " ".join(name.splitlines())
 
 
 def _front(pieces: Sequence[Piece], texts: Mapping[str, str]) -> list[ContextMessage]:
