@@ -43,13 +43,9 @@ def _clean_name(text: str) -> str:
     name = _clean(text).strip()
     if not any(visible(char) for char in name):
         raise ValueError("is blank")
-    if not name.isprintable() and any(category(char) in {"Cc", "Zl", "Zp"} or char in _TURNED for char in name):
+    if any(ord(char) < 32 or ord(char) == 127 for char in name):
         raise ValueError("holds a line break or another control character")
     return name
-
-
-#: What turns the direction of what comes after it: a name would change how a whole line reads.
-_TURNED = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def _utc(moment: datetime) -> datetime:

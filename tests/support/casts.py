@@ -50,7 +50,7 @@ NAMES = (
     *("李", "李明", "李明华", "アンナ", "안나", "Ａｎｎ", "Zoe\u0308", "Zoë"),
     *("🦊", "🦊🦊", "👩‍👩‍👧", "🇩🇪", "☺"),
     *("Smith: Ann", "Ann:", ":", "Dr. No", "O'Neil", "[Bob]", "*Star*", "(x)", "{{user}}", "%", "_", '"', "\\n"),
-    *("Ann\u200b", "Ann\u00a0Lee", "a\u3000b"),
+    *("Ann\u2028Bob", "Ann\x85Bob", "Ann\u2029\u2029Bob", "Ann\u200b", "A\u202eB", "Ann\u00a0Lee", "a\u3000b"),
     *("Narrator", "User", "assistant", "system", "1", "2", "<b>", "x" * 200),
 )
 PARTS = (
