@@ -260,6 +260,27 @@ def test_cast_changes_are_revisions(database_url: str, scripted: Scripted) -> No
         check(rp)
 
 
+def test_what_is_said_to_its_end_under_another_name_has_that_name(database_url: str, scripted: Scripted) -> None:
+    """A reply that was cut off goes on, or is spoken anew, as who sits there now; its name is no other's."""
+    model = scripted("One. " * 9, "two.", "Three. " * 9, "Four.")
+    with Roleplay.open(database_url, model=MODEL, chat=model) as rp:
+        session = table(rp)
+        for again, persona, called in ((session.resume, "cara", "Cara"), (session.retry, "anna", "Anna")):
+            with session.speak(1) as stream:
+                next(iter(stream))
+            session.cast.use(1, persona)
+            with again(stream.turn.id) as rest:
+                list(rest)
+            turn = session.turn(stream.turn.id)
+            assert turn.reply is not None
+            assert (turn.reply.name, turn.reply.seat) == (called, 1)
+            assert session.info().head_seq == turn.reply.seq
+        with session.speak(2) as reply:
+            list(reply)
+        assert [one["content"].split(":")[0] for one in asked(model) if one["role"] == "user"][-1] == "Cara"
+        check(rp)
+
+
 BAD_CHANGES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "leave nobody": ("seat", lambda cast: cast.leave("Nobody")),
     "leave the narrator": ("seat", lambda cast: cast.leave("narrator")),

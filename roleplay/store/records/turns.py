@@ -174,6 +174,7 @@ _RETEXT = Prepared(
         _m.seq == bindparam("of_message"),
     )
     .values(
+        name=bindparam("new_name"),
         text=bindparam("new_text"),
         tokens=bindparam("new_tokens"),
         counter=bindparam("new_counter"),
@@ -438,6 +439,7 @@ def _reworded(connection: Connection, hold: Hold, reply: NewMessage) -> bool:
             "of_tenant": hold.tenant,
             "of_session": hold.session_id,
             "of_message": reply.seq,
+            "new_name": reply.name,
             "new_text": reply.text,
             "new_tokens": reply.tokens,
             "new_counter": reply.counter,
