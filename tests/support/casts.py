@@ -471,7 +471,7 @@ class Company:
 
     def added(self, step: Step, who: Sitter, speaker: int | str, name: str | None) -> None:
         to = self.audience(step) if step.how % 2 else None
-        heard = None if to is None else frozenset({*to, who.seat})
+        heard = None if to is None else frozenset({*to, *([] if name else [who.seat])})  # a narrator has no seat
         line = self.line(self.words(step.how // 2), who, heard, name)
         is_reply = who.by_model
         turn = Said(self.head, None if is_reply else line, heard, reply=line if is_reply else None, complete=True)
