@@ -257,7 +257,7 @@ class Cast:
     def join(self, seat: Played | Seat, *, played_by: PlayedBy = PlayedBy.MODEL) -> Participant:
         """Seat somebody, last in order. What they see of what was said before, the setting ``joiner_sees`` tells.
 
-        Who has left comes back to the same seat: the one with that persona, name and owner.
+        Who has left comes back to the same seat: the one with that persona and name; a human only by an owner.
         """
         return self._runtime.run(casts.join(self._scope, seat, played_by))
 
