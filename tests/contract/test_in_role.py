@@ -3,7 +3,6 @@ with the attempt."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +28,7 @@ from roleplay.testing import ScriptedModel
 from roleplay.turns.effects import Emit
 from roleplay.turns.speaking import send
 from tests.conftest import Ledger
-from tests.support.operations import FREE, Hand, said
+from tests.support.operations import Hand, said
 from tests.support.shells import Roleplay
 
 pytestmark = pytest.mark.usefixtures("shell")
@@ -263,8 +262,7 @@ def test_each_stays_in_role(database_url: str, scripted: Callable[..., ScriptedM
 def test_what_was_held_when_a_stream_broke(pieces: list[str], kept: str) -> None:
     """Only what was handed on is stored: the rest of the name may follow when the reply goes on."""
     hand = Hand([*map(said, pieces), ChatUnavailableError("gone")])
-    hand.told["situation"] = deque([FREE._replace(mine=[])])
     with pytest.raises(RoleplayError, match="gone"):
-        hand.play(send(hand.scope(MODEL), "Where?", None, TurnOptions(), stream=True))
+        hand.play(send(hand.scope(MODEL), "Where?", TurnOptions(), stream=True))
     assert "".join(one.what.text for one in hand.of(Emit) if isinstance(one.what, Delta)) == kept
     assert hand.counter.texts[-1] == kept
