@@ -190,7 +190,7 @@ def test_who_answered_answers_again(table: Table) -> None:
     with pytest.raises(InvalidInputError, match=r"1 \(Anna\), 3 \(Bert\)"):
         table.session.add("I say so.", speaker="model")
     assert table.session.add("I say so.", speaker=BERT).reply.name == "Bert"  # type: ignore[union-attr]
-    asked = table.session.add("And a line of a human's?")
+    asked = table.session.add("And what says Anna?")
     with table.session.regenerate(asked.id) as other:
         list(other)
     assert other.turn.reply.name == "Anna"  # type: ignore[union-attr]
