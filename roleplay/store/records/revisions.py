@@ -230,6 +230,14 @@ def add_revision(
     connection.execute(_INSERT_REVISION, row | {"settings": settings.model_dump_json(exclude_defaults=True)})
 
 
+def cast_of(connection: Connection, tenant: str, session_id: str, revision: int) -> tuple[Participant, ...]:
+    """Give who sits in one session under a revision, in order: by a statement that names the session, so that an engine
+    which spreads sessions asks one server."""
+    where = {"tenant": tenant, "session": session_id, "revision": revision}
+    found = _seats(connection.execute(_CAST, where).all())
+    return tuple(one for one, absences in found if not absences or absences[-1][1] != FOR_EVER)
+
+
 def casts_of(connection: Connection, tenant: str, sessions: Sequence[str]) -> dict[str, tuple[Participant, ...]]:
     """Give who sits in some sessions now, in order, in one statement."""
     casts: dict[str, list[Participant]] = {one: [] for one in sessions}

@@ -293,7 +293,7 @@ def get(connection: Connection, tenant: str, session_id: str) -> SessionInfo:
         row = connection.execute(_ONE, {"tenant": tenant, "session": session_id}).first()
     if row is None:
         raise NotFoundError("session", session_id)
-    return _infos(connection, tenant, [row])[0]
+    return _info(row, revisions.cast_of(connection, tenant, session_id, row.revision))
 
 
 def ids_with_prefix(connection: Connection, tenant: str, prefix: str, *, owner: str | None) -> list[str]:
