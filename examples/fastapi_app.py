@@ -41,7 +41,7 @@ User = Annotated[str, Header(alias="X-User")]  # yours comes from a token
 
 
 async def own_seat(request: Request, session_id: str, user: User) -> AsyncChatSession:
-    """Give the session as the user's seat sees it; one in which the user does not sit is not found."""
+    """Look at a session through the user's seat. A session without one counts as not found."""
     session: AsyncChatSession = await request.app.state.rp.sessions.get(session_id, owner=user)
     for seat in (await session.info()).humans:
         if seat.owner == user:
@@ -106,7 +106,7 @@ async def follow(session: Session, turn_id: str, offset: int = 0) -> StreamingRe
 
 @app.get("/sessions/{session_id}/turns")
 async def turns(session: Session, before: str | None = None) -> dict[str, Any]:
-    """Give a page of what was said to the user's seat."""
+    """Read a page of the messages that the user's seat may see."""
     page = await session.turns(before=before)
     return {"items": [turn.model_dump(mode="json") for turn in page], "older": page.older}
 

@@ -204,7 +204,7 @@ class _Prompt:
             readline.parse_and_bind("set enable-bracketed-paste off")
 
     def ask(self, name: str) -> str:
-        """Give the next line of whom ``name`` tells. Raises ``EOFError`` at the end."""
+        """Read the next line; ``name`` tells who types it. Raises ``EOFError`` at the end."""
         words = f"{safe(name)}: "
         if sys.stdout.isatty():
             return input(words)

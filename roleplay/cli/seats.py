@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from roleplay.domain.conversation import Participant, PlayedBy
 from roleplay.domain.settings import SeatRef
 from roleplay.errors import InvalidInputError
-from roleplay.turns.revisions import named_seat
+from roleplay.turns.revisions import listed, named_seat
 
 Seats = Sequence[Participant]
 
@@ -25,7 +25,7 @@ _QUOTES = {
 
 
 def one_seat(command: str, text: str, cast: Seats, played_by: PlayedBy | None = None) -> Participant:
-    """Give the seat that ``text`` names, which is nothing but a name. Raises ``InvalidInputError``."""
+    """Find the seat named by ``text``. Raises ``InvalidInputError`` where more follows the name."""
     seat, rest = first_seat(command, text, cast, played_by)
     if rest:
         raise InvalidInputError(command, f"is followed by {rest[:50]!r}, behind a name", allowed="one name")
@@ -33,7 +33,7 @@ def one_seat(command: str, text: str, cast: Seats, played_by: PlayedBy | None = 
 
 
 def several_seats(command: str, text: str, cast: Seats) -> tuple[list[Participant], str]:
-    """Give the seats that ``text`` names first, with commas between them, and what stands behind the names.
+    """Split ``text`` into the seats it begins with, separated by commas, and the rest.
 
     Raises ``InvalidInputError``.
     """
@@ -46,20 +46,15 @@ def several_seats(command: str, text: str, cast: Seats) -> tuple[list[Participan
 
 
 def first_seat(command: str, text: str, cast: Seats, played_by: PlayedBy | None = None) -> tuple[Participant, str]:
-    """Give the seat that ``text`` names first, and what stands behind the name.
+    """Split ``text`` into the seat it begins with and the rest.
 
-    The longest name counts that stands there whole; else one in quotes, or a seat's number. Raises
-    ``InvalidInputError``.
+    The longest whole name counts; without one, a name in quotes or a seat's number. Raises ``InvalidInputError``.
     """
     text = text.strip()
     if not text:
-        raise InvalidInputError(command, "names nobody", allowed=_everybody(cast, played_by))
+        raise InvalidInputError(command, "names nobody", allowed=listed(cast, played_by))
     named, rest = _split(text, cast)
     return named_seat(command, named, tuple(cast), played_by), rest.lstrip()
-
-
-def _everybody(cast: Seats, played_by: PlayedBy | None) -> str:
-    return ", ".join(f"{one.seat} ({one.display_name})" for one in cast if played_by in {None, one.played_by})
 
 
 def _split(text: str, cast: Seats) -> tuple[SeatRef, str]:
@@ -79,7 +74,7 @@ def _split(text: str, cast: Seats) -> tuple[SeatRef, str]:
 
 
 def _closed(text: str) -> Iterator[int]:
-    """Give where a quotation with which ``text`` begins may end."""
+    """Give each place where the quotation at the start of ``text`` may end."""
     closing = _QUOTES.get(text[0])
     end = text.find(closing, 1) if closing else -1
     while closing and end > 0:

@@ -52,7 +52,7 @@ class CastNames:
         self._shared = {name for name in names if names.count(name) > 1} if self.of_several else set()
 
     def name(self, seat: int) -> str:
-        """Give the display name of a seat; the number of one that has left."""
+        """Give the display name of a seat, or its number once nobody sits there."""
         return self.told_apart(self._names.get(seat, f"seat {seat}"), seat)
 
     def told_apart(self, name: str, seat: int) -> str:

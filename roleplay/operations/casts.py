@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from roleplay.context.languages import language_of
 from roleplay.domain.cast import Played, Seat
 from roleplay.domain.conversation import Participant, PlayedBy
 from roleplay.domain.persona import StoredPersona
-from roleplay.domain.settings import SeatRef
+from roleplay.domain.settings import SeatRef, SessionSettings
 from roleplay.errors import InvalidInputError
 from roleplay.operations import personas
 from roleplay.store.records import personas as stored_personas
@@ -19,7 +18,7 @@ from roleplay.turns import reading
 from roleplay.turns.alone import Alone, alone
 from roleplay.turns.arguments import NUMBER_LIMIT, SEAT_LIMIT, number, seat_of
 from roleplay.turns.effects import Read, Steps, read
-from roleplay.turns.revisions import named_seat, spoken_in
+from roleplay.turns.revisions import language_spoken, named_seat
 from roleplay.turns.scope import SessionScope, TenantScope
 
 _PLAYED_BY = ("model", "human")
@@ -101,22 +100,8 @@ def join(scope: SessionScope, who: Played | Seat, played_by: PlayedBy) -> Steps[
             raise InvalidInputError("seat", f"is one too many: {SEAT_LIMIT} sit here", allowed="leave() first")
         new = _participant(1, 1, seat, player, persona, nobody(scope.tenant_scope, old))
         for one in old.seats:
-            known = one.participant
-            same = (known.played_by, known.persona_id, known.display_name, known.owner)
-            returns = new.played_by is PlayedBy.MODEL or new.owner is not None  # nobody knows who a nameless human is
-            returns = returns and len(one.absences) < MOST_ABSENCES
-            if (
-                returns
-                and not one.present
-                and same
-                == (
-                    new.played_by,
-                    new.persona_id,
-                    new.display_name,
-                    new.owner,
-                )
-            ):
-                return _Change(new.model_copy(update={"seat": known.seat, "order": known.order}))
+            if _comes_back(new, one):
+                return _Change(new.model_copy(update={"seat": one.participant.seat, "order": one.participant.order}))
         numbers = max(one.participant.seat for one in old.seats) + 1
         order = min(max(one.participant.order for one in old.seats) + 1, NUMBER_LIMIT)
         return _Change(new.model_copy(update={"seat": numbers, "order": order}), new=True)
@@ -124,14 +109,31 @@ def join(scope: SessionScope, who: Played | Seat, played_by: PlayedBy) -> Steps[
     return (yield from _change(scope, change))
 
 
+def _comes_back(new: Participant, left: revisions.Seat) -> bool:
+    """Whether somebody new is who left a seat, and may have it again."""
+    known = left.participant
+    if left.present or len(left.absences) >= MOST_ABSENCES:
+        return False
+    if new.played_by is PlayedBy.HUMAN and new.owner is None:  # nobody knows who a human without an owner is
+        return False
+    return (known.played_by, known.persona_id, known.display_name, known.owner) == (
+        new.played_by,
+        new.persona_id,
+        new.display_name,
+        new.owner,
+    )
+
+
 def nobody(scope: TenantScope, old: revisions.Revision) -> str:
     """Give what a human without a name is called in a revision of a session."""
-    return scope.words(_language(old)).user
+    return called_nobody(scope, old.settings, old.played_by(PlayedBy.MODEL)[0].persona, old.scene)
 
 
-def _language(old: revisions.Revision) -> str:
-    first = old.played_by(PlayedBy.MODEL)[0].persona
-    return old.settings.language or language_of(spoken_in(first.persona if first else None, old.scene))
+def called_nobody(scope: TenantScope, settings: SessionSettings, first: StoredPersona | None, scene: str) -> str:
+    """Give what a human without a name is called, in the language of the session. ``first``: the first persona that
+    the model plays."""
+    language = settings.language or language_spoken(first.persona if first else None, scene)
+    return scope.words(language).user
 
 
 def leave(scope: SessionScope, who: SeatRef) -> Steps[Participant]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from roleplay.context.languages import language_of
 from roleplay.domain.cast import Played, Seat
 from roleplay.domain.conversation import PlayedBy, SessionInfo
 from roleplay.domain.page import Page
@@ -23,7 +22,6 @@ from roleplay.store.records import sessions as store
 from roleplay.store.records import turns as stored_turns
 from roleplay.turns.arguments import label, owner_filter, page_limit, scene_text, seat_of, seats_of
 from roleplay.turns.effects import Read, Steps, read, write
-from roleplay.turns.revisions import spoken_in
 from roleplay.turns.scope import SessionScope, TenantScope
 
 ITER_PAGE = 100
@@ -55,9 +53,7 @@ def create(scope: TenantScope, new: NewSession) -> Steps[SessionScope]:
     for field_name, seat, played_by in seats:
         played.append((seat, played_by, (yield from casts.persona_of(scope, field_name, seat, played_by))))
     scope.check_settings(new.settings)
-    first = played[0][2]
-    spoken = spoken_in(first.persona if first else None, new.scene)
-    nobody = scope.words(new.settings.language or language_of(spoken)).user
+    nobody = casts.called_nobody(scope, new.settings, played[0][2], new.scene)
     now = scope.ports.now()
     cast = casts.seated(played, nobody)
     info = SessionInfo(

@@ -17,7 +17,7 @@ from roleplay.turns.arguments import Speaker, line_text, options_of
 from roleplay.turns.claim import speech_row
 from roleplay.turns.effects import Operation, write
 from roleplay.turns.queue import Queue, read_situation
-from roleplay.turns.revisions import RenderedRevision
+from roleplay.turns.revisions import RenderedRevision, listed
 from roleplay.turns.scope import SessionScope, render_revision
 from roleplay.turns.speaking import arguments_of, audience_of, body_digest, guarded_line, human_of, of_same_body
 
@@ -85,7 +85,7 @@ def speaker_of(rendered: RenderedRevision, speaker: Speaker) -> Participant:
         return rendered.humans[0]
     if speaker == "model":
         if len(rendered.models) > 1:
-            allowed = ", ".join(f"{one.seat} ({one.display_name})" for one in rendered.models)
+            allowed = listed(rendered.models)
             raise InvalidInputError("speaker", "is 'model', and the model plays several", allowed=allowed)
         return rendered.models[0]
     return rendered.participant("speaker", speaker)

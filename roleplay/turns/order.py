@@ -33,12 +33,7 @@ def next_speakers(
 
     Raises ``InvalidInputError`` where the audience has no seat of the model's, or where nobody speaks.
     """
-    heard = audiences.read(audience)
-    seats = [one for one in rendered.models if heard is None or one.seat in heard]
-    if not seats:
-        raise InvalidInputError(
-            "audience", "has no seat that the model plays", allowed="add(), which asks for no reply"
-        )
+    seats = seats_that_hear(rendered, audience)
     if len(rendered.models) == 1 and not seats[0].muted:
         return seats
     seats = [one for one in seats if not one.muted]
@@ -52,7 +47,7 @@ def next_speakers(
         present=rendered.present,
         text=text,
         asked=line is not None,
-        whispered=heard is not None,
+        whispered=audience is not None,
         last=shared.last or None,
         spoken=() if line is not None else shared.spoken,
         reply_to_self=rendered.rules.reply_to_self,
@@ -67,6 +62,17 @@ def next_speakers(
         problem = f"calls nobody who would speak, by the strategy {name!r}"
         raise InvalidInputError("text" if line else "participant", problem, allowed="speak(participant), or add()")
     return chosen
+
+
+def seats_that_hear(rendered: RenderedRevision, audience: str | None) -> list[Participant]:
+    """Give the seats of the model's to which something is said. Raises ``InvalidInputError`` where there is none."""
+    heard = audiences.read(audience)
+    seats = [one for one in rendered.models if heard is None or one.seat in heard]
+    if not seats:
+        raise InvalidInputError(
+            "audience", "has no seat that the model plays", allowed="add(), which asks for no reply"
+        )
+    return seats
 
 
 def _asked(name: str, strategy: Strategy, moment: SpeakingMoment) -> list[Participant]:

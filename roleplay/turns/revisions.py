@@ -4,7 +4,7 @@ speaks, with which settings and by which sheets."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -120,7 +120,7 @@ def named_seat(
         found = found or [one for one in seats if name in {alias.casefold() for alias in one.aliases}]
     if played_by is not None:  # a namesake whom another plays is not meant
         found = [one for one in found if one.played_by is played_by] or found
-    allowed = ", ".join(f"{one.seat} ({one.display_name})" for one in seats if played_by in {None, one.played_by})
+    allowed = listed(seats, played_by)
     if not found:
         raise InvalidInputError(field_name, f"{str(who)[:50]!r} is nobody here", allowed=allowed)
     if len(found) > 1:
@@ -130,6 +130,11 @@ def named_seat(
         player = "the model" if found[0].played_by is PlayedBy.MODEL else "a human"
         raise InvalidInputError(field_name, f"{str(who)[:50]!r} is played by {player}", allowed=allowed)
     return found[0]
+
+
+def listed(seats: Iterable[Participant], played_by: PlayedBy | None = None) -> str:
+    """Write seats for an error that says what is allowed: the number and the display name of each."""
+    return ", ".join(f"{one.seat} ({one.display_name})" for one in seats if played_by in {None, one.played_by})
 
 
 def viewer(stored: Revision, seat: int, rules: CastRules) -> Viewer:
@@ -160,7 +165,7 @@ def _rendered(
 ) -> RenderedSeat:
     persona = speaker.persona.persona if speaker.persona else None
     layers = (("session", stored.settings), *((("persona", persona.settings),) if persona else ()), *outer)
-    language = language_of(spoken_in(persona, stored.scene))
+    language = language_spoken(persona, stored.scene)
     who = speaker.participant
     return RenderedSeat(
         who,
@@ -184,9 +189,9 @@ def names_around(stored: Revision, speaker: Participant) -> Names:
     )
 
 
-def spoken_in(persona: Persona | None, scene: str) -> str:
-    """Give the text that tells a session's language, where no layer of settings does."""
-    return f"{persona.name}{persona.description}{scene}" if persona else scene
+def language_spoken(persona: Persona | None, scene: str) -> str:
+    """Tell the language of a session from its persona and scene, where no layer of settings names one."""
+    return language_of(f"{persona.name}{persona.description}{scene}" if persona else scene)
 
 
 def casting(stored: Revision, speaker: Seat) -> Casting:

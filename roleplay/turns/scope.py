@@ -227,7 +227,7 @@ def speaking_seat(rendered: RenderedRevision, seat: int) -> RenderedSeat:
     """Give a revision as a seat speaks in it. Raises ``InvalidInputError`` where nobody sits there."""
     found = rendered.speaking.get(seat)
     if found is None:
-        allowed = ", ".join(f"{one.seat} ({one.display_name})" for one in rendered.models)
+        allowed = revisions.listed(rendered.models)
         raise InvalidInputError("participant", f"nobody whom the model plays sits in seat {seat}", allowed=allowed)
     return found
 

@@ -41,12 +41,12 @@ from roleplay.turns.effects import Claimed, Emit, Operation, Steps, read, write
 from roleplay.turns.guarding import GuardedText, ask_guards
 from roleplay.turns.in_flight import end_if_lost
 from roleplay.turns.incoming import error_json
-from roleplay.turns.order import chosen_draws, next_speakers
+from roleplay.turns.order import chosen_draws, next_speakers, seats_that_hear
 from roleplay.turns.past import reads_ahead
 from roleplay.turns.plan import Plan, ReplyOptions, plan
 from roleplay.turns.queue import Queue, read_situation
 from roleplay.turns.reply import Reply
-from roleplay.turns.revisions import RenderedRevision
+from roleplay.turns.revisions import RenderedRevision, listed
 from roleplay.turns.scope import SessionScope, render_revision, speaking_seat, viewer_in
 
 BasisOf = Callable[[sessions.Position, RenderedRevision], Steps[Basis]]
@@ -68,11 +68,7 @@ def send(
 
 def check_line(rendered: RenderedRevision, speaker: SeatRef | None, options: TurnOptions) -> None:
     """Raise ``InvalidInputError`` where no such seat can say a line, or nobody of its audience can answer it."""
-    audience = audiences.read(audience_of(rendered, human_of(rendered, speaker), options))
-    if audience is not None and not any(one.seat in audience for one in rendered.models):
-        raise InvalidInputError(
-            "audience", "has no seat that the model plays", allowed="add(), which asks for no reply"
-        )
+    seats_that_hear(rendered, audience_of(rendered, human_of(rendered, speaker), options))
 
 
 def to_new_line(scope: SessionScope, text: str, speaker: SeatRef | None, options: TurnOptions) -> BasisOf:
@@ -134,7 +130,7 @@ def human_of(rendered: RenderedRevision, speaker: SeatRef | None) -> Participant
     if speaker is not None:
         return rendered.participant("speaker", speaker, played_by=PlayedBy.HUMAN)
     if len(rendered.humans) > 1:
-        allowed = ", ".join(f"{one.seat} ({one.display_name})" for one in rendered.humans)
+        allowed = listed(rendered.humans)
         raise InvalidInputError("speaker", "is needed: several humans sit here", allowed=allowed)
     return rendered.humans[0]
 

@@ -140,6 +140,11 @@ def _numbered(absences: int | None) -> Any:
     return _whole_turns(absences).add_columns(before.label("before_it"), beside.label("beside_it"))
 
 
+def _before(path: Any, step: Any, what: Any) -> Any:
+    """What ``step`` says of the parent of the turn that ``path`` reached."""
+    return select(what).where(_here(step), step.c.seq == path.c.parent_turn).correlate(path).scalar_subquery()
+
+
 def _walk(start: Any) -> Any:
     """Walk from turn ``start`` to its parents. Nothing is joined, so that every plan looks up each step."""
     begin = (
@@ -148,9 +153,8 @@ def _walk(start: Any) -> Any:
         .cte("path", recursive=True)
     )
     step = _turns.alias("step")
-    before = select(step.c.parent_turn).where(_here(step), step.c.seq == begin.c.parent_turn).correlate(begin)
     path = begin.union_all(
-        select(begin.c.parent_turn, before.scalar_subquery(), begin.c.taken + 1).where(
+        select(begin.c.parent_turn, _before(begin, step, step.c.parent_turn), begin.c.taken + 1).where(
             begin.c.parent_turn.is_not(None), begin.c.taken < bindparam("limit")
         )
     )
@@ -164,20 +168,21 @@ def _number(value: int) -> Any:
     return literal_column(str(value), Integer)
 
 
+def _shown(rows: Any, absences: int) -> Any:
+    """1 where a viewer may see a turn, else 0."""
+    return case((seen_by(rows, absences), _number(1)), else_=_number(0))
+
+
 def _walk_seen(absences: int) -> Any:
     """Walk back from a turn until so many turns were met that a viewer may see, or so many were stepped over.
 
     Gives the turns that are ``shown``, and the one at which the walk stopped: it goes on with the parent of that.
     """
-
-    def shown(rows: Any) -> Any:
-        return case((seen_by(rows, absences), _number(1)), else_=_number(0))
-
     begin = (
         select(
             _turns.c.seq,
             _turns.c.parent_turn,
-            shown(_turns).label("shown"),
+            _shown(_turns, absences).label("shown"),
             _number(0).label("met"),
             _number(1).label("steps"),
         )
@@ -186,16 +191,18 @@ def _walk_seen(absences: int) -> Any:
     )
     step = _turns.alias("step")
 
-    def before(what: Any) -> Any:
-        found = select(what).where(_here(step), step.c.seq == begin.c.parent_turn)
-        return found.correlate(begin).scalar_subquery()
-
     def more(path: Any) -> Any:
         goes_on = (path.c.met + path.c.shown < bindparam("limit")) & (path.c.steps < bindparam("passes"))
         return path.c.parent_turn.is_not(None) & goes_on
 
     met, steps = begin.c.met + begin.c.shown, begin.c.steps + _number(1)
-    one_back = select(begin.c.parent_turn, before(step.c.parent_turn), before(shown(step)), met, steps)
+    one_back = select(
+        begin.c.parent_turn,
+        _before(begin, step, step.c.parent_turn),
+        _before(begin, step, _shown(step, absences)),
+        met,
+        steps,
+    )
     path = begin.union_all(one_back.where(more(begin)))
     given = select(path.c.seq, path.c.parent_turn, path.c.shown, path.c.steps)
     return given.where((path.c.shown == _number(1)) | ~more(path))
@@ -204,7 +211,7 @@ def _walk_seen(absences: int) -> Any:
 def _walk_over_seen(absences: int) -> Any:
     """Walk back from a turn as long as a viewer may see what is passed, down to the turn ``until``, and give where the
     walk stopped."""
-    shown = case((seen_by(_turns, absences), _number(1)), else_=_number(0)).label("shown")
+    shown = _shown(_turns, absences).label("shown")
     begin = (
         select(_turns.c.seq, _turns.c.parent_turn, shown)
         .where(_here(_turns), _turns.c.seq == bindparam("from_turn"))
@@ -212,15 +219,11 @@ def _walk_over_seen(absences: int) -> Any:
     )
     step = _turns.alias("step")
 
-    def before(what: Any) -> Any:
-        found = select(what).where(_here(step), step.c.seq == begin.c.parent_turn)
-        return found.correlate(begin).scalar_subquery()
-
     def more(path: Any) -> Any:
         return path.c.parent_turn.is_not(None) & (path.c.seq > bindparam("until")) & (path.c.shown == _number(1))
 
-    shown_before = before(case((seen_by(step, absences), _number(1)), else_=_number(0)))
-    one_back = select(begin.c.parent_turn, before(step.c.parent_turn), shown_before).where(more(begin))
+    passed = (_before(begin, step, step.c.parent_turn), _before(begin, step, _shown(step, absences)))
+    one_back = select(begin.c.parent_turn, *passed).where(more(begin))
     path = begin.union_all(one_back)
     return select(path.c.seq, path.c.parent_turn, path.c.shown).where(~more(path))
 
